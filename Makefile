@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine:  make lab   and   make test
+PYTHON ?= python3
+VENV   ?= .venv
+ifeq ($(OS),Windows_NT)
+PY := $(VENV)/Scripts/python
+else
+PY := $(VENV)/bin/python
+endif
+READY := $(VENV)/.ready
+
+.PHONY: lab test setup lint format demo screenshots clean
+lab: $(READY)          ## set up what is missing and open the first notebook
+	$(PY) -m explore lab
+
+test: $(READY)         ## every ring: style, library, notebooks, real browser
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+setup: $(READY)        ## make .venv and install
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; ok=(3,11)<=v<(3,14); ok or print(f"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: run  make PYTHON=python3.12 $(MAKECMDGOALS)"); sys.exit(not ok)'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(READY)
+
+lint format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+demo: $(READY)         ## train the three shipped runs again (CPU; the time stands in LOG.md)
+	$(PY) data/make_demo.py
+
+screenshots: $(READY)  ## the README's pictures, from the browser ring
+	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,211 @@
+"""One training run's settings: a flat, frozen dataclass with presets, checks and JSON in and out."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+from .errors import UserError, nearest
+
+SCHEMA = 1
+ATTACK_NAMES = ("none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign")
+
+
+def parse_eps(text: str | float) -> float:
+    """'8/255' or 0.031 -> float in [0, 1], the images' pixel units; 8 is refused with the hint '8/255'."""
+    try:
+        value = float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"eps is written as 8/255 or 0.031, got '{text}'.") from None
+    return check_eps(value)
+
+
+def check_eps(eps: float) -> float:
+    """eps itself where it lies in [0, 1] (pixel units), else a UserError that guesses what was meant."""
+    if not 0 <= eps <= 1 + 1e-6:  # NaN lands here too
+        guess = f" Did you mean {eps:g}/255?" if 1 < eps <= 255 else ""
+        raise UserError(f"ε = {eps:g} is outside 0 to 1, the range of a pixel.{guess}")
+    return eps
+
+
+def show_eps(eps: float) -> str:
+    """eps as k/255: '8/255', '3.8/255'."""
+    return f"{round(eps * 255, 2):g}/255"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run. Same config, same seed, same device: same run.
+
+    `attack="none"` is SimCLR; a noise name trains with that noise in the adversary's place. eps is in pixel units.
+    `adv_reference` says what the adversary is pushed away from: the other view's embedding (Algorithm 1) or its own
+    (`"self"`, the authors' code); `attack_branch` whose batch-norm statistics it is computed with.
+    """
+
+    dataset: str = "fashion"
+    data_dir: str | None = None
+    image_size: int | None = None  # None: the dataset's own
+    train_images: int | None = None  # a balanced subset of the training images; None: all
+
+    arch: str = "resnet10"
+    width: int = 32
+    stem: str = "small"
+    proj_dim: int = 64
+    dual_bn: bool = True
+    bn_adv_momentum: float = 0.1
+
+    loss: str = "nt_xent"
+    temperature: float = 0.5
+    attack: str = "fgsm"
+    eps: float = 4 / 255
+    steps: int = 5  # of PGD
+    alpha: float = 1.0  # weight of the adversarial term
+    adv_reference: Literal["other_view", "self"] = "other_view"
+    attack_branch: Literal["clean", "adv"] = "clean"
+    clamp: bool = True
+    gray: bool | None = None  # perturbations stay gray; None: as the dataset is
+    gaussian_by: Literal["std", "variance"] = "std"
+    noise_norm: Literal["linf", "l2"] | None = None
+    authors_step: bool = False  # the 15-pass step of the authors' code, see `paper_code`
+
+    crop_min: float = 0.3
+    jitter: float = 0.5  # times SimCLR's (0.8, 0.8, 0.8, 0.2)
+    flip: bool = True
+
+    epochs: int = 5
+    batch_size: int = 256
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0.5
+    cosine: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    knn_every: int = 1  # epochs; 0: only at the end
+    knn_images: int = 5000  # of the training set, as neighbours; the test set is capped at 2,000
+    seed: int = 0
+
+    def __post_init__(self):
+        _check(self)
+
+    @classmethod
+    def simclr(cls, **changes: Any) -> "TrainConfig":
+        """SimCLR: no adversary."""
+        return cls(**{"attack": "none", "eps": 0.0, **changes})
+
+    @classmethod
+    def clae(cls, **changes: Any) -> "TrainConfig":
+        """SimCLR with adversarial examples: Algorithm 1 with FGSM, from the other view."""
+        return cls(**changes)
+
+    @classmethod
+    def paper_code(cls, **changes: Any) -> "TrainConfig":
+        """The authors' public code, step by step (chihhuiho/CLAE, SimCLR/main.py; facts with lines in docs/paper.md).
+
+        Attack from x_i against its own embedding through the adversarial branch, no clipping, eps 0.03 after
+        Normalize(.5, .5), that is 0.015 here; Adam 3e-4 without decay or schedule; ResNet-18, batch 256, 100 epochs.
+        """
+        own = {
+            "dataset": "cifar10",
+            "arch": "resnet18",
+            "width": 64,
+            "stem": "cifar",
+            "bn_adv_momentum": 0.01,
+            "eps": 0.015,
+            "adv_reference": "self",
+            "attack_branch": "adv",
+            "clamp": False,
+            "gray": False,
+            "authors_step": True,
+            "crop_min": 0.08,
+            "jitter": 1.0,
+            "epochs": 100,
+            "lr": 3e-4,
+            "weight_decay": 0.0,
+            "warmup_epochs": 0.0,
+            "cosine": False,
+            "precision": "fp32",
+            "channels_last": False,
+        }
+        return cls(**{**own, **changes})
+
+    @classmethod
+    def smoke(cls, **changes: Any) -> "TrainConfig":
+        """A few steps of a tiny net: proves the installation in seconds, learns nothing."""
+        tiny = {"arch": "resnet10", "width": 8, "epochs": 1, "batch_size": 64, "train_images": 640, "knn_images": 500}
+        return cls(**{**tiny, **changes})
+
+    @property
+    def method(self) -> str:
+        """'SimCLR', 'CLAE (fgsm)', or 'SimCLR + gaussian noise'."""
+        if self.attack == "none":
+            return "SimCLR"
+        noise = self.attack in ("gaussian", "uniform", "sign")
+        return f"SimCLR + {self.attack} noise" if noise else f"CLAE ({self.attack})"
+
+    @property
+    def label(self) -> str:
+        """The run folder's name: dataset-arch-attack-eps-seed. A label only; the truth is config.json."""
+        data = self.dataset.replace("/", "_").replace(":", "_").strip("_")
+        eps = "" if self.attack == "none" else f"-eps{round(self.eps * 255, 2):g}"
+        return f"{data}-{self.arch}-{self.attack}{eps}-s{self.seed}"
+
+    def with_(self, **changes: Any) -> "TrainConfig":
+        """A copy with some settings changed."""
+        return replace(self, **_known(changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Settings from JSON; unknown names and newer schemas are refused in one sentence."""
+        values = dict(values)
+        schema = values.pop("schema", SCHEMA)
+        if schema > SCHEMA:
+            raise UserError(
+                f"This config has schema {schema}, this version reads up to {SCHEMA}; update clae-explorer."
+            )
+        return cls(**_known(values))
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in fields(TrainConfig)]
+    for key in values:
+        if key not in names:
+            raise UserError(f"TrainConfig has no setting '{key}'.{nearest(key, names)}")
+    return values
+
+
+def _check(c: TrainConfig) -> None:
+    choices = {
+        "attack": ATTACK_NAMES,
+        "adv_reference": ("other_view", "self"),
+        "attack_branch": ("clean", "adv"),
+        "loss": ("nt_xent", "softmax", "uel"),
+        "optimizer": ("adam", "sgd"),
+        "precision": ("auto", "fp32", "bf16"),
+        "gaussian_by": ("std", "variance"),
+        "noise_norm": (None, "linf", "l2"),
+    }
+    for name, allowed in choices.items():
+        value = getattr(c, name)
+        if value not in allowed:
+            words = [str(a) for a in allowed]
+            raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
+    check_eps(c.eps)
+    least = {"epochs": 1, "batch_size": 2, "width": 1, "proj_dim": 1, "steps": 1, "knn_every": 0, "knn_images": 1}
+    for name, low in least.items():
+        if getattr(c, name) < low:
+            raise UserError(f"{name} must be {low} or more, got {getattr(c, name)}.")
+    for name in ("lr", "temperature"):
+        if not (getattr(c, name) > 0 and math.isfinite(getattr(c, name))):
+            raise UserError(f"{name} must be a number above 0, got {getattr(c, name)}.")
+    if not 0 < c.crop_min <= 1:
+        raise UserError(
+            f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."
+        )

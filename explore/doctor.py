@@ -1,0 +1,171 @@
+"""What is here, in plain words: torch, device, data, runs, widgets, browser; and what to do about what is not."""
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Any
+
+from . import places
+from .errors import UserError
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "firefox")
+WIDGETS = ("jupyterlab", "ipywidgets", "anywidget", "plotly", "captum", "umap-learn")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, whether it is fine, what was found, what to do."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings; prints as text, and as a table in a notebook."""
+
+    checks: list[Check]
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing that is needed is missing."""
+        return all(c.ok or not c.needed for c in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "checks": [asdict(c) for c in self.checks]}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'✓' if c.ok else '✕' if c.needed else '–'} {c.name:<9} {c.found}{'  ->  ' + c.todo if c.todo else ''}"
+            for c in self.checks
+        ]
+        end = "All that is needed is here." if self.ok else "Something needed is missing: see the lines marked ✕."
+        return "\n".join([*lines, end])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{'✓' if c.ok else '✕' if c.needed else '–'}</td><td style='text-align:left'>{escape(c.name)}</td>"
+            f"<td style='text-align:left'>{escape(c.found)}{'<br><b>' + escape(c.todo) + '</b>' if c.todo else ''}</td></tr>"
+            for c in self.checks
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+
+def diagnose() -> Report:
+    """Look at this machine and say what works."""
+    return Report([_python(), _torch(), _device(), _data(), _runs(), *_widgets(), _browser()])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Check:
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Check("Python", good, platform.python_version(), "" if good else "Use Python 3.11, 3.12 or 3.13.")
+
+
+def _torch() -> Check:
+    try:
+        import torch
+        import torchvision
+    except Exception as error:
+        return Check(
+            "torch",
+            False,
+            f"does not import ({error})",
+            "Install torch and torchvision together: pip install torch torchvision",
+        )
+    return Check(
+        "torch",
+        True,
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads",
+    )
+
+
+def _device() -> Check:
+    try:
+        import torch
+    except Exception:
+        return Check("device", False, "unknown without torch")
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        return Check("device", True, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB; training uses it with bf16")
+    return Check(
+        "device", True, f"no CUDA GPU: everything runs on {os.cpu_count()} CPU cores; the lessons are made for that"
+    )
+
+
+def _data() -> Check:
+    from . import datasets
+
+    try:
+        data = datasets.load("fashion")
+    except (UserError, OSError) as error:
+        return Check("data", False, str(error), "The shipped images are damaged: clone the project again.")
+    text = f"{data.name}: {len(data.train):,} + {len(data.test):,} images, shipped; downloads go to {_home(places.cache())}"
+    return Check("data", True, text)
+
+
+def _runs() -> Check:
+    from .runfolder import runs
+
+    table = runs()
+    demo = [name for name in table.get("run", []) if name.startswith("demo/")]
+    own = len(table) - len(demo)
+    text = f"{', '.join(demo) or 'no shipped run'}; {own} of your own in {_home(places.runs_root())}"
+    return Check(
+        "runs",
+        bool(demo),
+        text,
+        "" if demo else "The shipped runs are missing: clone the project again, or run `make demo`.",
+    )
+
+
+def _widgets() -> list[Check]:
+    have = {name: _version(name) for name in WIDGETS}
+    missing = [name for name, version in have.items() if version is None]
+    found = ", ".join(f"{name} {version}" for name, version in have.items() if version)
+    todo = f"pip install {' '.join(missing)} in the environment that runs JupyterLab" if missing else ""
+    return [
+        Check("widgets", not missing, found or "none", todo, needed="anywidget" in missing or "ipywidgets" in missing)
+    ]
+
+
+def _browser() -> Check:
+    found = find_browser()
+    if found is None:
+        return Check(
+            "browser",
+            False,
+            "none found by name",
+            "Copy the address that `make lab` prints into your browser.",
+            needed=False,
+        )
+    ring = " (and playwright: `make test` drives it)" if find_spec("playwright") else ""
+    return Check("browser", True, _home(found) + ring)
+
+
+def find_browser(names: tuple[str, ...] = BROWSERS) -> str | None:
+    """Path of an installed browser: $CLAE_BROWSER, or the first of `names` on the PATH, or macOS' Chrome."""
+    mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+    named = os.environ.get("CLAE_BROWSER") or next(filter(None, map(shutil.which, names)), None)
+    return named or (mac if os.path.exists(mac) else None)
+
+
+def _home(path: Any) -> str:
+    text, home = str(path), os.path.expanduser("~")
+    return "~" + text[len(home) :] if text.startswith(home + os.sep) else text

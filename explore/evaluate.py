@@ -1,0 +1,93 @@
+"""How good an embedding is: features of a split, and weighted k-nearest-neighbour accuracy."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .datasets import Split
+from .errors import UserError
+from .shapes import Embeddings, Images, Labels
+from .state import untouched
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module, images: "Split | Images", what: str = "h", *, batch_size: int = 500
+) -> tuple[Tensor, Tensor]:
+    """Features h (n, D) or projections z (n, d) of a split or of images, and the labels (n,), -1 where there are none.
+
+    Clean branch, eval mode; the encoder is left in the mode it came in.
+    """
+    if what not in ("h", "z"):
+        raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
+    forward = encoder.features if what == "h" else encoder
+    if isinstance(images, Tensor):
+        batches = ((x, torch.full((len(x),), -1)) for x in images.split(batch_size))
+    else:
+        batches = images.batches(batch_size)
+    with untouched(encoder):
+        encoder.eval()
+        pairs = [(forward(x), y) for x, y in batches]
+    return torch.cat([h for h, _ in pairs]).float(), torch.cat([y for _, y in pairs])
+
+
+@dataclass(frozen=True)
+class KNN:
+    """What `knn_accuracy` measured: the share of test images whose neighbours vote for their class."""
+
+    accuracy: float
+    n: int
+    k: int
+    temperature: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy: how far n test images can tell."""
+        return wilson(self.accuracy, self.n)
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train: Embeddings,
+    train_labels: Labels,
+    test: Embeddings,
+    test_labels: Labels,
+    *,
+    k: int = 200,
+    temperature: float = 0.1,
+    chunk: int = 1000,
+) -> KNN:
+    """Weighted kNN on cosine similarity: each of the k nearest votes with exp(similarity / temperature).
+
+    Protocol of Wu et al. 2018 (arXiv:1805.01978); `k` is cut to the number of neighbours there are. Test rows go in
+    chunks, so memory is chunk x len(train).
+    """
+    if not (len(train) == len(train_labels) and len(test) == len(test_labels)):
+        raise UserError(
+            f"Every embedding needs a label: got {len(train)} and {len(train_labels)} for training, "
+            f"{len(test)} and {len(test_labels)} for test."
+        )
+    if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
+        raise UserError(
+            "Embeddings for kNN must be finite, got NaN or infinity; look at the run's loss for the step it broke."
+        )
+    k = min(k, len(train))
+    bank, labels = F.normalize(train, dim=1), train_labels.to(train.device)
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    right = 0
+    for rows, truth in zip(
+        F.normalize(test, dim=1).split(chunk), test_labels.to(test.device).split(chunk), strict=True
+    ):
+        near = (rows @ bank.T).topk(k, dim=1)
+        votes = torch.zeros(len(rows), classes, device=rows.device)
+        votes.scatter_add_(1, labels[near.indices], (near.values / temperature).exp())
+        right += int((votes.argmax(1) == truth).sum())
+    return KNN(right / len(test), len(test), k, temperature)
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share measured on n trials (95 % by default)."""
+    centre, spread = share + z * z / (2 * n), z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5
+    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)

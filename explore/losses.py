@@ -1,0 +1,93 @@
+"""Contrastive losses, sized from their tensors, and two numbers that describe an embedding."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .errors import UserError
+from .shapes import Embeddings, PerImage, Scalar
+
+# Every loss takes two (n, d) batches whose rows are pairs and returns one number an image pair, in nats; the mean
+# over the batch is the loss that papers print. Rows are scaled to unit length here, whatever came.
+
+
+def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5) -> PerImage:
+    """NT-Xent: each of the 2n embeddings must find its partner among the 2n - 1 others.
+
+    Row i is the mean of the two anchors of pair i, so `nt_xent(z1, z2).mean()` is equation 1 of SimCLR
+    (Chen et al. 2020, arXiv:2002.05709). Chance is `chance(n)` = ln(2n - 1).
+    """
+    _check(z1, z2, temperature)
+    n = len(z1)
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
+    logits = z @ z.T / temperature
+    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -math.inf)
+    partner = torch.arange(2 * n, device=z.device).roll(n)
+    each = F.cross_entropy(logits, partner, reduction="none")
+    return (each[:n] + each[n:]) / 2
+
+
+def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1) -> PerImage:
+    """One direction, n candidates: embedding i of the first batch must find row i of the second.
+
+    The 'Plain' baseline of CLAE (Ho & Vasconcelos 2020), temperature 0.1 in the authors' code. Chance is ln(n).
+    """
+    _check(z1, z2, temperature)
+    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
+    return F.cross_entropy(logits, torch.arange(len(z1), device=z1.device), reduction="none")
+
+
+def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1) -> PerImage:
+    """Batch loss of unsupervised embedding learning: 'the partner is me' and 'nobody else is me'.
+
+    -log P(i | partner of i) - sum over j != i of log(1 - P(i | j)), for all 2n embeddings; the target side is
+    held constant as in the public code (Ye et al. 2019, arXiv:1904.03436, equations 3 to 6). Row i is the mean of
+    the two embeddings of pair i.
+    """
+    _check(z1, z2, temperature)
+    n = len(z1)
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
+    same = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+    partner = same.roll(n, dims=1)
+    # p[i, k]: probability that embedding i is recognised as target k, among all targets but itself
+    p = (z @ z.detach().T / temperature).masked_fill(same, -math.inf).softmax(dim=1)
+    tiny = torch.finfo(p.dtype).tiny
+    positive = -p[partner].clamp_min(tiny).log()
+    others = -torch.log1p(-p.masked_fill(partner | same, 0).clamp_max(1 - 1e-6)).sum(dim=1)
+    each = positive + others
+    return (each[:n] + each[n:]) / 2
+
+
+LOSSES = {"nt_xent": nt_xent, "softmax": softmax_one_way, "uel": uel}
+
+
+def chance(n: int, loss: str = "nt_xent") -> float:
+    """Loss of an encoder that tells nothing apart, in nats, for n pairs: ln(2n - 1) for NT-Xent, ln(n) for softmax.
+
+    For 'uel' every embedding is recognised with probability 1 / (2n - 1).
+    """
+    m = 2 * n - 1
+    if loss == "uel":
+        return math.log(m) - (m - 1) * math.log1p(-1 / m) if m > 1 else 0.0
+    return math.log(n if loss == "softmax" else m)
+
+
+def alignment(z1: Embeddings, z2: Embeddings) -> Scalar:
+    """Mean squared distance of the unit embeddings of a pair, 0 (same) to 4 (Wang & Isola 2020, arXiv:2005.10242)."""
+    return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).pow(2).sum(dim=1).mean()
+
+
+def uniformity(z: Embeddings, t: float = 2.0) -> Scalar:
+    """Log of the mean Gaussian potential over all pairs, at most 0; lower is more uniform (Wang & Isola 2020)."""
+    return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-t).exp().mean().log()
+
+
+def _check(z1: Embeddings, z2: Embeddings, temperature: float) -> None:
+    if z1.shape != z2.shape:
+        raise UserError(
+            f"A contrastive loss needs two batches of paired rows of one shape, got {tuple(z1.shape)} and "
+            f"{tuple(z2.shape)}; embed both views with the same encoder."
+        )
+    if not temperature > 0:
+        raise UserError(f"temperature must be above 0, got {temperature}; 0.5 is SimCLR's value for CIFAR.")

@@ -1,0 +1,66 @@
+"""What an attack pushes up: functions `images -> loss per image`, made from an encoder.
+
+An objective is any callable from images (n, c, h, w) to losses (n,). The two here carry `.modules`, the networks they
+run, so that an attack can hold those networks' statistics still; for a lambda the attack finds them itself.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import UserError
+from .losses import LOSSES
+from .shapes import Branch, Embeddings, Images, Labels, PerImage
+from .state import untouched
+
+Objective = Callable[[Tensor], Tensor]
+
+
+class contrast:
+    """Contrastive loss of images against a reference batch: row i's partner is `reference[i]`, the rest negatives.
+
+    `reference` is images (n, c, h, w), embedded once without gradient, or embeddings z (n, d). The loss couples the
+    batch: moving one image moves the loss of all. Label-free (Ho & Vasconcelos 2020, section 3).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        reference: Images | Embeddings,
+        *,
+        temperature: float = 0.5,
+        branch: Branch = "clean",
+        loss: str = "nt_xent",
+    ):
+        self.encoder, self.temperature, self.branch = encoder, temperature, branch
+        self.modules, self._loss = (encoder,), LOSSES[loss]
+        with torch.no_grad(), untouched(encoder):
+            self.z = encoder(reference, branch=branch) if reference.dim() == 4 else reference.detach()
+
+    def __call__(self, x: Images) -> PerImage:
+        if len(x) != len(self.z):
+            raise UserError(
+                f"The reference has {len(self.z)} images and the attacked batch {len(x)}; each image needs its own "
+                "partner, so pass the same number of both."
+            )
+        return self._loss(self.z, self.encoder(x, branch=self.branch), self.temperature)
+
+
+class classify:
+    """Cross-entropy, in nats, of a classifier head (features h -> logits) on the encoder's features."""
+
+    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+        self.encoder, self.head, self.y, self.branch = encoder, head, y, branch
+        self.modules = (encoder, head) if isinstance(head, nn.Module) else (encoder,)
+
+    def __call__(self, x: Images) -> PerImage:
+        if len(x) != len(self.y):
+            raise UserError(f"There are {len(x)} images and {len(self.y)} labels; pass one label an image.")
+        logits = self.head(self.encoder.features(x, branch=self.branch))
+        if int(self.y.max()) >= logits.shape[1] or int(self.y.min()) < 0:
+            raise UserError(
+                f"Labels must lie in 0 .. {logits.shape[1] - 1} for this head, got up to {int(self.y.max())}."
+            )
+        return F.cross_entropy(logits, self.y, reduction="none")

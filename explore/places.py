@@ -1,0 +1,27 @@
+"""Where things lie: what the project ships, what it downloads, what it trains."""
+
+import os
+from pathlib import Path
+
+_package = Path(__file__).resolve().parent
+_checkout = _package.parent if (_package.parent / "pyproject.toml").is_file() else None
+
+
+def checkout() -> Path | None:
+    """The source checkout this package runs from, or None for an installed wheel."""
+    return _checkout
+
+
+def shipped() -> Path:
+    """The folder of shipped data: `data/` of the checkout, or the same files inside an installed wheel."""
+    return _checkout / "data" if _checkout else _package / "_data"
+
+
+def cache() -> Path:
+    """Where downloads go: $CLAE_CACHE, else ~/.cache/clae-explorer."""
+    return Path(os.environ.get("CLAE_CACHE") or Path.home() / ".cache" / "clae-explorer")
+
+
+def runs_root() -> Path:
+    """Where runs are written: $CLAE_RUNS, else runs/ in the checkout (or in the current folder)."""
+    return Path(os.environ.get("CLAE_RUNS") or (_checkout or Path.cwd()) / "runs")

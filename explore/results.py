@@ -1,0 +1,121 @@
+"""Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+KINDS = ("adversary", "gaussian", "uniform", "sign")  # what can be added to an image, in the order of every table
+
+
+class Check(NamedTuple):
+    """One invariant as measured: what should hold, whether it does, and where and by how much it does not."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A batch of images, what an adversary and three noises add to them at one eps, and what that does to an encoder.
+
+    Tensors are on the CPU. Row k of `loss`, `cosine`, `neighbours` is 'clean' for k = 0, then `KINDS` in their order.
+    """
+
+    x: Tensor  # (n, 3, h, w) clean images in [0, 1]
+    perturbed: dict[str, Tensor]  # kind -> (n, 3, h, w) in [0, 1]
+    eps: float  # pixel units, k/255
+    attack: str  # 'fgsm', 'pgd', ...
+    match: str  # 'linf' or 'l2': which length the noises share with the adversary
+    direction: Tensor  # (n, 3, h, w) in [-1, 1]: sign of the gradient for a single step, delta / eps otherwise
+    share: Tensor  # (n,) the positive pair's share of the gradient's L2 norm at the clean image, 0 to 1
+    loss: Tensor  # (5, n) contrastive loss, nats
+    cosine: Tensor  # (5, n) cosine of the features h to the clean image's
+    neighbours: Tensor  # (5, n, 5) nearest images of the pool, by cosine of h
+    index: Tensor  # (n,) place of every image in its split
+    labels: Tensor  # (n,)
+    classes: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def x_adv(self) -> Tensor:
+        """The adversary's images (n, 3, h, w)."""
+        return self.perturbed["adversary"]
+
+    @property
+    def delta(self) -> Tensor:
+        """What the adversary added (n, 3, h, w), in pixel units."""
+        return self.x_adv - self.x
+
+    def pixels(self, kind: str = "adversary") -> np.ndarray:
+        """The images of a kind as shown on a screen: uint8 (n, h, w, 3)."""
+        return to_pixels(self.x if kind == "clean" else self.perturbed[kind])
+
+    def kept(self) -> Tensor:
+        """How many of the clean image's nearest neighbours remain, (5, n)."""
+        return (self.neighbours[:, :, :, None] == self.neighbours[:1, :, None, :]).any(3).sum(2)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row an image and kind: loss and change in nats, lengths in pixel units, cosine to clean, neighbours."""
+        n, rows, kept = len(self.x), ("clean", *KINDS), self.kept()
+        deltas = [torch.zeros_like(self.x), *(self.perturbed[kind] - self.x for kind in KINDS)]
+        columns = {
+            "image": np.tile(self.index.numpy(), len(rows)),
+            "label": [self.classes[y] if 0 <= y < len(self.classes) else str(y) for y in self.labels.tolist()]
+            * len(rows),
+            "kind": np.repeat(rows, n),
+            "loss": self.loss.flatten().numpy(),
+            "change": (self.loss - self.loss[:1]).flatten().numpy(),
+            "linf": torch.cat([d.flatten(1).abs().amax(1) for d in deltas]).numpy(),
+            "l2": torch.cat([d.flatten(1).norm(dim=1) for d in deltas]).numpy(),
+            "cosine": self.cosine.flatten().numpy(),
+            "kept": kept.flatten().numpy(),
+            "neighbours": [tuple(row) for row in self.neighbours.flatten(0, 1).tolist()],
+        }
+        table = pd.DataFrame(columns)
+        table.attrs = dict(self.provenance)
+        return table
+
+    def save(self, path: str | Path) -> Path:
+        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
+        path = Path(path).with_suffix(".npz")
+        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
+        arrays |= {f"perturbed_{kind}": images.numpy() for kind, images in self.perturbed.items()}
+        rest = {name: getattr(self, name) for name in ("eps", "attack", "match", "classes", "checks", "provenance")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **arrays)
+        path.with_suffix(".json").write_text(json.dumps(rest, indent=1))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Perturbation":
+        """Read what `save` wrote."""
+        path = Path(path).with_suffix(".npz")
+        for part in (path, path.with_suffix(".json")):
+            if not part.is_file():
+                raise UserError(f"There is no file {part}; a saved perturbation is a .npz and a .json of one name.")
+        rest = json.loads(path.with_suffix(".json").read_text())
+        rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
+        with np.load(path, allow_pickle=False) as arrays:
+            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        perturbed = {kind: tensors[f"perturbed_{kind}"] for kind in KINDS}
+        return cls(perturbed=perturbed, **{name: tensors[name] for name in _ARRAYS}, **rest)
+
+
+_ARRAYS = ("x", "direction", "share", "loss", "cosine", "neighbours", "index", "labels")
+
+
+def to_pixels(x: Tensor) -> np.ndarray:
+    """Images (n, c, h, w) in [0, 1] to uint8 (n, h, w, c): floor(255 x + 1/2) in float32, as pixels.js does."""
+    return (x.float() * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

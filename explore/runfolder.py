@@ -1,0 +1,237 @@
+"""The self-describing run folder: everything about one training, readable without this library.
+
+config.json   the full config        env.json    versions, device, commit, arguments
+status.json   running, stopped, done metrics.jsonl  one row a log interval, append-only
+encoder.safetensors  weights, the config in the header      resume.safetensors  optimiser and progress
+"""
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import places
+from .config import TrainConfig
+from .errors import UserError, nearest
+from .nets import Encoder
+from .weights import load_into, load_tensors, replacing, save_tensors, write_text
+
+
+class Run:
+    """One run folder. `open_run(name)` opens one, `Run.create(config)` makes one."""
+
+    def __init__(self, path: str | Path, name: str | None = None):
+        self.path = Path(path)
+        self.name = name or self.path.name
+        try:
+            self.config = TrainConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not a run folder: it has no config.json.") from None
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.path / 'config.json'} is not a run's config ({error}).") from error
+
+    def __repr__(self) -> str:
+        return f"<run {self.name}: {self.config.method} on {self.config.dataset}, {self.status['state']}>"
+
+    @classmethod
+    def create(cls, config: TrainConfig, *, name: str | None = None, root: Path | None = None) -> "Run":
+        """Make the folder of a new run; a name that exists is refused, nothing is overwritten."""
+        label = name or config.label
+        if Path(label).is_absolute() or ".." in Path(label).parts:
+            raise UserError(
+                f"A run's name is a plain name like '{config.label}', got '{label}'; use --runs-dir for another place."
+            )
+        path = (root or places.runs_root()) / label
+        if (path / "config.json").exists():
+            raise UserError(
+                f"The run '{label}' exists in {path.parent}; go on with --resume, or choose another with --name."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "config.json", config.to_json())
+        write_text(path / "env.json", json.dumps(environment(), indent=1))
+        run = cls(path)
+        run.set_status("new")
+        return run
+
+    def encoder(self, device: str | torch.device = "cpu") -> Encoder:
+        """The trained encoder: eval mode, weights frozen. An unreadable or foreign file is a UserError."""
+        encoder = build_encoder(self.config)
+        load_into(encoder, self.path / "encoder.safetensors")
+        return encoder.to(device).eval().requires_grad_(False)
+
+    def untrained(self, device: str | torch.device = "cpu") -> Encoder:
+        """The same network before training, from the same seed."""
+        return build_encoder(self.config).to(device).eval().requires_grad_(False)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """All logged rows."""
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All logged rows as dictionaries; a row cut off by a crash is dropped."""
+        rows = []
+        path = self.path / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row of metrics; NaN is written as null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}"""
+        path = self.path / "status.json"
+        return json.loads(path.read_text()) if path.is_file() else {"state": "unknown"}
+
+    def set_status(self, state: str, **more: Any) -> None:
+        write_text(self.path / "status.json", json.dumps({"state": state, "time": now(), "pid": os.getpid(), **more}))
+
+    @cached_property
+    def env(self) -> dict[str, Any]:
+        """Versions, device, commit and arguments of the training."""
+        path = self.path / "env.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def note_env(self, **facts: Any) -> None:
+        """Add facts to env.json."""
+        self.__dict__.pop("env", None)
+        write_text(self.path / "env.json", json.dumps({**self.env, **facts}, indent=1))
+        self.__dict__.pop("env", None)
+
+    def save_encoder(self, encoder: Encoder, step: int) -> None:
+        header = {"config": json.dumps(self.config.to_dict()), "step": str(step), "format": "clae-explorer"}
+        save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
+
+    def save_resume(self, encoder: Encoder, optimizer: torch.optim.Optimizer, sums: Tensor, progress: dict) -> None:
+        """Write all that a resumed training needs to equal an uninterrupted one; draws depend on seed and step alone."""
+        tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        tensors["sums"] = sums
+        save_tensors(self.path / "resume.safetensors", tensors, {"progress": json.dumps(progress)})
+
+    def load_resume(self, encoder: Encoder, optimizer: torch.optim.Optimizer, sums: Tensor) -> dict[str, Any]:
+        """Fill encoder, optimiser and sums from resume.safetensors; later rows of metrics are dropped. Returns the progress."""
+        path = self.path / "resume.safetensors"
+        tensors, meta = load_tensors(path)
+        own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+        load_into(encoder, path, read=lambda _: (own, meta))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, i, name = key.split(".", 2)
+                state.setdefault(int(i), {})[name] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        sums.copy_(tensors["sums"])
+        progress = json.loads(meta["progress"])
+        kept = [row for row in self.rows() if row["step"] <= progress["step"]]
+        with replacing(self.path / "metrics.jsonl") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+        return progress
+
+
+def build_encoder(config: TrainConfig) -> Encoder:
+    """The untrained encoder that a config describes, its weights drawn from the config's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Encoder(
+            config.arch,
+            width=config.width,
+            stem=config.stem,
+            proj_dim=config.proj_dim,
+            dual_bn=config.dual_bn,
+            bn_adv_momentum=config.bn_adv_momentum,
+        )
+
+
+def open_run(name: str | Path) -> Run:
+    """Open a run by name ('demo/clae', or one of `runs()`) or by its folder's path."""
+    found = _folders()
+    if str(name) in found:
+        return Run(found[str(name)], str(name))
+    if (Path(name) / "config.json").is_file():
+        return Run(name)
+    raise UserError(f"There is no run '{name}'.{nearest(str(name), found)} explore.runs() lists them.")
+
+
+def runs() -> pd.DataFrame:
+    """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss."""
+    return pd.DataFrame([_summary(Run(path, name)) for name, path in _folders().items()])
+
+
+def _folders() -> dict[str, Path]:
+    shipped = sorted((places.shipped() / "demo").glob("*/config.json"))
+    order = {"simclr": 0, "clae": 1, "gaussian": 2}
+    found = {f"demo/{p.parent.name}": p.parent for p in sorted(shipped, key=lambda p: order.get(p.parent.name, 9))}
+    root = places.runs_root()
+    found |= {p.parent.relative_to(root).as_posix(): p.parent for p in sorted(root.rglob("config.json"))}
+    return found
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    c, rows = run.config, run.rows()
+    knn = [row["knn"] for row in rows if row.get("knn") is not None]
+    losses = [row["loss"] for row in rows if row.get("loss") is not None]
+    about = {"run": run.name, "method": c.method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
+    progress = {"state": run.status["state"], "epochs": rows[-1]["epoch"] if rows else 0}
+    found = {
+        "knn": knn[-1] if knn else None,
+        "knn_untrained": knn[0] if knn else None,
+        "loss": losses[-1] if losses else None,
+    }
+    return {**about, **progress, **found}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, commit and arguments, as they are now; what every result carries."""
+    names = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "time": now(),
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "argv": [a for a in sys.argv[1:] if not os.path.isabs(a)],
+    }
+
+
+def commit() -> str | None:
+    """The checkout's commit, with '+' where files differ from it; None outside a checkout."""
+    root, git = places.checkout(), shutil.which("git")
+    if not (root and git):
+        return None
+
+    def ask(*words: str) -> str:
+        return subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+
+    head = ask("rev-parse", "--short=7", "HEAD")
+    return (head + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")) if head else None
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

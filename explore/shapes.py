@@ -1,0 +1,23 @@
+"""Names for the tensors of this library, with their shapes.
+
+With jaxtyping installed (the tests have it) rank and type are checked at every call of the test suite; sizes that must
+agree are checked by the functions themselves, in a sentence. Without jaxtyping these are plain `torch.Tensor`, so that
+training needs nothing beyond torch.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+try:
+    from jaxtyping import Float, Integer
+
+    Images = Float[Tensor, "_ _ _ _"]  # (n, c, h, w), pixels in [0, 1]
+    Embeddings = Float[Tensor, "_ _"]  # (n, d)
+    PerImage = Float[Tensor, " _"]  # (n,)
+    Scalar = Float[Tensor, ""]
+    Labels = Integer[Tensor, " _"]  # (n,)
+except ImportError:
+    Images = Embeddings = PerImage = Scalar = Labels = Tensor  # type: ignore[misc, assignment]
+
+Branch = Literal["clean", "adv"]  # which batch-norm statistics a forward pass uses

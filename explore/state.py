@@ -1,0 +1,30 @@
+"""Random generators, and networks put back as they were."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A random generator that starts from `seed`; a CPU generator gives the same draws for every device."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+@contextlib.contextmanager
+def untouched(*modules: nn.Module) -> Iterator[None]:
+    """Within it, modules may run in any mode; after it, buffers (BN statistics) and modes are what they were, bit for bit.
+
+    Holds also when the body raises. Weights are not copied: forward passes and `torch.autograd.grad` leave them alone.
+    """
+    parts = [m for module in modules for m in module.modules()]
+    buffers = [b for module in modules for b in module.buffers()]
+    modes, saved = [m.training for m in parts], [b.detach().clone() for b in buffers]
+    try:
+        yield
+    finally:
+        for buffer, was in zip(buffers, saved, strict=True):
+            buffer.data.copy_(was)  # .data: a graph recorded before, whose batch norm saved this buffer, stays valid
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode

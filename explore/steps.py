@@ -1,0 +1,107 @@
+"""One training step, from two views to gradients in every weight: SimCLR, CLAE, and the authors' own.
+
+F is one forward pass of a view; a backward pass through weights and pixels is 2F, through pixels alone 1F. SimCLR is 6F,
+CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors' step 15F.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .attacks import Attack, Noise
+from .losses import LOSSES
+from .shapes import Branch, Images
+from .state import untouched
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step computed, detached: mean losses in nats, and the adversary (None for SimCLR)."""
+
+    loss: Tensor
+    loss_adv: Tensor | None = None
+    x_adv: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """A training step's settings; calling it with two views adds the step's gradients to the encoder's weights.
+
+    `autocast` is the precision of the encoder's passes (None: that of its weights); losses are computed in at least fp32.
+    """
+
+    encoder: nn.Module
+    attack: Attack | Noise | None = None
+    loss: str = "nt_xent"
+    temperature: float = 0.5
+    alpha: float = 1.0
+    reference: str = "other_view"
+    attack_branch: Branch = "clean"
+    authors: bool = False
+    autocast: torch.dtype | None = None
+
+    def __call__(self, v1: Images, v2: Images, generator: torch.Generator | None = None) -> Step:
+        if self.attack is None:
+            loss = self.compare(self.embed(v1), self.embed(v2))
+            loss.backward()
+            return Step(loss.detach())
+        return self._authors(v1, v2) if self.authors else self._clae(v1, v2, generator)
+
+    def embed(self, x: Images, branch: Branch = "clean") -> Tensor:
+        with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            z = self.encoder(x, branch=branch)
+        return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+
+    def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
+        return LOSSES[self.loss](z1, z2, self.temperature).mean()
+
+    def _clae(self, v1: Images, v2: Images, generator: torch.Generator | None) -> Step:
+        """Clean loss + alpha * adversarial loss, with every pass used for all that it can give.
+
+        The anchor's embedding is cut off as a leaf that collects its gradient from both losses, so that the anchor is
+        back-propagated once. FGSM's direction is the pixel gradient of the clean pass itself.
+        """
+        anchor = self.embed(v1)
+        leaf = anchor.detach().requires_grad_()
+        free = isinstance(self.attack, Attack) and self.attack.single_step and self.reference == "other_view"
+        free = free and self.attack_branch == "clean"
+        v2 = v2.detach().requires_grad_(free)
+        clean = self.compare(leaf, self.embed(v2))
+        clean.backward()
+        x_adv = self.attack.move(v2.detach(), v2.detach(), v2.grad) if free else self._attack(v1, v2, leaf, generator)
+        adv = self.compare(leaf, self.embed(x_adv, "adv"))
+        (self.alpha * adv).backward()
+        anchor.backward(leaf.grad)
+        return Step(clean.detach(), adv.detach(), x_adv)
+
+    def _attack(self, v1: Images, v2: Images, leaf: Tensor, generator: torch.Generator | None) -> Images:
+        """The adversary, by passes of its own; reference 'self' attacks the anchor's view away from its own embedding."""
+        if isinstance(self.attack, Noise):
+            return self.attack(v1 if self.reference == "self" else v2, generator=generator)
+        z = leaf.detach()
+        if self.reference == "self" and self.attack_branch == "adv":
+            with torch.no_grad(), untouched(self.encoder):
+                z = self.embed(v1, "adv")
+
+        def away(x: Images) -> Tensor:
+            return LOSSES[self.loss](z, self.embed(x, self.attack_branch), self.temperature)
+
+        away.modules = (self.encoder,)  # type: ignore[attr-defined]
+        return self.attack(v1 if self.reference == "self" else v2, away, generator=generator)
+
+    def _authors(self, v1: Images, v2: Images) -> Step:
+        """chihhuiho/CLAE, SimCLR/main.py lines 48 to 90, pass by pass; its weight gradients of the attack are discarded.
+
+        Both embeddings of the attack go through the adversarial branch, in train mode, and move its statistics.
+        """
+        grads = [p.grad for p in self.encoder.parameters()]
+        x = v1.detach().clone().requires_grad_()
+        self.compare(self.embed(v1, "adv"), self.embed(x, "adv")).backward()
+        for p, grad in zip(self.encoder.parameters(), grads, strict=True):
+            p.grad = grad
+        x_adv = self.attack.move(v1, v1, x.grad)
+        anchor = self.embed(v1)
+        clean, adv = self.compare(anchor, self.embed(v2)), self.compare(anchor, self.embed(x_adv, "adv"))
+        (clean + self.alpha * adv).backward()
+        return Step(clean.detach(), adv.detach(), x_adv)

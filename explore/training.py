@@ -1,0 +1,232 @@
+"""The training loop: a generator of metric rows, read top to bottom."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from . import datasets
+from .attacks import ATTACKS, attack_named
+from .config import TrainConfig
+from .errors import UserError
+from .evaluate import embed, knn_accuracy
+from .losses import chance
+from .nets import Encoder
+from .runfolder import Run, build_encoder
+from .state import seeded
+from .steps import Stepper
+from .views import Views
+
+
+def train(
+    config: TrainConfig,
+    data: "datasets.Data | None" = None,
+    *,
+    run: Run | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    log_every: int = 10,
+) -> Iterator[dict[str, Any]]:
+    """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
+
+    With a `run`, rows, weights and what a resumption needs are written to its folder; weights every epoch, so a crash
+    costs one epoch at most. `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an
+    uninterrupted one bit for bit on the same machine, because every draw depends on the seed and the step alone.
+    """
+    where = resolve_device(device)
+    data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
+    data = data.to(where)
+    images = data.train if config.train_images is None else data.train.take(config.train_images, seeded(config.seed))
+    per_epoch = len(images) // config.batch_size
+    if per_epoch == 0:
+        raise UserError(
+            f"A batch of {config.batch_size} is larger than the {len(images)} training images; use --batch-size."
+        )
+
+    encoder = build_encoder(config).to(where)
+    if config.channels_last:
+        encoder = encoder.to(memory_format=torch.channels_last)
+    stepper, views = make_stepper(config, encoder, data.gray), make_views(config, data)
+    optimizer = make_optimizer(config, encoder)
+    probe = KNNProbe(config, data)
+    sums = torch.zeros(3, device=where)  # clean loss, adversarial loss, steps, since the last row
+    step, spent = 0, 0.0
+    if resume and run is not None:
+        progress = run.load_resume(encoder, optimizer, sums)
+        step, spent = progress["step"], progress["seconds"]
+    if run is not None:
+        about = {"device": describe_device(where), "data": data.provenance, "warnings": data.warnings}
+        run.note_env(**about, precision=str(stepper.autocast or torch.float32).removeprefix("torch."))
+        run.set_status("running")
+    began = time.perf_counter() - spent
+    clock = {"began": began, "total": config.epochs * per_epoch}
+
+    if step == 0:
+        yield _log(run, {"step": 0, "epoch": 0, "knn": probe(encoder), "seconds": time.perf_counter() - began})
+    while step < clock["total"]:
+        epoch = step // per_epoch
+        order = seeded(_mix(config.seed, 1, epoch))
+        for x, _ in images.batches(config.batch_size, order, shuffle=True, drop_last=True, start=step % per_epoch):
+            draws = seeded(_mix(config.seed, 2, step))
+            _set_lr(optimizer, config, step, per_epoch)
+            v1, v2 = views(x, draws), views(x, draws)
+            if config.channels_last:
+                v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
+            optimizer.zero_grad(set_to_none=True)
+            encoder.train()
+            done = stepper(v1, v2, draws)
+            optimizer.step()
+            step += 1
+            sums += torch.stack(
+                [done.loss, done.loss if done.loss_adv is None else done.loss_adv, torch.ones_like(done.loss)]
+            )
+            end_of_epoch, row = step % per_epoch == 0, None
+            if end_of_epoch or step % log_every == 0:
+                row = _log(
+                    run, _row(config, step, per_epoch, sums, optimizer, clock, probe if end_of_epoch else None, encoder)
+                )
+            stop = should_stop()
+            if run is not None and (end_of_epoch or stop):
+                run.save_encoder(encoder, step)
+                run.save_resume(encoder, optimizer, sums, {"step": step, "seconds": time.perf_counter() - began})
+            if row is not None:
+                yield row
+            if stop:
+                if run is not None:
+                    run.set_status("stopped", step=step)
+                return
+    if run is not None:
+        run.set_status("done", step=step)
+
+
+class KNNProbe:
+    """Live kNN accuracy (20 neighbours, features h) on a fixed, balanced part of the data.
+
+    The field's 200 neighbours belong to banks of 50,000; with 500 images a class they reach beyond the class. None where
+    there are no two classes to tell apart.
+    """
+
+    def __init__(self, config: TrainConfig, data: "datasets.Data"):
+        self.off = len(data.classes) < 2
+        if not self.off:
+            pick = seeded(0)
+            self.train = data.train.take(min(config.knn_images, len(data.train)), pick)
+            self.test = data.test.take(min(2000, len(data.test)), pick)
+
+    def __call__(self, encoder: Encoder) -> float | None:
+        if self.off:
+            return None
+        return knn_accuracy(*embed(encoder, self.train), *embed(encoder, self.test), k=20).accuracy
+
+
+def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False) -> Stepper:
+    """The training step that a config describes."""
+    attack = None
+    if config.attack != "none":
+        options: dict[str, Any] = {"gray": gray if config.gray is None else config.gray}
+        options["clamp"] = (0.0, 1.0) if config.clamp else None
+        if config.attack == "pgd":
+            options["steps"] = config.steps
+        if config.attack == "gaussian":
+            options["by"] = config.gaussian_by
+        if config.attack not in ATTACKS:
+            options["norm"] = config.noise_norm
+        attack = attack_named(config.attack, config.eps, **options)
+    return Stepper(
+        encoder,
+        attack,
+        loss=config.loss,
+        temperature=config.temperature,
+        alpha=config.alpha,
+        reference=config.adv_reference,
+        attack_branch=config.attack_branch,
+        authors=config.authors_step,
+        autocast=resolve_precision(config.precision, next(encoder.parameters()).device),
+    )
+
+
+def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
+    """The views that a config describes, for a dataset's size and colours."""
+    jitter = tuple(config.jitter * s for s in (0.8, 0.8, 0.8, 0.2))
+    views = Views(size=data.size, scale=(config.crop_min, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
+    return views.for_gray() if data.gray else views
+
+
+def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimizer:
+    """Adam (decoupled weight decay, on matrices only) or SGD with momentum."""
+    matrices = [p for p in encoder.parameters() if p.dim() > 1]
+    vectors = [p for p in encoder.parameters() if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def resolve_device(device: str) -> torch.device:
+    """'auto' -> the best there is; a device asked for by name that is not there is a UserError."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:0', got '{device}'.") from None
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device 'cuda' was asked for, and torch finds no CUDA GPU here; use --device auto or --device cpu."
+        )
+    if where.type not in ("cpu", "cuda"):
+        raise UserError(f"device is 'auto', 'cpu' or 'cuda', got '{device}'; other kinds are not tested here.")
+    return where
+
+
+def describe_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast type: bf16 where asked for, or, for 'auto', on GPUs that have it; None is full fp32."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, per_epoch: int) -> None:
+    """Linear warm-up, then a cosine to zero at the last step (or constant)."""
+    warm, total = config.warmup_epochs * per_epoch, config.epochs * per_epoch
+    factor = min(1.0, (step + 1) / warm) if warm else 1.0
+    if config.cosine and step >= warm:
+        factor = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.lr * factor
+
+
+def _row(config, step, per_epoch, sums, optimizer, clock, probe: "KNNProbe | None", encoder) -> dict[str, Any]:
+    """The row of metrics at this step; resets the sums. A loss that is not finite ends the training here."""
+    loss, adv, n = sums.tolist()
+    sums.zero_()
+    if not math.isfinite(loss + adv):
+        raise UserError(
+            f"The loss became {loss + adv} at step {step}; lower --lr (now {config.lr:g}) or use --precision fp32."
+        )
+    row = {"step": step, "epoch": step / per_epoch, "loss": loss / n, "chance": chance(config.batch_size, config.loss)}
+    if config.attack != "none":
+        row["loss_adv"] = adv / n
+    due = config.knn_every and (step // per_epoch) % config.knn_every == 0
+    row["knn"] = probe(encoder) if probe and (due or step == clock["total"]) else None
+    seconds = time.perf_counter() - clock["began"]
+    left = seconds / step * (clock["total"] - step)
+    return row | {"lr": optimizer.param_groups[0]["lr"], "seconds": seconds, "seconds_left": left}
+
+
+def _log(run: Run | None, row: dict[str, Any]) -> dict[str, Any]:
+    if run is not None:
+        run.append(row)
+    return row
+
+
+def _mix(seed: int, stream: int, count: int) -> int:
+    """A seed of its own for every (seed, stream, count), below 2^63."""
+    return (seed * 1_000_003 + stream) * 1_000_003_007 + count

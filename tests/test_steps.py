@@ -1,0 +1,135 @@
+"""The fast training steps against the obvious ones, bit for bit in float64."""
+
+import copy
+
+import pytest
+import torch
+
+from explore import Attack, Encoder, Noise, nt_xent, seeded
+from explore.steps import Stepper
+
+EPS = 8 / 255
+
+
+@pytest.fixture
+def net():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Encoder("resnet10", width=8, stem="small", proj_dim=16).double().train()
+
+
+@pytest.fixture
+def pair(generator):
+    return [torch.rand(8, 3, 32, 32, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def grads(net):
+    return {name: p.grad for name, p in net.named_parameters()}
+
+
+def obvious_clae(net, v1, v2, alpha=1.0):
+    """Algorithm 1 as one would write it: a separate pass for the attack, one loss, one backward."""
+    frozen = copy.deepcopy(net)
+    x = v2.clone().requires_grad_()
+    nt_xent(frozen(v1), frozen(x)).mean().backward()
+    x_adv = (v2 + EPS * x.grad.sign()).clamp(0, 1)
+    anchor = net(v1)
+    clean = nt_xent(anchor, net(v2)).mean()
+    adv = nt_xent(anchor, net(x_adv, branch="adv")).mean()
+    (clean + alpha * adv).backward()
+    return clean, adv, x_adv
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.25])
+def test_nine_passes_give_the_adversary_and_gradients_of_the_obvious_step(net, pair, alpha):
+    other = copy.deepcopy(net)
+    step = Stepper(net, Attack.fgsm(EPS), alpha=alpha)(*pair)
+    clean, adv, x_adv = obvious_clae(other, *pair, alpha)
+    assert torch.equal(step.x_adv, x_adv)
+    assert torch.equal(step.loss, clean) and torch.equal(step.loss_adv, adv)
+    theirs = grads(other)
+    for name, grad in grads(net).items():
+        assert torch.equal(grad, theirs[name]), name
+    for a, b in zip(net.buffers(), other.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def passes(net, call):
+    """Forward passes of the trunk, weight gradients and pixel gradients of its first convolution, in one call."""
+    count = {"forward": 0}
+    hook = net.trunk.register_forward_hook(lambda *_: count.__setitem__("forward", count["forward"] + 1))
+    call()
+    hook.remove()
+    return count["forward"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "forwards"),
+    [
+        (None, 2),
+        (Attack.fgsm(EPS), 3),
+        (Attack.rfgsm(EPS), 4),
+        (Attack.ffgsm(EPS), 4),
+        (Attack.pgd(EPS, steps=3), 6),
+        (Noise.sign(EPS), 3),
+    ],
+    ids=lambda v: getattr(v, "name", v),
+)
+def test_no_step_runs_more_passes_than_it_states(net, pair, attack, forwards):
+    assert passes(net, lambda: Stepper(net, attack)(*pair, seeded(0))) == forwards
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [Attack.rfgsm(EPS), Attack.ffgsm(EPS), Attack.pgd(EPS, steps=2), Noise.gaussian(EPS)],
+    ids=lambda a: a.name,
+)
+@pytest.mark.parametrize("reference", ["other_view", "self"])
+@pytest.mark.parametrize("branch", ["clean", "adv"])
+def test_reuse_equals_the_obvious_step(net, pair, attack, reference, branch):
+    v1, v2 = pair
+    frozen, other = copy.deepcopy(net), copy.deepcopy(net)
+    step = Stepper(net, attack, reference=reference, attack_branch=branch)(v1, v2, seeded(4))
+    attacked = v1 if reference == "self" else v2
+    z = frozen(v1, branch=branch if reference == "self" else "clean").detach()
+    x_adv = attack(attacked, lambda x: nt_xent(z, frozen(x, branch=branch)), generator=seeded(4))
+    assert torch.equal(step.x_adv, x_adv)
+    anchor = other(v1)
+    (nt_xent(anchor, other(v2)).mean() + nt_xent(anchor, other(x_adv, branch="adv")).mean()).backward()
+    theirs = grads(other)
+    assert all(torch.equal(grad, theirs[name]) for name, grad in grads(net).items())
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), other.buffers(), strict=True))
+
+
+def test_the_authors_step(net, pair):
+    """From x_i against its own embedding, adversarial branch, no clipping; that branch's statistics move three times."""
+    v1, v2 = pair
+    attack = Attack.fgsm(0.015, clamp=None, gray=False)
+    other = copy.deepcopy(net)
+    step = Stepper(net, attack, authors=True)(v1, v2)
+    x = v1.clone().requires_grad_()
+    nt_xent(other(v1, branch="adv"), other(x, branch="adv")).mean().backward()
+    x_adv = v1 + 0.015 * x.grad.sign()
+    other.zero_grad()
+    anchor = other(v1)
+    (nt_xent(anchor, other(v2)).mean() + nt_xent(anchor, other(x_adv, branch="adv")).mean()).backward()
+    assert torch.equal(step.x_adv, x_adv) and (step.x_adv.min() < 0 or step.x_adv.max() > 1)
+    theirs = grads(other)
+    assert all(torch.equal(grad, theirs[name]) for name, grad in grads(net).items())
+    assert int(net.trunk.bn1.adv.num_batches_tracked) == 3 and int(net.trunk.bn1.num_batches_tracked) == 2
+    assert passes(net, lambda: Stepper(net, attack, authors=True)(v1, v2)) == 5
+
+
+def test_simclr_leaves_the_adversarial_branch_alone(net, pair):
+    Stepper(net)(*pair)
+    assert int(net.trunk.bn1.adv.num_batches_tracked) == 0
+    assert net.trunk.bn1.adv.weight.grad is None and net.trunk.bn1.weight.grad is not None
+
+
+def test_bf16_agrees_with_fp32_on_most_of_the_direction(net, pair):
+    net, (v1, v2) = net.float(), [v.float() for v in pair]
+    exact = Stepper(copy.deepcopy(net), Attack.fgsm(EPS))(v1, v2)
+    fast = Stepper(net, Attack.fgsm(EPS), autocast=torch.bfloat16)(v1, v2)
+    same = ((exact.x_adv - v2).sign() == (fast.x_adv - v2).sign()).float().mean()
+    assert same > 0.8
+    assert float(fast.loss) == pytest.approx(float(exact.loss), rel=0.02)

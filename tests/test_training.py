@@ -1,0 +1,224 @@
+"""The loop, the run folder, resuming, and live kNN."""
+
+import json
+
+import pytest
+import torch
+
+import explore as ex
+from explore.evaluate import embed, knn_accuracy, wilson
+from explore.runfolder import Run, open_run
+from explore.training import KNNProbe, make_stepper, make_views, resolve_device, train
+
+TINY = {"width": 8, "epochs": 2, "batch_size": 64, "train_images": 256, "knn_images": 200, "warmup_epochs": 0.5}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return ex.load("fashion")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def weights(run):
+    return run.encoder().state_dict()
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def timeless(run):
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in run.rows()]
+
+
+@pytest.mark.parametrize("attack", ["none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign"])
+def test_every_method_trains_and_its_loss_falls(data, attack):
+    config = ex.TrainConfig(**{**TINY, "attack": attack, "steps": 2, "epochs": 3})
+    rows = list(train(config, data, log_every=2))
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0] < rows[-1]["chance"] * 1.1
+    assert ("loss_adv" in rows[-1]) == (attack != "none")
+    assert rows[0]["knn"] is not None and rows[-1]["knn"] > 0.2
+    if attack in ("fgsm", "pgd"):
+        assert rows[-1]["loss_adv"] > rows[-1]["loss"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 6])
+def test_a_resumed_run_equals_an_uninterrupted_one(data, root, stop_after):
+    config = ex.TrainConfig(**TINY)
+    whole = Run.create(config, name="whole")
+    list(train(config, data, run=whole, log_every=3))
+    parts, steps = Run.create(config, name="parts"), iter(range(1, 99))
+    list(train(config, data, run=parts, log_every=3, should_stop=lambda: next(steps) == stop_after))
+    assert parts.status["state"] == "stopped"
+    list(train(config, data, run=parts, log_every=3, resume=True))
+    assert parts.status["state"] == whole.status["state"] == "done"
+    assert same(weights(parts), weights(whole))
+    assert timeless(parts) == timeless(whole)
+
+
+def test_a_crash_costs_one_epoch_at_most(data, root):
+    config = ex.TrainConfig(**TINY)
+    whole, crashed = Run.create(config, name="whole"), Run.create(config, name="crashed")
+    list(train(config, data, run=whole, log_every=1))
+    rows = train(config, data, run=crashed, log_every=1)
+    for row in rows:
+        if row["step"] == 6:  # in the second epoch; nothing is saved after step 4
+            break
+    rows.close()
+    with open(crashed.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "los')  # the line that was being written
+    list(train(config, data, run=crashed, log_every=1, resume=True))
+    assert timeless(crashed) == timeless(whole) and same(weights(crashed), weights(whole))
+
+
+def test_same_seed_same_run_other_seed_other_run(data):
+    def last(seed):
+        return list(train(ex.TrainConfig(**{**TINY, "seed": seed}), data))[-1]["loss"]
+
+    assert last(0) == last(0) != last(1)
+
+
+def test_the_folder_describes_itself(data, root):
+    config = ex.TrainConfig(**{**TINY, "epochs": 1}, eps=8 / 255)
+    run = Run.create(config)
+    list(train(config, data, run=run))
+    assert run.name == "fashion-resnet10-fgsm-eps8-s0"
+    assert {p.name for p in run.path.iterdir()} == {
+        *("config.json", "env.json", "status.json", "metrics.jsonl", "encoder.safetensors", "resume.safetensors")
+    }
+    again = open_run(run.name)
+    assert again.config == config
+    env = json.loads((run.path / "env.json").read_text())
+    assert env["versions"]["torch"] and env["device"] == "cpu" and env["data"] and env["precision"] == "float32"
+    encoder = again.encoder()
+    assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
+    table = ex.runs()
+    row = table[table.run == run.name].iloc[0]
+    assert (row.state, row.epochs, row.eps) == ("done", 1, 8) and row.knn == again.metrics.knn.iloc[-1]
+
+
+def test_no_two_runs_in_one_folder_and_no_foreign_files(data, root, tmp_path):
+    run = Run.create(ex.TrainConfig(**TINY), name="mine")
+    with pytest.raises(ex.UserError, match="exists.*--resume"):
+        Run.create(ex.TrainConfig(**TINY), name="mine")
+    with pytest.raises(ex.UserError, match="Did you mean mine"):
+        open_run("mind")
+    with pytest.raises(ex.UserError, match="plain name"):
+        Run.create(ex.TrainConfig(**TINY), name="../out")
+    with pytest.raises(ex.UserError, match="There is no file"):
+        run.encoder()
+    (run.path / "encoder.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ex.UserError, match="not a complete safetensors"):
+        run.encoder()
+    other = ex.Encoder("resnet18", width=8)
+    run.save_encoder(other, 1)
+    with pytest.raises(ex.UserError, match="another network"):
+        run.encoder()
+    (run.path / "config.json").write_text('{"schema": 1, "epoch": 3}')
+    with pytest.raises(ex.UserError, match="Did you mean epochs"):
+        open_run(run.path)
+    (run.path / "config.json").write_text('{"schema": 99}')
+    with pytest.raises(ex.UserError, match="schema 99"):
+        open_run(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(ex.UserError, match="not a run's config"):
+        open_run(run.path)
+    with pytest.raises(ex.UserError, match="There is no run"):
+        open_run(tmp_path / "nowhere")
+
+
+def test_gray_data_get_gray_adversaries_and_gray_views(data):
+    encoder = ex.Encoder("resnet10", width=8)
+    assert data.gray and make_stepper(ex.TrainConfig(), encoder, data.gray).attack.gray is True
+    assert make_stepper(ex.TrainConfig(gray=False), encoder, data.gray).attack.gray is False
+    assert make_views(ex.TrainConfig(), data).gray_p == 0
+
+
+def test_paper_code_is_the_authors_setting():
+    c = ex.TrainConfig.paper_code()
+    step = make_stepper(c, ex.Encoder("resnet10", width=8))
+    assert (c.arch, c.width, c.stem, c.batch_size, c.epochs, c.lr) == ("resnet18", 64, "cifar", 256, 100, 3e-4)
+    assert step.authors and step.attack.eps * 2 == 0.03 and step.attack.clamp is None and step.autocast is None
+    assert (c.temperature, c.alpha, c.bn_adv_momentum, c.weight_decay, c.cosine) == (0.5, 1.0, 0.01, 0.0, False)
+    assert ex.TrainConfig.from_dict(json.loads(c.to_json())) == c
+
+
+def test_knn_is_the_brute_force_vote(generator):
+    train_h, test_h = torch.randn(60, 5, generator=generator), torch.randn(30, 5, generator=generator)
+    y, truth = torch.randint(3, (60,), generator=generator), torch.randint(3, (30,), generator=generator)
+    right = 0
+    for h, t in zip(test_h, truth, strict=True):
+        cos = torch.nn.functional.cosine_similarity(train_h, h[None])
+        votes = [0.0, 0.0, 0.0]
+        for i in cos.argsort(descending=True)[:7]:
+            votes[int(y[i])] += float((cos[i] / 0.2).exp())
+        right += votes.index(max(votes)) == int(t)
+    for chunk in (4, 1000):
+        assert knn_accuracy(train_h, y, test_h, truth, k=7, temperature=0.2, chunk=chunk).accuracy == right / 30
+    found = knn_accuracy(train_h, y, test_h, truth, k=999)
+    assert found.k == 60 and found.interval[0] < found.accuracy < found.interval[1]
+
+
+def test_wilsons_interval():
+    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+
+
+def test_embed_is_clean_eval_and_leaves_the_mode(encoder, data):
+    encoder.train()
+    before = encoder.trunk.bn1.running_mean.clone()
+    h, y = embed(encoder, data.test.take(70, ex.seeded(0)), batch_size=32)
+    assert encoder.training and torch.equal(encoder.trunk.bn1.running_mean, before)
+    x, labels = data.test.take(70, ex.seeded(0))[:]
+    assert torch.equal(y, labels)
+    torch.testing.assert_close(h, encoder.eval().features(x).detach())
+    assert embed(encoder, x, "z")[0].shape == (70, 16)
+
+
+def test_bad_input_in_one_sentence(data, encoder):
+    with pytest.raises(ex.UserError, match="finds no CUDA GPU|cuda:99"):
+        resolve_device("cuda:99" if not torch.cuda.is_available() else "tpu")
+    with pytest.raises(ex.UserError, match="device is 'auto'"):
+        resolve_device("gpu please")
+    with pytest.raises(ex.UserError, match="larger than the 100 training images"):
+        list(train(ex.TrainConfig(train_images=100, batch_size=128), data))
+    with pytest.raises(ex.UserError, match="Did you mean fgsm"):
+        ex.TrainConfig(attack="fgsn")
+    with pytest.raises(ex.UserError, match="no setting 'epoch'"):
+        ex.TrainConfig().with_(epoch=3)
+    with pytest.raises(ex.UserError, match="lr must be"):
+        ex.TrainConfig(lr=-1)
+    with pytest.raises(ex.UserError, match="what is 'h'"):
+        embed(encoder, data.test, "x")
+    with pytest.raises(ex.UserError, match="must be finite"):
+        knn_accuracy(torch.full((4, 2), torch.nan), torch.zeros(4).long(), torch.ones(2, 2), torch.zeros(2).long())
+    with pytest.raises(ex.UserError, match="needs a label"):
+        knn_accuracy(torch.ones(4, 2), torch.zeros(3).long(), torch.ones(2, 2), torch.zeros(2).long())
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training(data, root, monkeypatch):
+    import explore.training as training
+
+    def broken(encoder, images, *_, **__):
+        return torch.zeros(len(images), 2), torch.zeros(len(images)).long()
+
+    config = ex.TrainConfig(**TINY)
+    run = Run.create(config)
+    monkeypatch.setattr(training, "embed", broken)
+    monkeypatch.setattr(training.Views, "__call__", lambda self, x, g: x * torch.nan)
+    with pytest.raises(ex.UserError, match="lower --lr"):
+        list(train(config, data, run=run))
+    assert not (run.path / "encoder.safetensors").exists()  # nothing broken is saved
+
+
+def test_no_two_classes_no_knn(data):
+    from dataclasses import replace
+
+    one = replace(data, classes=["all"])
+    assert KNNProbe(ex.TrainConfig(**TINY), one)(ex.Encoder("resnet10", width=8)) is None
