@@ -68,7 +68,7 @@ class Attack:
     def pgd(cls, eps: float, *, steps: int = 10, step: float | None = None, random_start: bool = True, **options: Any):
         """`steps` projected sign steps of 2.5 eps / steps from a uniform start (Madry et al. 2018, arXiv:1706.06083)."""
         size = 2.5 * eps / max(steps, 1) if step is None else step
-        start = "uniform" if random_start else "none"
+        start: Literal["uniform", "none"] = "uniform" if random_start else "none"
         return cls("pgd", eps, step=size, steps=steps, start=start, start_size=eps, **options)
 
     @property

@@ -158,13 +158,13 @@ def _resumed(args: argparse.Namespace, config: TrainConfig, changed: bool):
     return run
 
 
-def _forget_smoke(root: Path | None, name: str) -> None:
+def _forget_smoke(root: Path | None, name: str | None) -> None:
     """A smoke run replaces the smoke run before it."""
     import shutil
 
     from . import places
 
-    shutil.rmtree((root or places.runs_root()) / name, ignore_errors=True)
+    shutil.rmtree((root or places.runs_root()) / str(name), ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -223,15 +223,14 @@ def _bar():
     )
 
 
-def _download_bar() -> Callable[[int, int], None] | None:
-    """Progress of a download in bytes done and in all, on a terminal."""
+def _download_bar() -> Callable[[str, int, int], None] | None:
+    """Progress of loading on a terminal: what is being done, how far, of how much."""
     if not sys.stderr.isatty():
         return None
 
-    def show(done: int, total: int) -> None:
-        print(
-            f"\rdownloading {done / 1e6:.1f} of {total / 1e6:.1f} MB", end="" if done < total else "\n", file=sys.stderr
-        )
+    def show(what: str, done: int, total: int) -> None:
+        of = f" of {total:,}" if total else ""
+        print(f"\r{what}: {done:,}{of}", end="\n" if total and done >= total else "", file=sys.stderr, flush=True)
 
     return show
 

@@ -9,6 +9,11 @@ from typing import Any, Literal
 from .errors import UserError, nearest
 
 SCHEMA = 1
+RECIPES: dict[str, dict[str, Any]] = {  # views that suit a dataset (LOG.md has the measurements); "*": all others
+    "fashion": {"crop_min": 0.5, "flip": False},
+    "fashion-mnist": {"crop_min": 0.5, "flip": False},
+    "*": {"crop_min": 0.2, "flip": True},
+}
 ATTACK_NAMES = ("none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign")
 
 
@@ -56,7 +61,7 @@ class TrainConfig:
     bn_adv_momentum: float = 0.1
 
     loss: str = "nt_xent"
-    temperature: float = 0.5
+    temperature: float = 0.2
     attack: str = "fgsm"
     eps: float = 4 / 255
     steps: int = 5  # of PGD
@@ -69,12 +74,12 @@ class TrainConfig:
     noise_norm: Literal["linf", "l2"] | None = None
     authors_step: bool = False  # the 15-pass step of the authors' code, see `paper_code`
 
-    crop_min: float = 0.3
-    jitter: float = 0.5  # times SimCLR's (0.8, 0.8, 0.8, 0.2)
-    flip: bool = True
+    crop_min: float | None = None  # smallest share of an image in a view; None: the dataset's recipe
+    jitter: float = 1.0  # times SimCLR's (0.8, 0.8, 0.8, 0.2)
+    flip: bool | None = None  # None: the dataset's recipe
 
     epochs: int = 5
-    batch_size: int = 256
+    batch_size: int = 128
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 2e-3
     weight_decay: float = 1e-4
@@ -87,6 +92,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        recipe = RECIPES.get(self.dataset, RECIPES["*"])
+        for name, value in recipe.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         _check(self)
 
     @classmethod
@@ -107,26 +116,11 @@ class TrainConfig:
         Normalize(.5, .5), that is 0.015 here; Adam 3e-4 without decay or schedule; ResNet-18, batch 256, 100 epochs.
         """
         own = {
-            "dataset": "cifar10",
-            "arch": "resnet18",
-            "width": 64,
-            "stem": "cifar",
-            "bn_adv_momentum": 0.01,
-            "eps": 0.015,
-            "adv_reference": "self",
-            "attack_branch": "adv",
-            "clamp": False,
-            "gray": False,
-            "authors_step": True,
-            "crop_min": 0.08,
-            "jitter": 1.0,
-            "epochs": 100,
-            "lr": 3e-4,
-            "weight_decay": 0.0,
-            "warmup_epochs": 0.0,
-            "cosine": False,
-            "precision": "fp32",
-            "channels_last": False,
+            **{"dataset": "cifar10", "arch": "resnet18", "width": 64, "stem": "cifar", "bn_adv_momentum": 0.01},
+            **{"temperature": 0.5, "eps": 0.015, "adv_reference": "self", "attack_branch": "adv", "clamp": False},
+            **{"gray": False, "authors_step": True, "crop_min": 0.08, "flip": True, "batch_size": 256, "epochs": 100},
+            **{"lr": 3e-4, "weight_decay": 0.0, "warmup_epochs": 0.0, "cosine": False},
+            **{"precision": "fp32", "channels_last": False},
         }
         return cls(**{**own, **changes})
 
@@ -205,7 +199,7 @@ def _check(c: TrainConfig) -> None:
     for name in ("lr", "temperature"):
         if not (getattr(c, name) > 0 and math.isfinite(getattr(c, name))):
             raise UserError(f"{name} must be a number above 0, got {getattr(c, name)}.")
-    if not 0 < c.crop_min <= 1:
+    if c.crop_min is None or not 0 < c.crop_min <= 1:
         raise UserError(
             f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."
         )

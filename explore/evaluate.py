@@ -1,20 +1,22 @@
 """How good an embedding is: features of a split, and weighted k-nearest-neighbour accuracy."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .datasets import Split
 from .errors import UserError
+from .nets import Encoder
 from .shapes import Embeddings, Images, Labels
 from .state import untouched
 
 
 @torch.no_grad()
 def embed(
-    encoder: nn.Module, images: "Split | Images", what: str = "h", *, batch_size: int = 500
+    encoder: Encoder, images: "Split | Images", what: str = "h", *, batch_size: int = 500
 ) -> tuple[Tensor, Tensor]:
     """Features h (n, D) or projections z (n, d) of a split or of images, and the labels (n,), -1 where there are none.
 
@@ -23,6 +25,7 @@ def embed(
     if what not in ("h", "z"):
         raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
     forward = encoder.features if what == "h" else encoder
+    batches: Iterable[tuple[Tensor, Tensor]]
     if isinstance(images, Tensor):
         batches = ((x, torch.full((len(x),), -1)) for x in images.split(batch_size))
     else:

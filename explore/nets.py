@@ -54,7 +54,7 @@ class _Trunk(ResNet):
         self.bn1 = norm_layer(width)
         if not pool:
             self.maxpool = nn.Identity()  # type: ignore[assignment]
-        self.out_features = self.fc.in_features * width // 64
+        self.out_features = 512 * block.expansion * width // 64
         self.fc = nn.Identity()  # type: ignore[assignment]
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
@@ -100,6 +100,8 @@ class Encoder(nn.Module):
             nn.ReLU(),
             nn.Linear(self.feature_dim, proj_dim, bias=False),
         )
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1))
         self._duals = [m for m in self.modules() if isinstance(m, DualBatchNorm2d)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .losses import LOSSES
+from .nets import Encoder
 from .shapes import Branch, Embeddings, Images, Labels, PerImage
 from .state import untouched
 
@@ -51,7 +52,7 @@ class contrast:
 class classify:
     """Cross-entropy, in nats, of a classifier head (features h -> logits) on the encoder's features."""
 
-    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+    def __init__(self, encoder: Encoder, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
         self.encoder, self.head, self.y, self.branch = encoder, head, y, branch
         self.modules = (encoder, head) if isinstance(head, nn.Module) else (encoder,)
 

@@ -205,7 +205,7 @@ def _summary(run: Run) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, machine, commit and arguments, as they are now; what every result carries."""
     names = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
             versions[name] = metadata.version(name)

@@ -48,6 +48,12 @@ class Stepper:
             return Step(loss.detach())
         return self._authors(v1, v2) if self.authors else self._clae(v1, v2, generator)
 
+    @property
+    def free(self) -> bool:
+        """True where the clean pass's own pixel gradient is the attack's: no pass is needed for it."""
+        algorithm1 = self.reference == "other_view" and self.attack_branch == "clean"
+        return algorithm1 and isinstance(self.attack, Attack) and self.attack.single_step
+
     def embed(self, x: Images, branch: Branch = "clean") -> Tensor:
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             z = self.encoder(x, branch=branch)
@@ -64,12 +70,13 @@ class Stepper:
         """
         anchor = self.embed(v1)
         leaf = anchor.detach().requires_grad_()
-        free = isinstance(self.attack, Attack) and self.attack.single_step and self.reference == "other_view"
-        free = free and self.attack_branch == "clean"
-        v2 = v2.detach().requires_grad_(free)
+        v2 = v2.detach().requires_grad_(self.free)
         clean = self.compare(leaf, self.embed(v2))
         clean.backward()
-        x_adv = self.attack.move(v2.detach(), v2.detach(), v2.grad) if free else self._attack(v1, v2, leaf, generator)
+        if isinstance(self.attack, Attack) and v2.grad is not None:
+            x_adv = self.attack.move(v2.detach(), v2.detach(), v2.grad)
+        else:
+            x_adv = self._attack(v1, v2, leaf, generator)
         adv = self.compare(leaf, self.embed(x_adv, "adv"))
         (self.alpha * adv).backward()
         anchor.backward(leaf.grad)
@@ -88,6 +95,7 @@ class Stepper:
             return LOSSES[self.loss](z, self.embed(x, self.attack_branch), self.temperature)
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
+        assert self.attack is not None
         return self.attack(v1 if self.reference == "self" else v2, away, generator=generator)
 
     def _authors(self, v1: Images, v2: Images) -> Step:
@@ -100,6 +108,7 @@ class Stepper:
         self.compare(self.embed(v1, "adv"), self.embed(x, "adv")).backward()
         for p, grad in zip(self.encoder.parameters(), grads, strict=True):
             p.grad = grad
+        assert isinstance(self.attack, Attack) and x.grad is not None
         x_adv = self.attack.move(v1, v1, x.grad)
         anchor = self.embed(v1)
         clean, adv = self.compare(anchor, self.embed(v2)), self.compare(anchor, self.embed(x_adv, "adv"))

@@ -30,7 +30,8 @@ class Study:
 
     `reference`: 'view' (another random view of every image, Algorithm 1), 'self' (the image's own embedding, the
     authors' code) or images. `match`: the length, after clipping, that noises share with the adversary:
-    'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's own places in it.
+    'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's
+    own places in it, where it has one.
     """
 
     def __init__(
@@ -213,7 +214,9 @@ class Study:
             return torch.zeros(len(h), 0, dtype=torch.long)
         similar = h @ self.pool.T
         if self.pool_index is not None:
-            similar[torch.arange(len(h)), self.pool_index] = -torch.inf
+            own = self.pool_index.to(h.device)
+            rows = torch.where((own >= 0) & (own < len(self.pool)))[0]
+            similar[rows, own[rows]] = -torch.inf
         return similar.topk(5, dim=1).indices
 
     def _checks(self, k: float, perturbed: dict[str, Tensor], clean: Tensor, adversarial: Tensor) -> tuple[Check, ...]:

@@ -150,8 +150,9 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False) -> S
 
 def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
     """The views that a config describes, for a dataset's size and colours."""
-    jitter = tuple(config.jitter * s for s in (0.8, 0.8, 0.8, 0.2))
-    views = Views(size=data.size, scale=(config.crop_min, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
+    j = config.jitter
+    jitter = (0.8 * j, 0.8 * j, 0.8 * j, 0.2 * j)
+    views = Views(size=data.size, scale=(config.crop_min or 0.2, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
     return views.for_gray() if data.gray else views
 
 
@@ -187,9 +188,12 @@ def describe_device(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type: bf16 where asked for, or, for 'auto', on GPUs that have it; None is full fp32."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    """The autocast type: bf16 where asked for or, for 'auto', on GPUs and CPUs that compute in it; None is full fp32."""
+    if precision == "auto" and device.type == "cuda":
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    elif precision == "auto":
+        can = getattr(torch.cpu, "get_capabilities", dict)()
+        precision = "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
 
 

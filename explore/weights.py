@@ -115,7 +115,7 @@ def load_into(module: torch.nn.Module, path: str | Path, read: Callable = load_t
 
 def _bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
+    return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
 
 
 def _tensor(body: memoryview, entry: dict) -> Tensor:

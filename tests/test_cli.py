@@ -1,0 +1,167 @@
+"""The command line as its users type it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from explore.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+TINY = ["--width=8", "--epochs=1", "--batch-size=64", "--train-images=256", "--knn-images=200"]
+
+
+def test_smoke_then_runs(root, capsys):
+    assert main(["train", "--smoke"]) == 0
+    out = capsys.readouterr().out
+    assert "kNN of the untrained encoder" in out and "untrained" in out.splitlines()[-3] and "open_run" in out
+    assert main(["train", "--smoke"]) == 0  # again: a smoke run replaces the last
+    capsys.readouterr()
+    assert main(["runs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["state"] for r in rows if r["run"].startswith("smoke-")] == ["done"]
+    assert main(["runs"]) == 0
+    assert "smoke-fashion" in capsys.readouterr().out
+
+
+def test_a_name_that_exists_is_kept(root, capsys):
+    assert main(["train", *TINY]) == 0
+    metrics = next(root.glob("*/metrics.jsonl"))
+    before = metrics.read_bytes()
+    capsys.readouterr()
+    assert main(["train", *TINY]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main(["train", *TINY, "--resume"]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert metrics.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--eps", "8"], "Did you mean 8/255?"),
+        (["--eps", "x"], "written as 8/255"),
+        (["--attack", "fgsn"], "Did you mean fgsm"),
+        (["--dataset", "fasion"], "fashion"),
+        (["--dataset", "folder:/nowhere/at/all"], "/nowhere/at/all"),
+        (["--device", "cuda:77"], "cuda"),
+        (["--epochs", "many"], "invalid int value"),
+        (["--flip", "perhaps"], "yes or no"),
+        (["--epoch", "3", "--nonsense"], "--nonsense"),
+        (["--resume", "no-such-run"], "There is no run"),
+        (["--lr", "0"], "lr must be"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(root, capsys, words, sentence):
+    assert main(["train", *words]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert not list(root.glob("*/config.json"))
+
+
+def test_no_command_is_one_sentence(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_other_settings_do_not_resume(root, capsys):
+    assert main(["train", *TINY, "--name", "a"]) == 0
+    assert main(["train", *TINY, "--lr", "1", "--resume", "a"]) in (0, 2)
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_cleanly_and_resume_goes_on(root):
+    words = [sys.executable, "-m", "explore", "train", *TINY, "--epochs", "400", "--name", "long"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        rows = root / "long" / "metrics.jsonl"
+        began = time.monotonic()
+        while not (rows.exists() and rows.read_text().count("\n") > 2):
+            assert process.poll() is None and time.monotonic() - began < 90
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "go on with: python -m explore train --resume long" in out
+    assert json.loads((root / "long" / "status.json").read_text())["state"] == "stopped"
+    stopped_at = json.loads((root / "long" / "status.json").read_text())["step"]
+    with subprocess.Popen(
+        [*words[:4], "--resume", "long"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        began = time.monotonic()
+        while json.loads(rows.read_text().splitlines()[-1])["step"] <= stopped_at + 8:
+            assert process.poll() is None and time.monotonic() - began < 90
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
+    assert steps == sorted(set(steps))  # no row twice, none lost
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is always full (Linux)")
+def test_a_full_disk_is_one_sentence(root, capsys, monkeypatch):
+    from explore import runfolder
+
+    real = runfolder.save_tensors
+
+    def on_a_full_disk(path, tensors, metadata=None):
+        import builtins
+
+        opened = builtins.open
+        monkeypatch.setattr(
+            builtins, "open", lambda p, *a, **k: opened("/dev/full" if str(p).endswith(".tmp") else p, *a, **k)
+        )
+        try:
+            real(path, tensors, metadata)
+        finally:
+            monkeypatch.setattr(builtins, "open", opened)
+
+    monkeypatch.setattr(runfolder, "save_tensors", on_a_full_disk)
+    assert main(["train", *TINY, "--name", "full"]) == 2
+    err = capsys.readouterr().err
+    assert "is full" in err and "--resume" in err
+    assert (root / "full" / "metrics.jsonl").exists()  # what was there stays
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("Python", "torch", "device", "data", "runs", "widgets", "browser"):
+        assert f" {word} " in out
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_doctor_says_what_to_do(monkeypatch):
+    from explore import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    monkeypatch.setattr(doctor, "find_browser", lambda: None)
+    report = doctor.diagnose()
+    assert not report.ok
+    assert "pip install jupyterlab ipywidgets anywidget" in str(report) and "✕ widgets" in str(report)
+    assert "– browser" in str(report) and "Copy the address" in report._repr_html_()
+
+
+def test_lab_command():
+    from explore.lab import lab_command
+
+    command, env = lab_command("00_start_here.ipynb", port=9000, browser=False)
+    assert "--ip=127.0.0.1" in command and "--no-browser" in command and "--port=9000" in command
+    assert any(word.endswith("/lab/tree/notebooks/00_start_here.ipynb") for word in command)
+    assert not any("token=" in word for word in command)  # Jupyter's own random token stays on
+    settings = Path(env["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0]) / "labconfig"
+    assert json.loads((settings / "page_config.json").read_text())["disabledExtensions"]
+    assert main(["lab", "99_nothing.ipynb"]) == 2

@@ -1,0 +1,198 @@
+"""The house itself: layers, light imports, one list of dependencies, notebooks and documents in order."""
+
+import ast
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FLOORS = [
+    {"shapes", "config", "results", "errors", "places", "state", "weights", "sources"},
+    {"nets", "attacks", "losses", "views", "datasets"},
+    {"runfolder", "objectives", "steps"},
+    {"training", "evaluate", "doctor", "lab"},
+    {"studies"},
+    {"panels"},
+]
+SAME_FLOOR = {("training", "evaluate")}  # live kNN while training
+ONLY = {"ipywidgets": "panels", "anywidget": "panels", "plotly": "figures", "umap": "maps", "captum": "attribute"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "explore").parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    """(room, top-level package) of every import in a file, relative ones resolved to rooms."""
+    depth = len(path.relative_to(ROOT / "explore").parts) - 1
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                if node.level <= depth:  # within a room's own folder
+                    continue
+                names = [base.split(".")[0]] if base else [a.name for a in node.names]
+                yield from (("explore", name) for name in names)
+            elif base.split(".")[0] == "explore":
+                inner = base.split(".")[1:2] or [a.name for a in node.names]
+                yield from (("explore", name) for name in inner)
+            else:
+                yield base.split(".")[0], ""
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], ""
+
+
+def test_imports_go_down_only():
+    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = []
+    for path in sorted((ROOT / "explore").rglob("*.py")):
+        room = room_of(path)
+        if room in ("__init__", "__main__", "cli"):
+            continue
+        assert room in floor, f"{room} stands on no floor: add it to FLOORS here and in ARCHITECTURE.md"
+        for package, target in imports(path):
+            inside = package == "explore" and target in floor and target != room
+            if inside and (room, target) not in SAME_FLOOR and floor[target] >= floor[room]:
+                wrong.append(f"{room} -> {target}")
+            if package in ONLY and room != ONLY[package]:
+                wrong.append(f"{room} imports {package}")
+    assert not wrong
+
+
+def test_every_room_has_its_line_in_the_architecture():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = {room_of(p) for p in (ROOT / "explore").rglob("*.py")} - {"__init__", "__main__"}
+    assert not [room for room in sorted(rooms) if f"| {room} |" not in text]
+
+
+def run(code: str, *words: str) -> str:
+    done = subprocess.run([sys.executable, *words, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light():
+    heavy = [
+        "torchvision",
+        "plotly",
+        "ipywidgets",
+        "anywidget",
+        "umap",
+        "captum",
+        "IPython",
+        "matplotlib",
+        "sklearn",
+        "pandas",
+        "numba",
+        "PIL",
+        "tqdm",
+    ]
+    code = f"import sys, torch; before = set(sys.modules); import explore; print([m for m in {heavy!r} if m in sys.modules and m not in before])"
+    assert run(code).strip() == "[]"
+    began = time.perf_counter()
+    run("import torch")
+    torch_alone = time.perf_counter() - began
+    began = time.perf_counter()
+    run("import torch, explore")
+    assert time.perf_counter() - began < torch_alone + 1 + torch_alone  # a second beyond torch, and the machine's noise
+
+
+BLOCK = """
+import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split('.')[0]
+        if top in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named '{{top}}'", name=top)
+sys.meta_path.insert(0, Wall())
+"""
+
+
+def test_training_needs_torch_torchvision_numpy_pandas_and_sklearn_only(tmp_path):
+    """The command line trains where nothing else is installed."""
+    own = {p.lower().replace("-", "_") for p in dependencies()} - {
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "scikit_learn",
+    }
+    blocked = sorted(
+        own | {"umap", "IPython", "traitlets", "jaxtyping", "beartype", "safetensors", "matplotlib", "pooch"}
+    )
+    code = BLOCK.format(blocked=blocked) + (
+        "from explore.cli import main\n"
+        f"sys.exit(main(['train', '--smoke', '--runs-dir', {str(tmp_path)!r}]) or main(['runs']))"
+    )
+    assert "kNN" in run(code)
+
+
+def dependencies() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [re.split(r"[<>=]", d)[0] for d in project["dependencies"]]
+
+
+def test_one_list_of_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "environment.yml").read_text().split("- pip:\n")[1]
+    conda = [line.strip().removeprefix("- ") for line in lines.splitlines() if line.strip()]
+    assert conda == project["dependencies"]
+    python = re.search(r"- python(\S+)", (ROOT / "environment.yml").read_text()).group(1)
+    assert python == project["requires-python"]
+    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {d.lower() for d in dependencies()} <= pins
+
+
+def test_the_cards_layout():
+    for name in ("notebooks", "explore", "data", "tests", "benchmarks"):
+        assert (ROOT / name).is_dir()
+    for name in (
+        "environment.yml",
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LOG.md",
+        "LICENSE",
+    ):
+        assert (ROOT / name).is_file()
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_clean_and_readable(path):
+    book = json.loads(path.read_text())
+    assert book["metadata"].get("widgets") is None and book["metadata"]["kernelspec"]["name"] == "python3"
+    cells = book["cells"]
+    assert "".join(cells[0]["source"]).startswith("# ") and "?" in "".join(cells[0]["source"])  # title and question
+    for before, cell in itertools.pairwise(cells):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            assert before["cell_type"] == "markdown"
+            assert len("".join(cell["source"]).splitlines()) <= 8
+
+
+def test_every_link_and_picture_of_the_documents_is_there():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} points to {target}"
+
+
+def test_readme_commands_exist():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"^(\w[\w ]*):", (ROOT / "Makefile").read_text(), re.M)
+    known = {word for line in targets for word in line.split()}
+    assert set(re.findall(r"`?\bmake (\w+)", text)) <= known
+    from explore.cli import _parser
+
+    for line in re.findall(r"^python -m explore (.+)$", text, re.M):
+        _parser().parse_args(line.split("#")[0].split())
