@@ -13,5 +13,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = list(choices)
     folded = {c.lower().replace("-", "").replace("_", ""): c for c in known}
     key = word.lower().replace("-", "").replace("_", "")
+    if key in folded:
+        return f" Did you mean {folded[key]}?"
     close = get_close_matches(key, folded, n=2, cutoff=0.5) or [c for c in folded if key and c.startswith(key)]
     return f" Did you mean {' or '.join(folded[c] for c in close)}?" if close else ""

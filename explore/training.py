@@ -110,10 +110,10 @@ class KNNProbe:
     """
 
     def __init__(self, config: TrainConfig, data: "datasets.Data"):
-        self.off = len(data.classes) < 2
-        if not self.off:
+        self.off = data.labelled is None or len(data.classes) < 2
+        if data.labelled is not None and not self.off:
             pick = seeded(0)
-            self.train = data.train.take(min(config.knn_images, len(data.train)), pick)
+            self.train = data.labelled.take(min(config.knn_images, len(data.labelled)), pick)
             self.test = data.test.take(min(2000, len(data.test)), pick)
 
     def __call__(self, encoder: Encoder) -> float | None:

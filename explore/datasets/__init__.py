@@ -1,0 +1,134 @@
+"""The sets of images: `load(name)` and `names()`. In memory or streamed, one interface."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from explore.datasets import shipped
+from explore.datasets.formats import Parts
+from explore.datasets.progress import Bar
+from explore.datasets.splits import Data, Progress, Split
+from explore.errors import UserError, nearest
+
+__all__ = ["Data", "Split", "load", "names"]
+
+_FOLDER = "folder:"
+_SIZES = (8, 1024)
+
+
+def names() -> dict[str, str]:
+    """Every data set that `load` knows, with one line about each."""
+    from explore.datasets.public import SETS
+
+    own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
+    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, "folder:/path": own}
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    size: int | None = None,
+    download: bool = True,
+    progress: Progress | None = None,
+) -> Data:
+    """Load a data set by its name (`names()` lists them), or 'folder:/path' for your own images.
+
+    `data_dir`: a folder with your own copy of a published set; without it the set is downloaded once, into
+    `places.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
+    called while downloading and decoding; without it a bar is shown. Errors: UserError, one sentence.
+    """
+    if size is not None and not _SIZES[0] <= size <= _SIZES[1]:
+        raise UserError(f"expected size from {_SIZES[0]} to {_SIZES[1]} pixels, got {size}.")
+    on = _usable(device)
+    with Bar() as bar:
+        parts, provenance = _parts(name, data_dir, size, download, progress or bar)
+    provenance["counts"] = {"train": len(parts.train), "test": len(parts.test)}
+    provenance["skipped"] = parts.skipped
+    first = parts.train
+    data = Data(
+        name=name,
+        classes=parts.classes,
+        gray=parts.gray,
+        size=first.files.size if first.streamed else first.stored.shape[-1],  # type: ignore[attr-defined]
+        train=first,
+        test=parts.test,
+        warnings=parts.warnings,
+        provenance=provenance,
+        labelled=parts.labelled or (first if parts.classes else None),
+    )
+    return data if on.type == "cpu" else data.to(on)
+
+
+def _parts(
+    name: str, data_dir: str | Path | None, size: int | None, download: bool, progress: Progress
+) -> tuple[Parts, dict[str, Any]]:
+    """The images, and where they come from."""
+    if name in shipped.ABOUT:
+        if data_dir is not None:
+            raise UserError(f"'{name}' comes with the project and reads no data folder: leave data_dir away.")
+        source, licence = shipped.SOURCES[name]
+        parts = shipped.fashion(size) if name == "fashion" else shipped.emoji(size)
+        return parts, _provenance(name, source, licence, {"state": "comes with the project"})
+    if name.startswith(_FOLDER) and name != _FOLDER:
+        from explore.datasets.folder import folder
+
+        path = Path(name.removeprefix(_FOLDER)).expanduser()
+        path = path if data_dir is None else Path(data_dir).expanduser() / path
+        state = {"state": "not checked: your own images"}
+        return folder(path, size, progress), _provenance(name, str(path.resolve()), "your own", state)
+    if name in names():
+        return _published(name, data_dir, size, download, progress)
+    raise UserError(_unknown(name))
+
+
+def _published(
+    name: str, data_dir: str | Path | None, size: int | None, download: bool, progress: Progress
+) -> tuple[Parts, dict[str, Any]]:
+    from explore.datasets.public import SETS, checked, located
+
+    spec = SETS[name]
+    own = Path(data_dir).expanduser() if data_dir is not None else None
+    place = located(spec, own, download, progress)
+    sums, differing = checked(spec, place)
+    state = "other than published" if differing else "as published"
+    provenance = _provenance(name, spec.source, spec.licence, {"state": state, "differing": differing, "files": sums})
+    provenance["path"] = str(place.resolve())
+    parts = spec.read(place, size)
+    if differing:
+        parts.warnings.append(
+            f"{spec.title} in {place} is not the published copy ({len(differing)} of {len(sums)} checksums "
+            f"differ: {', '.join(differing[:3])}{' ...' if len(differing) > 3 else ''}), so do not compare "
+            "its numbers with published ones."
+        )
+    return parts, provenance
+
+
+def _provenance(name: str, source: str, licence: str, checksum: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "source": source, "licence": licence, "checksum": checksum}
+
+
+def _unknown(name: str) -> str:
+    """The sentence for a name that is no data set's."""
+    known = [n for n in names() if not n.startswith(_FOLDER)]
+    if name and (os.sep in name or "/" in name or Path(name).is_dir()):
+        return f"'{name}' looks like a path: write {_FOLDER}{name} for a folder of your own images."
+    hint = nearest(name, known)
+    return (
+        f"there is no data set '{name}'.{hint} The sets are {', '.join(known)}, and {_FOLDER}/path for a "
+        "folder of your own images."
+    )
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """The device, after a check that this machine has it."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"the device '{device}' cannot be used here ({reason}): take device='cpu'.") from error
+    return found

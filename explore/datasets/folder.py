@@ -1,0 +1,182 @@
+"""Anybody's own images: `folder:/path`, with class sub-folders or without, decoded once or streamed."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explore.datasets.decode import SUFFIXES, read_image, short_side
+from explore.datasets.formats import Parts
+from explore.datasets.shipped import held_out
+from explore.datasets.splits import NO_CLASS, Progress, Split
+from explore.datasets.stream import Files, StreamedSplit
+from explore.errors import UserError
+
+IN_MEMORY = 2_000_000_000  # bytes of uint8 pixels; a folder that needs more is streamed
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_LARGEST_DEFAULT = 64
+_NAMED = 3  # so many of the skipped files are named in the warning
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Image files below a folder, sorted, and the class of each: a sub-folder's name, '' for none."""
+
+    root: Path
+    names: list[str]  # relative, with /
+    classes: list[str]
+
+    def only(self, keep: list[bool]) -> "_Found":
+        names = [n for n, k in zip(self.names, keep, strict=True) if k]
+        return _Found(self.root, names, [c for c, k in zip(self.classes, keep, strict=True) if k])
+
+
+def folder(path: Path, size: int | None, progress: Progress) -> Parts:
+    """Read a folder of images.
+
+    Layouts: train/ with test/, val/ or validation/ (below each as here); class sub-folders; images without
+    classes. Where there is no test part, a fifth of every class is held out, chosen by the files' names.
+    Without `size`, the images' own short side, 64 at most.
+    """
+    train, test, warnings = _laid_out(path)
+    classes = sorted({*train.classes, *test.classes} - {""})
+    size = size or _usual_size([path / f.root / name for f in (train, test) for name in f.names])
+    bytes_needed = (len(train.names) + len(test.names)) * 3 * size * size
+    skipped: list[str] = []
+    splits: list[Split] = []
+    for found in (train, test):
+        labels = torch.tensor([classes.index(c) if c else NO_CLASS for c in found.classes], dtype=torch.int64)
+        files = Files(found.root, found.names, size)
+        if bytes_needed > IN_MEMORY:
+            splits.append(StreamedSplit(files, labels, skipped, warnings))
+        else:
+            splits.append(_decoded(files, labels, skipped, progress))
+    if skipped and len(skipped) == len(train.names) + len(test.names):
+        raise UserError(f"none of the {len(skipped):,} image files below {path} can be read: {skipped[0]}.")
+    if skipped:
+        warnings.append(told(skipped, len(train.names) + len(test.names)))
+    gray = not splits[0].streamed and all(_is_gray(s.stored) for s in splits)
+    if gray:
+        splits = [Split(s.stored[:, :1].contiguous(), s.labels) for s in splits]
+    return Parts(splits[0], splits[1], classes, gray=gray, skipped=skipped, warnings=warnings)
+
+
+def told(skipped: list[str], of: int) -> str:
+    """The warning about files that could not be read."""
+    more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
+    was = "image could not be read and was" if len(skipped) == 1 else "images could not be read and were"
+    return f"{len(skipped):,} of {of:,} {was} left out: {'; '.join(skipped[:_NAMED])}{more}."
+
+
+def _laid_out(path: Path) -> tuple[_Found, _Found, list[str]]:
+    """(train, test, warnings) of a folder, whatever its layout."""
+    if not path.is_dir():
+        raise UserError(f"the folder {path} does not exist; expected 'folder:' and the path of a folder of images.")
+    warnings: list[str] = []
+    parts = {p.name.lower(): p for p in sorted(path.iterdir()) if p.is_dir()}
+    tests = [parts[name] for name in _TEST_FOLDERS if name in parts]
+    train = _found(parts.get("train", path), path, warnings)
+    if not train.names:
+        raise UserError(
+            f"the folder {parts.get('train', path)} holds no images (looked for "
+            f"{', '.join(sorted(SUFFIXES))} in it and in its sub-folders)."
+        )
+    if "train" in parts and tests:
+        test = _found(tests[0], path, warnings)
+        if test.names:
+            return train, _same_classes(train, test, tests[0], warnings), warnings
+        warnings.append(f"{tests[0]} holds no images: a fifth of {parts['train']} is held out instead.")
+    if len(train.names) < 2:
+        raise UserError(f"the folder {path} holds one image, expected two at least: one to train on, one to test.")
+    out = _held_out(train)
+    return train.only([not o for o in out]), train.only(out), warnings
+
+
+def _found(below: Path, root: Path, warnings: list[str]) -> _Found:
+    """The image files below a folder. A lone sub-folder that only wraps the classes is passed through."""
+    while True:
+        entries = sorted(p for p in below.iterdir() if not p.name.startswith((".", "__MACOSX")))
+        folders = [p for p in entries if p.is_dir()]
+        direct = [p for p in entries if _is_image(p) and p.is_file()]
+        if direct or len(folders) != 1 or not _wraps(folders[0]):
+            break
+        below = folders[0]
+    files = [(file, f.name) for f in folders for file in _walk(f)]
+    if files and direct:
+        warnings.append(f"{len(direct):,} images beside the class folders of {below} have no class: left out.")
+    elif direct:
+        files = [(file, "") for file in direct]
+    return _Found(root, [f.relative_to(root).as_posix() for f, _ in files], [c for _, c in files])
+
+
+def _wraps(folder: Path) -> bool:
+    """Whether a folder holds sub-folders rather than images: no image, or two sub-folders beside them."""
+    folders = sum(p.is_dir() for p in folder.iterdir())
+    return folders > 1 or (folders == 1 and not any(_is_image(p) for p in folder.iterdir()))
+
+
+def _walk(below: Path) -> Iterator[Path]:
+    for at, folders, names in os.walk(below, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        yield from (Path(at) / name for name in sorted(names) if _is_image(Path(name)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _same_classes(train: _Found, test: _Found, where: Path, warnings: list[str]) -> _Found:
+    """`test` as it is, if its classes are train's; a warning about unknown ones; UserError if all are."""
+    new = sorted(set(test.classes) - set(train.classes))
+    if new and set(new) == set(test.classes):
+        names = ", ".join(repr(n) for n in new[:3]) if new != [""] else "none"
+        raise UserError(
+            f"{where} has no class folder in common with train/ (its classes: {names}): sort its images into "
+            "folders of the same names, or take it away and a fifth of train/ is held out."
+        )
+    if new:
+        warnings.append(f"{where} has classes that train/ lacks: {', '.join(new[:5])}.")
+    return test
+
+
+def _held_out(found: _Found) -> list[bool]:
+    """For each file, whether it is held out: a fifth of its class, one at least where there are two."""
+    out = [False] * len(found.names)
+    for name in sorted(set(found.classes)):
+        members = [i for i, c in enumerate(found.classes) if c == name]
+        chosen = held_out([found.names[i] for i in members])
+        for i, is_out in zip(members, chosen, strict=True):
+            out[i] = is_out
+    return out
+
+
+def _usual_size(paths: list[Path]) -> int:
+    """The median short side of 64 files of the set, 64 pixels at most."""
+    sides = sorted(s for p in paths[:: max(1, len(paths) // 64)] if (s := short_side(p)))
+    return max(8, min(_LARGEST_DEFAULT, sides[len(sides) // 2] if sides else _LARGEST_DEFAULT))
+
+
+def _decoded(files: Files, labels: Tensor, skipped: list[str], progress: Progress) -> Split:
+    """Decode all files once, in threads (Pillow leaves Python's lock while it decodes)."""
+    n, size = len(labels), files.size
+    stored = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    whole = torch.zeros(n, dtype=torch.bool)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        decoded = pool.map(lambda i: read_image(files.path(i), size), range(n))
+        for i, pixels in enumerate(decoded):
+            if isinstance(pixels, np.ndarray):
+                stored[i], whole[i] = torch.from_numpy(pixels), True
+            else:
+                skipped.append(f"{files.names[i]} ({pixels})")
+            if i % 100 == 99 or i == n - 1:
+                progress("reading images", i + 1, n)
+    return Split(stored, labels) if bool(whole.all()) else Split(stored[whole], labels[whole])
+
+
+def _is_gray(stored: Tensor) -> bool:
+    return all(bool((c[:, :1] == c).all()) for c in stored.split(1024))

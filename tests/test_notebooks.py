@@ -1,0 +1,31 @@
+"""Every notebook runs from top to bottom, without a browser."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nbformat
+    from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    book = nbformat.read(path, as_version=4)
+    client = NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.execute(env=dict(os.environ))
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+    text = json.dumps(book)
+    assert "panel-error" not in text and 'role=\\"alert\\"' not in text
