@@ -45,7 +45,7 @@ _HOME = {  # public name -> the room it lives in
     "diagnose": "doctor",
     "source": "sources",
 }
-_ROOMS = ("panels", "figures", "studies")
+_ROOMS = ("panels", "studies")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

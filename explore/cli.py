@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message.rstrip('.')}. See: {self.prog} --help")
+        raise UserError(f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See: {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -240,7 +240,7 @@ def _finish(run) -> None:
 
     knn = [row["knn"] for row in run.rows() if row.get("knn") is not None]
     if knn:
-        low, high = wilson(knn[-1], n := run.env.get("knn_test_images", 2000))
+        low, high = wilson(knn[-1], n := run.env["knn"]["test"])
         print(
             f"kNN {100 * knn[-1]:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {n} test images); untrained {100 * knn[0]:.1f} %"
         )

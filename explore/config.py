@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
+from pathlib import PurePath
 from typing import Any, Literal
 
 from .errors import UserError, nearest
@@ -141,7 +142,7 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The run folder's name: dataset-arch-attack-eps-seed. A label only; the truth is config.json."""
-        data = self.dataset.replace("/", "_").replace(":", "_").strip("_")
+        data = PurePath(self.dataset.removeprefix("folder:")).name or "folder"
         eps = "" if self.attack == "none" else f"-eps{round(self.eps * 255, 2):g}"
         return f"{data}-{self.arch}-{self.attack}{eps}-s{self.seed}"
 

@@ -58,7 +58,7 @@ def train(
         progress = run.load_resume(encoder, optimizer, sums)
         step, spent = progress["step"], progress["seconds"]
     if run is not None:
-        about = {"device": describe_device(where), "data": data.provenance, "warnings": data.warnings}
+        about: dict[str, Any] = {"knn": probe.about, "device": describe_device(where), "data": data.provenance, "warnings": data.warnings}
         run.note_env(**about, precision=str(stepper.autocast or torch.float32).removeprefix("torch."))
         run.set_status("running")
     began = time.perf_counter() - spent
@@ -110,11 +110,13 @@ class KNNProbe:
     """
 
     def __init__(self, config: TrainConfig, data: "datasets.Data"):
+        self.about: dict[str, Any] = {}
         self.off = data.labelled is None or len(data.classes) < 2
         if data.labelled is not None and not self.off:
             pick = seeded(0)
             self.train = data.labelled.take(min(config.knn_images, len(data.labelled)), pick)
             self.test = data.test.take(min(2000, len(data.test)), pick)
+            self.about = {"k": 20, "neighbours": len(self.train), "test": len(self.test), "features": "h"}
 
     def __call__(self, encoder: Encoder) -> float | None:
         if self.off:

@@ -15,7 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    {"shapes", "config", "results", "errors", "places", "state", "weights", "sources"},
+    {"errors", "shapes", "places", "sources"},
+    {"config", "results", "state", "weights"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"runfolder", "objectives", "steps"},
     {"training", "evaluate", "doctor", "lab"},
@@ -107,13 +108,13 @@ def test_import_is_light():
 
 
 BLOCK = """
-import sys
-class Wall:
-    def find_spec(self, name, path=None, target=None):
-        top = name.split('.')[0]
-        if top in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named '{{top}}'", name=top)
-sys.meta_path.insert(0, Wall())
+import builtins, sys
+real = builtins.__import__
+def walled(name, globals=None, locals=None, fromlist=(), level=0):
+    if level == 0 and name.split('.')[0] in {blocked!r}:
+        raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = walled
 """
 
 
@@ -196,3 +197,25 @@ def test_readme_commands_exist():
 
     for line in re.findall(r"^python -m explore (.+)$", text, re.M):
         _parser().parse_args(line.split("#")[0].split())
+
+
+def test_every_public_name_is_there_and_explains_itself():
+    import explore as ex
+
+    for name in ex.__all__:
+        thing = getattr(ex, name)
+        assert name == "__version__" or (thing.__doc__ and not thing.__doc__.startswith(f"{name}(")), name
+    assert set(ex.__all__) <= set(dir(ex))
+    with pytest.raises(AttributeError, match="has no 'fgsm'"):
+        ex.fgsm
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert ex.__version__ == project["version"]
+    assert f"## {ex.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_source_shows_the_real_code():
+    import explore as ex
+
+    shown = ex.source(ex.chance)
+    assert shown.startswith("def chance(") and shown._repr_markdown_().startswith("```python\n")
+    assert "def __call__" in ex.source(ex.Attack.__call__)
