@@ -89,7 +89,7 @@ class Perturbation:
 
     def save(self, path: str | Path) -> Path:
         """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        path = Path(path).with_suffix(".npz")
+        path = _npz(path)
         arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
         arrays |= {f"perturbed_{kind}": images.numpy() for kind, images in self.perturbed.items()}
         rest = {name: getattr(self, name) for name in ("eps", "attack", "match", "classes", "checks", "provenance")}
@@ -101,19 +101,25 @@ class Perturbation:
     @classmethod
     def load(cls, path: str | Path) -> "Perturbation":
         """Read what `save` wrote."""
-        path = Path(path).with_suffix(".npz")
+        path = _npz(path)
         for part in (path, path.with_suffix(".json")):
             if not part.is_file():
                 raise UserError(f"There is no file {part}; a saved perturbation is a .npz and a .json of one name.")
-        rest = json.loads(path.with_suffix(".json").read_text())
+        rest: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
         rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
         with np.load(path, allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         perturbed = {kind: tensors[f"perturbed_{kind}"] for kind in KINDS}
-        return cls(perturbed=perturbed, **{name: tensors[name] for name in _ARRAYS}, **rest)
+        rest |= {name: tensors[name] for name in _ARRAYS}
+        return cls(perturbed=perturbed, **rest)
 
 
 _ARRAYS = ("x", "direction", "share", "loss", "cosine", "neighbours", "index", "labels")
+
+
+def _npz(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
 def to_pixels(x: Tensor) -> np.ndarray:

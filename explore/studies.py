@@ -58,6 +58,7 @@ class Study:
         if match not in ("linf", "l2"):
             raise UserError(f"match is 'linf' or 'l2', the length that noises share with the adversary, got '{match}'.")
         self.encoder, self.x, self.attack, self.steps, self.seed = encoder, x.detach(), attack, steps, seed
+        self._net: Any = encoder
         self.match, self.temperature, self.classes = match, temperature, tuple(classes)
         self.index = torch.arange(len(x)) if index is None else index.cpu()
         self.labels = torch.full((len(x),), -1) if labels is None else labels.cpu()
@@ -129,8 +130,8 @@ class Study:
         """Loss (n,), cosine of h to clean (n,), neighbours (n, 5) of a kind ('clean' too); computed once."""
         key = (kind, 0.0 if kind == "clean" else k)
         if key not in self._measured:
-            h = self.encoder.features(self.x if kind == "clean" else self.images(kind, k))
-            loss = nt_xent(self.objective.z, self.encoder.project(h), self.temperature)
+            h = self._net.features(self.x if kind == "clean" else self.images(kind, k))
+            loss = nt_xent(self.objective.z, self._net.project(h), self.temperature)
             h = F.normalize(h, dim=1)
             if kind == "clean":
                 self._h = h
@@ -143,11 +144,6 @@ class Study:
     def known(self, kind: str, k: float) -> bool:
         """True where `measure` would answer at once."""
         return (kind, k) in self._measured
-
-    @property
-    def known_eps(self) -> set[float]:
-        """The k whose adversary is computed."""
-        return set(self._adversaries)
 
     def losses(self) -> np.ndarray:
         """All losses measured so far, in no order."""

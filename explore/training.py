@@ -194,7 +194,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
     if precision == "auto" and device.type == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     elif precision == "auto":
-        can = getattr(torch.cpu, "get_capabilities", dict)()
+        can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         precision = "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
 

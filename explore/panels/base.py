@@ -1,0 +1,292 @@
+"""`Panel`: the part every panel shares. State are traits, work is one call into `studies`, pixels are set traits.
+
+A subclass names its `inputs` (traits that call for new work), builds `controls()` and `body()` once, and writes
+`compute(job, **inputs) -> result` and `draw(result)`. One worker thread computes, the newest wish wins;
+an exception becomes a banner, because ipywidgets would swallow it.
+"""
+
+import atexit
+import contextvars
+import html
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import traitlets
+
+from ..errors import UserError
+
+STYLE = Path(__file__).with_name("explore.css").read_text(encoding="utf-8")
+REST = 30  # seconds without work after which the worker thread ends
+_live: "weakref.WeakSet[Panel]" = weakref.WeakSet()
+
+
+class Superseded(Exception):
+    """Raised inside `compute` where a newer wish waits or Stop was pressed."""
+
+
+class Nothing(Exception):
+    """Raised by `compute` where there is nothing to compute from; its text becomes the panel's state."""
+
+
+class Job:
+    """One wish: what the worker is to compute, and whether it is still wanted."""
+
+    def __init__(self, panel: "Panel", serial: int, state: dict[str, Any]):
+        self.panel, self.serial, self.state, self.began = panel, serial, state, time.perf_counter()
+
+    def check(self) -> None:
+        """Raise `Superseded` where this work is no longer wanted."""
+        if self.panel._serial != self.serial or self.panel._stopped >= self.serial:
+            raise Superseded
+
+    def busy(self, what: str) -> None:
+        """Show that work has begun; the screen dims when it takes more than 150 ms."""
+        self.panel._busy(what)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show 'PGD, 40 steps: 14 done · 2 s left' once it takes long; raises `Superseded` like `check`."""
+        self.check()
+        spent = time.perf_counter() - self.began
+        if spent > 0.5 and done:
+            left = spent / done * (total - done)
+            self.panel._busy(f"{what}: {done} done · {left:.0f} s left", done / total)
+        elif spent > 0.15 and self.panel.state != "busy":
+            self.panel._busy("computing")
+
+
+class Panel(traitlets.HasTraits):
+    """A widget whose state is its traits and whose outcome is `result`. Display it as a cell's last line."""
+
+    title = "Panel"
+    inputs: tuple[str, ...] = ()
+    error = traitlets.Instance(Exception, allow_none=True, default_value=None)
+    state = traitlets.Unicode("ready")  # ready, busy, stale, error, empty
+
+    def __init__(self, **traits: Any):
+        super().__init__(**traits)
+        self._wake = threading.Condition(threading.RLock())
+        self._serial, self._done, self._stopped = 0, 0, -1
+        self._job: Job | None = None
+        self._thread: threading.Thread | None = None
+        self._result: Any = None
+        self._drawing = threading.RLock()
+        self._frame()
+        self.observe(lambda _: self.refresh(), names=list(self.inputs))
+        _live.add(self)
+        self.refresh()
+
+    # to be written by a panel
+    def controls(self) -> list[w.Widget]:
+        """The controls above the reading, made once."""
+        return []
+
+    def body(self) -> list[w.Widget]:
+        """What shows the result, made once."""
+        return []
+
+    def compute(self, job: Job, **inputs: Any) -> Any:
+        """The result for these inputs; call `job.check()` or `job.progress(...)` now and then."""
+        raise NotImplementedError
+
+    def draw(self, result: Any) -> None:
+        """Put a result on the screen: set traits, never create widgets."""
+
+    def empty(self) -> list[w.Widget]:
+        """What stands in the body's place where `compute` raised `Nothing`."""
+        return []
+
+    def label(self, result: Any) -> str:
+        """What is on the screen, in two words, for the tag of a stale panel: 'ε = 8/255'."""
+        return "an earlier result"
+
+    def idle(self) -> bool:
+        """One short piece of work done ahead while nothing is asked; False where none is left."""
+        return False
+
+    # for notebooks
+    @property
+    def result(self) -> Any:
+        """The result for the panel's present state; waits for it where it is being computed."""
+        if threading.current_thread() is not self._thread:
+            self.wait()
+        return self._result
+
+    def wait(self, timeout: float = 120) -> bool:
+        """Wait until nothing asked for is outstanding; False where `timeout` seconds were not enough."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._done >= self._serial, timeout)
+
+    def refresh(self) -> None:
+        """Ask for the present state's result; what was asked before is dropped."""
+        with self._wake:
+            self._serial += 1
+            self._job = Job(self, self._serial, {name: getattr(self, name) for name in self.inputs})
+            self._work_on()
+
+    def stop(self) -> None:
+        """Give up what is being computed; the last result stays on the screen, marked as stale."""
+        self._stopped = self._serial
+
+    def close(self) -> None:
+        """Drop what is being computed, end the worker, close the widgets."""
+        self._end()
+        todo: list[w.Widget] = [self.view]
+        while todo:
+            widget = todo.pop()
+            todo += getattr(widget, "children", ())
+            widget.close()
+
+    def redraw(self) -> None:
+        """Draw the last result again: the screen's own state has changed."""
+        with self._drawing:
+            if self._result is not None:
+                self.guard(lambda: self.draw(self._result))
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.view._repr_mimebundle_(**kwargs)
+
+    # the frame: head, controls, error, body
+    def _frame(self) -> None:
+        self._state = w.HTML().add_class("ex-state")
+        self._halt = self._button("stop", self.stop, "ex-link")
+        self._again = self._button("Compute", self.refresh, "ex-again", style="primary")
+        head = w.HBox([w.HTML(f"<b>{self.title}</b>"), self._state, self._halt, self._again]).add_class("ex-head")
+        self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
+        self._details = self._button("Show details", self._toggle_details)
+        self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
+        self._body, self._empty = w.VBox(self.body()).add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
+        sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
+        self.view = w.VBox([sheet, head, *self.controls(), self._banner, self._trace, self._body, self._empty])
+        self.view.add_class("ex")
+        self._hide_error()
+
+    def _button(self, text: str, run: Callable[[], None], *classes: str, style: str = "") -> w.Button:
+        button = w.Button(description=text, button_style=style)
+        button.on_click(lambda _: self.guard(run))
+        for name in classes:
+            button.add_class(name)
+        return button
+
+    def guard(self, run: Callable[[], Any]) -> Any:
+        """Run a callback; an exception becomes the banner."""
+        try:
+            return run()
+        except Exception as error:
+            self._show_error(error)
+
+    def _busy(self, text: str, share: float = 0.0) -> None:
+        self.state = "busy"
+        self._state.value = f'<span class="ex-ring" style="--p:{share:.0%}"></span>{html.escape(text)}'
+        self.view.add_class("ex-busy-now")
+
+    def _settle(self, state: str, text: str) -> None:
+        self.state, self._state.value = state, text
+        self.view.remove_class("ex-busy-now")
+        for name, on in (
+            ("ex-stale", state in ("stale", "error")),
+            ("ex-can-compute", state == "stale"),
+            ("ex-none", state == "empty"),
+        ):
+            (self.view.add_class if on else self.view.remove_class)(name)
+
+    def _show_error(self, error: Exception) -> None:
+        said, hint, name = str(error).strip(), "", type(error).__name__
+        if isinstance(error, UserError):
+            head, _, rest = said.partition("; ")
+            said, hint = (f"{head}.", f"{rest[:1].upper()}{rest[1:]}") if rest else (said, "")
+        else:
+            said, hint = f"{self.title} stopped: {said or name}", "Change a control to go on."
+        self._message.value = (
+            f'<span role="alert"><b>{html.escape(said)}</b> {html.escape(hint)} <span class="hint">{name}</span></span>'
+        )
+        self._trace.value = f"<pre>{html.escape(''.join(traceback.format_exception(error)))}</pre>"
+        self._trace.layout.display, self._banner.layout.display = "none", ""
+        self.error = error
+        shown = f'<span class="ex-tag">shows {self.label(self._result)}</span>' if self._result is not None else ""
+        self._settle("error", shown)
+
+    def _hide_error(self) -> None:
+        if self.error is not None or self._banner.layout.display != "none":
+            self.error, self._banner.layout.display, self._trace.layout.display = None, "none", "none"
+
+    def _toggle_details(self) -> None:
+        hidden = self._trace.layout.display == "none"
+        self._trace.layout.display = "" if hidden else "none"
+        self._details.description = "Hide details" if hidden else "Show details"
+
+    # the worker
+    def _work_on(self) -> None:
+        with self._wake:
+            if self._thread is None:
+                run = contextvars.copy_context().run
+                self._thread = threading.Thread(target=run, args=(_loop, weakref.ref(self), self._wake), daemon=True)
+                self._thread.start()
+            self._wake.notify_all()
+
+    def _end(self) -> None:
+        with self._wake:
+            self._stopped = self._serial
+            thread, self._thread, self._job, self._done = self._thread, None, None, self._serial
+            self._wake.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(5)
+
+    def _turn(self) -> bool:
+        """One piece of work in the worker thread; False where there is none."""
+        with self._wake:
+            job, self._job = self._job, None
+        if job is None:
+            return bool(self.guard(self.idle))
+        try:
+            self._attempt(job)
+        except Superseded:
+            if self._stopped >= job.serial and self._result is not None:
+                self._settle("stale", f'<span class="ex-tag">shows {self.label(self._result)}</span> inputs changed')
+        except Nothing as nothing:
+            self._hide_error()
+            self._settle("empty", str(nothing))
+        except Exception as error:
+            self._show_error(error)
+        with self._wake:
+            self._done = max(self._done, job.serial)
+            self._wake.notify_all()
+        return True
+
+    def _attempt(self, job: Job) -> None:
+        result = self.compute(job, **job.state)
+        job.check()
+        with self._drawing:
+            self._result = result
+            self.draw(result)
+        self._hide_error()
+        spent = time.perf_counter() - job.began
+        self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")
+
+
+def _loop(panel: "weakref.ref[Panel]", wake: threading.Condition) -> None:
+    """Work for a panel until it is closed, collected, or without a wish for `REST` seconds."""
+    while True:
+        own = panel()
+        if own is None or own._thread is not threading.current_thread():
+            return
+        worked = own._turn()
+        with wake:
+            if not worked and own._job is None:
+                own = None  # while it rests the thread holds no panel
+                woken, own = wake.wait(REST), panel()
+                if not woken and own is not None and own._job is None:
+                    own._thread = None if own._thread is threading.current_thread() else own._thread
+                    return
+        own = None
+
+
+@atexit.register
+def _end_all() -> None:
+    for panel in list(_live):
+        panel._end()

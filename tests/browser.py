@@ -1,0 +1,217 @@
+"""A real JupyterLab in a real browser: start it, open a notebook, run all, read its cells, talk to its kernel.
+
+`lab` is one server for the session; `lab.open(notebook)` gives a `Notebook`, whose kernel is shut when it is closed.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ARGS = [
+    *["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+    *["--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+]
+READY = """async () => {
+  await jupyterapp.restored; const w = jupyterapp.shell.currentWidget; await w.context.ready;
+  await w.sessionContext.ready; await w.revealed; await w.sessionContext.session.kernel.info }"""
+CELLS = """() => [...jupyterapp.shell.currentWidget.content.model.cells].map((c, i) => ({
+  index: i, type: c.type, source: c.sharedModel.source, count: c.executionCount ?? null,
+  outputs: c.outputs ? c.outputs.toJSON() : [] }))"""
+EXECUTE = """async (code) => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
+  const future = kernel.requestExecute({ code, store_history: false });
+  future.onIOPub = (m) => { if (m.content.text) out.push(m.content.text);
+                            if (m.content.traceback) out.push(m.content.traceback.join("\\n")) };
+  const reply = await future.done; return { status: reply.content.status, text: out.join("") } }"""
+
+
+def chromium() -> str | None:
+    """The Chromium or Chrome of this machine, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CLAE_CHROMIUM") or next((p for p in map(shutil.which, names) if p), None)
+
+
+def require_chromium() -> str:
+    """Its path; without one the test is skipped with the reason, and fails where CI is set."""
+    try:
+        import playwright  # noqa: F401
+
+        found = chromium()
+    except ImportError:
+        found = None
+    if not found:
+        reason = "no Chromium on this machine: install chromium (apt-get install chromium) and playwright (make setup)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return str(found)
+
+
+class Lab:
+    """A JupyterLab server of its own, with settings and history in `folder`, and a browser."""
+
+    def __init__(self, folder: Path, executable: str):
+        from playwright.sync_api import sync_playwright
+
+        self.folder, self.token, self.port = folder, secrets.token_hex(16), _free_port()
+        self.root = folder / "notebooks"
+        self.root.mkdir(parents=True)
+        self.began = time.perf_counter()
+        self.server = self._serve()
+        self._wait()
+        self._playwright = sync_playwright().start()
+        self.browser = self._playwright.chromium.launch(executable_path=executable, headless=True, args=ARGS)
+
+    def _serve(self) -> subprocess.Popen:
+        names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+        names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+        own = {name: str(self.folder / name.lower()) for name in names}
+        labconfig = Path(own["JUPYTER_CONFIG_DIR"]) / "labconfig"
+        labconfig.mkdir(parents=True)
+        shipped = ROOT / "explore" / "lab_settings" / "labconfig"
+        for file in shipped.glob("*.json"):
+            shutil.copy(file, labconfig)
+        overrides = labconfig / "default_setting_overrides.json"
+        settings = json.loads(overrides.read_text()) if overrides.is_file() else {}
+        settings.setdefault("@jupyterlab/docmanager-extension:plugin", {})["autosave"] = False
+        overrides.write_text(json.dumps(settings))
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}"]
+        command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}", "--expose-app-in-browser"]
+        command += [f"--ServerApp.root_dir={self.root}"]
+        command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        with open(self.folder / "server.log", "w") as log:
+            env = {
+                "OMP_WAIT_POLICY": "PASSIVE",
+                **os.environ,
+                **own,
+                "PYTHONPATH": path,
+            }  # kernel and browser share cores
+            return subprocess.Popen(command, env=env, stdout=log, stderr=log)
+
+    def _wait(self, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                self.api("GET", "/api/status")
+                return
+            except OSError:
+                if self.server.poll() is not None:
+                    break
+                time.sleep(0.2)
+        raise RuntimeError("JupyterLab did not start:\n" + (self.folder / "server.log").read_text()[-2000:])
+
+    def api(self, method: str, path: str) -> Any:
+        """A call of the server's REST interface."""
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            text = reply.read()
+        return json.loads(text) if text else None
+
+    def open(self, notebook: Path, *, width: int = 1280, height: int = 1400) -> "Notebook":
+        """A copy of the notebook in a fresh page, its kernel started."""
+        target = self.root / notebook.name
+        shutil.copy(notebook, target)
+        return Notebook(self, target.name, width, height)
+
+    def close(self) -> None:
+        self.browser.close()
+        self._playwright.stop()
+        self.server.terminate()
+        try:
+            self.server.wait(10)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+
+
+class Notebook:
+    """A notebook open in the browser."""
+
+    def __init__(self, lab: Lab, name: str, width: int, height: int):
+        self.lab, self.name = lab, name
+        self.page = lab.browser.new_page(viewport={"width": width, "height": height})
+        self.page.set_default_timeout(60_000)
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{name}?token={lab.token}&reset")
+        self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext")
+        self.page.evaluate(READY)
+
+    def __enter__(self) -> "Notebook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run_all(self) -> list[dict]:
+        """Run every cell; returns the cells with their outputs."""
+        self.page.evaluate("async () => await jupyterapp.commands.execute('notebook:run-all-cells')")
+        return self.cells()
+
+    def cells(self) -> list[dict]:
+        return self.page.evaluate(CELLS)
+
+    def errors(self) -> list[str]:
+        """Error outputs, code cells that never ran, and panels' banners."""
+        found = []
+        for cell in self.cells():
+            if cell["type"] != "code":
+                continue
+            found += [f"cell {cell['index']}: {o['ename']}: {o['evalue']}" for o in cell["outputs"] if "ename" in o]
+            found += [f"cell {cell['index']} did not run"] if cell["count"] is None and cell["source"].strip() else []
+        banners = self.page.locator(".ex-error:visible").all_inner_texts()
+        return found + [f"banner: {text}" for text in banners] + [f"page: {text}" for text in self.complaints]
+
+    def execute(self, code: str) -> str:
+        """Run code in the kernel, outside any cell; what it printed. Its exception becomes an AssertionError."""
+        reply = self.page.evaluate(EXECUTE, code)
+        assert reply["status"] == "ok", reply["text"]
+        return reply["text"].strip()
+
+    def theme(self, dark: bool) -> None:
+        """Lab's dark or light theme."""
+        name = "JupyterLab Dark" if dark else "JupyterLab Light"
+        self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
+        wanted = "false" if dark else "true"
+        self.page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{wanted}'")
+        self.page.wait_for_timeout(300)
+
+    def fit(self, selector: str, width: int, height: int = 1500) -> None:
+        """Size the window so that the element is `width` pixels wide."""
+        self.page.evaluate("() => jupyterapp.shell.collapseLeft()")
+        size = {"width": width + 200, "height": height}
+        for _ in range(3):
+            self.page.set_viewport_size(size)
+            self.page.wait_for_timeout(200)
+            size["width"] += width - round(self.page.locator(selector).bounding_box()["width"])
+
+    def close(self) -> None:
+        """Close the page and shut its kernel."""
+        self.page.close()
+        for session in self.lab.api("GET", "/api/sessions"):
+            self.lab.api("DELETE", f"/api/sessions/{session['id']}")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab and one browser for all tests."""
+    server = Lab(tmp_path_factory.mktemp("lab"), require_chromium())
+    yield server
+    server.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,173 @@
+"""The notebooks and the panels in a real JupyterLab and a real browser."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from browser import ROOT, Notebook, lab  # noqa: F401  (`lab` is a fixture)
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+LAB = """import explore as ex
+run = ex.open_run("demo/clae")
+panel = ex.panels.Perturbation(run)   # move epsilon; the next cell reads what you chose
+panel"""
+CANVAS = """(ids) => ids.map((id) => {
+  const c = document.querySelector(`canvas[data-id="${id}"]`), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+  return [...d].filter((_, i) => i % 4 < 3) })"""
+LIBRARY = """
+import base64, json
+from explore.results import to_pixels
+result, i = panel.result, panel.picked
+own = ex.Attack.fgsm(panel.eps / 255)(result.x, ex.contrast(run.encoder(), panel._shown.reference, temperature=run.config.temperature))
+shown = dict(k=panel.eps, eps=result.eps * 255, image=int(result.index[i]), loss=float(result.loss[1, i]), attack=result.attack)
+for kind in ("clean", "adversary", "gaussian", "uniform", "sign"):
+    shown[kind] = base64.b64encode(result.pixels(kind)[i].tobytes()).decode()
+shown["fgsm"] = base64.b64encode(to_pixels(own)[i].tobytes()).decode()
+print(json.dumps(shown))"""
+IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform": "uniform-p", "sign": "sign-p"}
+
+
+@pytest.fixture
+def panel(lab, tmp_path):  # noqa: F811
+    """A notebook with the perturbation lab in it, run."""
+    cells = [nbformat.v4.new_code_cell(LAB), nbformat.v4.new_code_cell("panel.result.table.head()")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "panel.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    with lab.open(path) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector(".ex-t")
+        yield notebook
+
+
+def on_screen(notebook: Notebook) -> dict[str, np.ndarray]:
+    """Bytes of the large canvases, by kind."""
+    data = notebook.page.evaluate(CANVAS, list(IDS.values()))
+    return {kind: np.array(row, np.uint8) for kind, row in zip(IDS, data, strict=True)}
+
+
+def in_library(notebook: Notebook) -> dict:
+    """What the library says for the panel's state."""
+    return json.loads(notebook.execute(LIBRARY))
+
+
+def same(notebook: Notebook, attack: str = "fgsm") -> dict:
+    """Assert that the screen shows the library's bytes for the panel's state; returns the library's answer."""
+    wanted, shown = in_library(notebook), on_screen(notebook)
+    assert wanted["attack"] == attack and wanted["eps"] == pytest.approx(wanted["k"])
+    for kind, pixels in shown.items():
+        assert pixels.tobytes() == base64.b64decode(wanted[kind]), f"{kind} at {wanted['k']}/255"
+    if attack == "fgsm":
+        assert shown["adversary"].tobytes() == base64.b64decode(wanted["fgsm"])
+    return wanted
+
+
+def at(notebook: Notebook, k: int) -> None:
+    """Wait until the picture of k is on the screen."""
+    notebook.page.wait_for_selector(f".ex-pixels[data-k='{k}']:not(.waiting)")
+
+
+def test_the_slider_by_key_drag_and_readout(panel):
+    page, handle = panel.page, panel.page.locator(".ex-eps .noUi-handle")
+    readout = page.locator(".ex-eps .widget-readout")
+    at(panel, 8)
+    same(panel)
+    handle.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    at(panel, 3)
+    assert readout.inner_text() == "3" and handle.get_attribute("aria-valuetext") == "3"
+    same(panel)
+    box, track = handle.bounding_box(), page.locator(".ex-eps .noUi-target").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(track["x"] + track["width"] + 5, box["y"] + 5, steps=12)
+    page.mouse.up()
+    at(panel, 16)
+    same(panel)
+    readout.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("0")
+    page.keyboard.press("Enter")
+    at(panel, 0)
+    wanted = same(panel)
+    assert wanted["adversary"] == wanted["clean"]
+    assert "nothing is added" in page.locator(".ex-reading").first.inner_text()
+    assert panel.errors() == []
+
+
+def test_another_image_another_attack_another_length(panel):
+    page = panel.page
+    first = in_library(panel)
+    page.locator(".ex-th").nth(5).click()
+    page.wait_for_function("() => document.querySelectorAll('.ex-th')[5].getAttribute('aria-selected') === 'true'")
+    second = same(panel)
+    assert second["image"] != first["image"]
+    assert f"{second['loss']:.2f}" in page.locator(".ex-reading").first.inner_text()
+    page.keyboard.press("ArrowRight")  # the strip is one stop; arrows move, Enter picks
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('.ex-th')[6].getAttribute('aria-selected') === 'true'")
+    assert same(panel)["image"] not in (first["image"], second["image"])
+    page.get_by_role("button", name="L2").click()
+    panel.execute("panel.wait(); assert panel.result.match == 'l2'")
+    page.wait_for_timeout(300)
+    same(panel)
+    page.get_by_label("Attack", exact=True).select_option("PGD")
+    panel.execute("panel.wait(); assert panel.result.attack == 'pgd'")
+    page.wait_for_timeout(300)
+    same(panel, "pgd")
+    page.locator(".ex-eps .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    at(panel, 9)
+    assert same(panel, "pgd")["k"] == 9
+    page.get_by_label("later images").click()
+    page.wait_for_function("() => document.querySelector('.ex-page .ex-k').textContent.startsWith('33–64')")
+    panel.execute("panel.wait()")
+    page.wait_for_timeout(300)
+    same(panel, "pgd")
+    assert panel.errors() == []
+
+
+def test_a_fault_in_a_callback_becomes_a_banner(panel):
+    panel.execute(
+        "panel.shelf._encoders.clear(); panel.shelf.encoder = lambda name: 1 / 0; panel.seed = 3; panel.wait()"
+    )
+    banner = panel.page.locator(".ex-error")
+    banner.wait_for(state="visible")
+    assert "ZeroDivisionError" in banner.inner_text() and "Traceback" not in banner.inner_text()
+    assert any(text.startswith("banner: ") for text in panel.errors())
+    panel.page.get_by_role("button", name="Show details").click()
+    panel.page.get_by_text("Traceback").wait_for()
+    assert "shows demo/clae" in panel.page.locator(".ex-state").inner_text()
+
+
+def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
+    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    panel.execute("import time\nwhile not panel._ahead: time.sleep(0.1)")
+    for width in (1000, 800):
+        panel.fit(".ex", width)
+        for dark in (False, True):
+            panel.theme(dark)
+            path = folder / f"perturbation-lab-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+            box = panel.page.locator(".ex").bounding_box()
+            clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
+            panel.page.screenshot(path=path, clip=clip)
+            wide = panel.page.evaluate(
+                "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
+            )
+            assert wide <= 0, f"the panel is {wide} px too wide at {width}"
+            assert path.stat().st_size > 20_000
+    assert panel.errors() == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_run_without_an_error(lab, path):  # noqa: F811
+    with lab.open(path) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_timeout(1000)
+        assert notebook.errors() == []
