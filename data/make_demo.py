@@ -11,7 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-
 import explore as ex
 from explore.config import show_eps
 from explore.evaluate import wilson

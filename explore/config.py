@@ -116,13 +116,11 @@ class TrainConfig:
         Attack from x_i against its own embedding through the adversarial branch, no clipping, eps 0.03 after
         Normalize(.5, .5), that is 0.015 here; Adam 3e-4 without decay or schedule; ResNet-18, batch 256, 100 epochs.
         """
-        own = {
-            **{"dataset": "cifar10", "arch": "resnet18", "width": 64, "stem": "cifar", "bn_adv_momentum": 0.01},
-            **{"temperature": 0.5, "eps": 0.015, "adv_reference": "self", "attack_branch": "adv", "clamp": False},
-            **{"gray": False, "authors_step": True, "crop_min": 0.08, "flip": True, "batch_size": 256, "epochs": 100},
-            **{"lr": 3e-4, "weight_decay": 0.0, "warmup_epochs": 0.0, "cosine": False},
-            **{"precision": "fp32", "channels_last": False},
-        }
+        own: dict[str, Any] = {"dataset": "cifar10", "arch": "resnet18", "width": 64, "stem": "cifar"}
+        own |= {"bn_adv_momentum": 0.01, "temperature": 0.5, "crop_min": 0.08, "flip": True, "authors_step": True}
+        own |= {"eps": 0.015, "adv_reference": "self", "attack_branch": "adv", "clamp": False, "gray": False}
+        own |= {"batch_size": 256, "epochs": 100, "lr": 3e-4, "weight_decay": 0.0, "warmup_epochs": 0.0}
+        own |= {"cosine": False, "precision": "fp32", "channels_last": False}
         return cls(**{**own, **changes})
 
     @classmethod

@@ -58,7 +58,12 @@ def train(
         progress = run.load_resume(encoder, optimizer, sums)
         step, spent = progress["step"], progress["seconds"]
     if run is not None:
-        about: dict[str, Any] = {"knn": probe.about, "device": describe_device(where), "data": data.provenance, "warnings": data.warnings}
+        about: dict[str, Any] = {
+            "knn": probe.about,
+            "device": describe_device(where),
+            "data": data.provenance,
+            "warnings": data.warnings,
+        }
         run.note_env(**about, precision=str(stepper.autocast or torch.float32).removeprefix("torch."))
         run.set_status("running")
     began = time.perf_counter() - spent

@@ -23,7 +23,9 @@ def test_the_numbers_of_run_md_are_measured_again(name, data):
     page = (run.path / "RUN.md").read_text()
     stated, untrained = (float(v) for v in re.findall(r"\| (\d+\.\d) %", page))
     probe = KNNProbe(run.config, data)
-    assert 100 * probe(run.encoder()) == pytest.approx(stated, abs=0.16)  # three of 2,000 images, for another CPU's rounding
+    assert 100 * probe(run.encoder()) == pytest.approx(
+        stated, abs=0.16
+    )  # three of 2,000 images, for another CPU's rounding
     assert 100 * probe(run.untrained()) == pytest.approx(untrained, abs=0.16)
     assert stated > untrained + 2
     assert 100 * run.metrics.knn.dropna().iloc[-1] == pytest.approx(stated, abs=0.5)  # before the weights were halved
@@ -45,7 +47,9 @@ def test_an_adversary_beats_every_noise_on_the_shipped_encoders(name, data):
         apart = ex.contrast(encoder, ex.Views(scale=(0.5, 1)).for_gray()(x, ex.seeded(seed)), temperature=0.2)
         with torch.no_grad():
             clean = float(apart(x).mean())
-            noise = max(float(apart(n(8 / 255)(x, generator=ex.seeded(seed))).mean()) for n in (ex.Noise.uniform, ex.Noise.sign))
+            noise = max(
+                float(apart(n(8 / 255)(x, generator=ex.seeded(seed))).mean()) for n in (ex.Noise.uniform, ex.Noise.sign)
+            )
             adversary = float(apart(ex.Attack.fgsm(8 / 255)(x, apart)).mean())
         assert adversary - clean > 5 * max(noise - clean, 0) and adversary > clean
 

@@ -78,7 +78,7 @@ def test_losses_are_sized_from_their_tensors(name):
 
 
 def test_alignment_and_uniformity():
-    z1, z2 = pair(6, 3)
+    z1, _ = pair(6, 3)
     assert float(alignment(z1, z1)) == pytest.approx(0)
     assert float(alignment(z1, -z1)) == pytest.approx(4)
     assert float(uniformity(torch.ones(5, 3, dtype=torch.float64))) == pytest.approx(0)

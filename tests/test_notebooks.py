@@ -21,7 +21,9 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     book = nbformat.read(path, as_version=4)
-    client = NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
     client.execute(env=dict(os.environ))
     for cell in book.cells:
         for output in cell.get("outputs", []):

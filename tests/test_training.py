@@ -95,7 +95,12 @@ def test_the_folder_describes_itself(data, root):
     again = open_run(run.name)
     assert again.config == config
     env = json.loads((run.path / "env.json").read_text())
-    assert env["versions"]["torch"] and env["device"] == "cpu" and env["data"] and env["precision"] in ("float32", "bfloat16")
+    assert (
+        env["versions"]["torch"]
+        and env["device"] == "cpu"
+        and env["data"]
+        and env["precision"] in ("float32", "bfloat16")
+    )
     encoder = again.encoder()
     assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
     table = ex.runs()

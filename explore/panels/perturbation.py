@@ -54,6 +54,7 @@ class Perturbation(Panel):
         self.pixels = Pixels()
         self._studies: OrderedDict[tuple, Study] = OrderedDict()
         self._shown: Study | None = None
+        self._loaded = 0  # names what the browser holds
         self._axis: tables.Axis | None = None
         self._ahead = False  # every eps is known
         self._offered = self.shelf.sides(name)
@@ -141,7 +142,8 @@ class Perturbation(Panel):
         if study is not self._shown:
             names = [self.shelf.class_name(inputs["images"], int(y)) for y in study.labels]
             first, total = inputs["page"] * BATCH, len(self.shelf.split(inputs["images"]))
-            self.pixels.load(study, str(id(study)), names=names, attack=inputs["attack"], first=first, total=total)
+            self._loaded += 1
+            self.pixels.load(study, str(self._loaded), names=names, attack=inputs["attack"], first=first, total=total)
             self._shown, self._axis = study, None
         if self.pixels.send_frame(study, eps):
             time.sleep(0.02)  # the picture first: the browser needs a core to draw it
