@@ -7,8 +7,13 @@
 Names load when first used, so that importing this costs next to nothing beyond torch.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# torch's threads wait for each other by spinning, for so long that two busy programs on one machine slow each other down
+# many times over; this short a wait costs nothing when the machine is quiet (LOG.md). Read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 

@@ -31,7 +31,7 @@ def lab_command(notebook: str, *, port: int = 8888, browser: bool = True) -> tup
         command.append("--allow-root")
     settings = str(Path(__file__).parent / "lab_settings")
     paths = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    return command, {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    return command, {"GOMP_SPINCOUNT": "10000", **os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
 
 
 def open_lab(notebook: str, *, port: int = 8888, browser: bool = True) -> int:

@@ -92,7 +92,7 @@ class Lab:
         command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         with open(self.folder / "server.log", "w") as log:
             env = {
-                "OMP_WAIT_POLICY": "PASSIVE",
+                "GOMP_SPINCOUNT": "10000",
                 **os.environ,
                 **own,
                 "PYTHONPATH": path,

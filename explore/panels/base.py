@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
+import torch
 import traitlets
 
 from ..errors import UserError
@@ -44,6 +45,11 @@ class Job:
         """Raise `Superseded` where this work is no longer wanted."""
         if self.panel._serial != self.serial or self.panel._stopped >= self.serial:
             raise Superseded
+
+    def pause(self, seconds: float) -> None:
+        """Leave the cores to the browser for a moment; raises `Superseded` where a newer wish came meanwhile."""
+        time.sleep(seconds)
+        self.check()
 
     def busy(self, what: str) -> None:
         """Show that work has begun; the screen dims when it takes more than 150 ms."""
@@ -76,6 +82,7 @@ class Panel(traitlets.HasTraits):
         self._thread: threading.Thread | None = None
         self._result: Any = None
         self._drawing = threading.RLock()
+        self._threads = torch.get_num_threads()
         self._frame()
         self.observe(lambda _: self.refresh(), names=list(self.inputs))
         _live.add(self)
@@ -238,7 +245,18 @@ class Panel(traitlets.HasTraits):
             thread.join(5)
 
     def _turn(self) -> bool:
-        """One piece of work in the worker thread; False where there is none."""
+        """One piece of work in the worker thread, on half of the cores; False where there is none.
+
+        The browser that draws the result wants the other half, and threads of torch that have to wait for one another on
+        a busy core cost more than they bring (LOG.md has the figures).
+        """
+        torch.set_num_threads(max(1, self._threads // 2))  # the main thread keeps what it has
+        try:
+            return self._work()
+        finally:
+            torch.set_num_threads(self._threads)
+
+    def _work(self) -> bool:
         with self._wake:
             job, self._job = self._job, None
         if job is None:

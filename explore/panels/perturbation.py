@@ -1,6 +1,5 @@
 """The perturbation lab: what an adversary and equally long noise do to an image, to its loss, to its neighbours."""
 
-import time
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 REFERENCES = {"the other view": "view", "itself": "self"}
 LENGTHS = {"L∞": "linf", "L2": "l2"}
 AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
+PICTURE_FIRST = 0.06  # seconds that the browser has to itself before the numbers are computed
 KEPT = 6  # studies, about 10 MB each
 
 
@@ -145,8 +145,8 @@ class Perturbation(Panel):
             self._loaded += 1
             self.pixels.load(study, str(self._loaded), names=names, attack=inputs["attack"], first=first, total=total)
             self._shown, self._axis = study, None
-        if self.pixels.send_frame(study, eps):
-            time.sleep(0.02)  # the picture first: the browser needs a core to draw it
+        self.pixels.send_frame(study, eps)
+        job.pause(PICTURE_FIRST)
         if study.pool is None:
             study.set_pool(self.shelf.pool(inputs["run"], inputs["images"]), study.index)
         self._ahead = False
