@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import explore as ex
+from explore.attacks import NOISES
 from explore.config import show_eps
 from explore.evaluate import wilson
 from explore.runfolder import Run
@@ -58,7 +59,11 @@ def page(run: Run, knn: float | None, untrained: float | None, seconds: float) -
     c, env, last = run.config, run.env, run.rows()[-1]
     assert knn is not None and untrained is not None
     low, high = (100 * v for v in wilson(knn, 2000))
-    adversary = f", under the adversary {last['loss_adv']:.3f}" if "loss_adv" in last else ""
+    adversary = (
+        f", under the {'noise' if c.attack in NOISES else 'adversary'} {last['loss_adv']:.3f}"
+        if "loss_adv" in last
+        else ""
+    )
     what = (
         "no adversary" if c.attack == "none" else f"{c.attack}, ε = {show_eps(c.eps)}, adversarial weight {c.alpha:g}"
     )

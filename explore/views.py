@@ -5,13 +5,16 @@ pure function, differentiable in x. Draws are made on the generator's device (CP
 set of views on every device.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from .errors import UserError
 from .shapes import Images
+
+
+CHUNK = 128  # images a CPU's cache holds while their colours change; the result does not depend on it
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class ViewParams:
 
     def __len__(self) -> int:
         return len(self.flip)
+
+    def __getitem__(self, rows: slice) -> "ViewParams":
+        return ViewParams(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,9 @@ class Views:
             raise UserError(
                 f"There are {len(x)} images and parameters for {len(params)}; sample as many as there are images."
             )
+        if x.device.type == "cpu" and len(x) > CHUNK:
+            starts = range(0, len(x), CHUNK)
+            return torch.cat([self.apply(x[i : i + CHUNK], params[i : i + CHUNK]) for i in starts])
         return _colour(_crop(x, params, self.size), params, self.jitter)
 
     def __call__(self, x: Images, generator: torch.Generator | None = None) -> Images:

@@ -31,3 +31,13 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
             assert output.get("name") != "stderr", output.get("text")
     text = json.dumps(book)
     assert "panel-error" not in text and 'role=\\"alert\\"' not in text
+
+
+def test_the_readmes_cell_runs():
+    text = (NOTEBOOKS[0].parent.parent / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    place: dict = {}
+    exec(compile(code, "README.md", "exec"), place)
+    clean, noisy, adversarial = (float(place["apart"](place[name]).mean()) for name in ("x", "noisy", "x_adv"))
+    assert adversarial > clean and adversarial > noisy
+    place["panel"].close()

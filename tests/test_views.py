@@ -34,6 +34,14 @@ def test_each_view_is_torchvisions(generator, side, size):
         torch.testing.assert_close(ours[i], by_torchvision(x, params, i, size), atol=2e-5, rtol=0)
 
 
+def test_large_batches_go_in_chunks_with_the_same_result(generator):
+    x = torch.rand(300, 3, 32, 32, generator=generator)
+    params = Views().sample(300, seeded(2))
+    whole = Views().apply(x, params)
+    parts = [Views().apply(x[i : i + 50], params[i : i + 50]) for i in range(0, 300, 50)]
+    torch.testing.assert_close(whole, torch.cat(parts), atol=1e-6, rtol=0)
+
+
 def test_every_image_has_its_own_draw(generator):
     x = torch.rand(1, 3, 32, 32, generator=generator).expand(64, 3, 32, 32)
     views = Views()(x, seeded(0))
