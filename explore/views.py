@@ -13,7 +13,6 @@ from torch import Tensor
 from .errors import UserError
 from .shapes import Images
 
-
 CHUNK = 128  # images a CPU's cache holds while their colours change; the result does not depend on it
 
 
