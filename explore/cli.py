@@ -128,7 +128,7 @@ def _train(args: argparse.Namespace) -> int:
         run = Run.create(config, name=name, root=args.runs_dir)
     for line in data.warnings if data else []:
         print(f"note: {line}", file=sys.stderr)
-    with _stoppable() as should_stop:
+    with _stoppable() as should_stop, _nothing_left(run):
         rows = train(
             run.config,
             data,
@@ -168,6 +168,19 @@ def _forget_smoke(root: Path | None, name: str | None) -> None:
 
 
 @contextlib.contextmanager
+def _nothing_left(run) -> Iterator[None]:
+    """A training refused before its first row leaves no folder that would stand in the next one's way."""
+    import shutil
+
+    try:
+        yield
+    except UserError:
+        if not run.rows():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks the loop to stop after its step, the second stops at once."""
     asked = False
@@ -190,7 +203,7 @@ def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """A progress bar on a terminal, one line an epoch elsewhere; both with loss, chance line, kNN and time left."""
     c, row, untrained, knn = run.config, {}, None, None
     print(
-        f"{c.method} on {c.dataset}, {c.arch} width {c.width}, {c.epochs} epochs, ε = {show_eps(c.eps)}, seed {c.seed} -> {run.path}"
+        f"{c.method} on {c.dataset}, {c.arch} width {c.width}, {c.epochs} epochs, {'no adversary' if c.attack == 'none' else 'ε = ' + show_eps(c.eps)}, seed {c.seed} -> {run.path}"
     )
     bar = _bar() if sys.stderr.isatty() else None
     for row in rows:

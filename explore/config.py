@@ -98,6 +98,8 @@ class TrainConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         _check(self)
+        if self.attack == "none":
+            object.__setattr__(self, "eps", 0.0)
 
     @classmethod
     def simclr(cls, **changes: Any) -> "TrainConfig":

@@ -100,8 +100,10 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}"""
-        path = self.path / "status.json"
-        return json.loads(path.read_text()) if path.is_file() else {"state": "unknown"}
+        try:
+            return json.loads((self.path / "status.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {"state": "unknown"}
 
     def set_status(self, state: str, **more: Any) -> None:
         write_text(self.path / "status.json", json.dumps({"state": state, "time": now(), "pid": os.getpid(), **more}))
@@ -144,10 +146,14 @@ class Run:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
         progress = json.loads(meta["progress"])
-        kept = [row for row in self.rows() if row["step"] <= progress["step"]]
+        self.keep_rows(progress["step"])
+        return progress
+
+    def keep_rows(self, step: int) -> None:
+        """Drop the rows of metrics after `step`, those that a crash left behind the last saved state."""
+        kept = [row for row in self.rows() if row["step"] <= step]
         with replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
-        return progress
 
 
 def build_encoder(config: TrainConfig) -> Encoder:
@@ -176,7 +182,7 @@ def open_run(name: str | Path) -> Run:
 
 def runs() -> pd.DataFrame:
     """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss."""
-    return pd.DataFrame([_summary(Run(path, name)) for name, path in _folders().items()])
+    return pd.DataFrame([_summary(name, path) for name, path in _folders().items()])
 
 
 def _folders() -> dict[str, Path]:
@@ -188,7 +194,11 @@ def _folders() -> dict[str, Path]:
     return found
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(name: str, path: Path) -> dict[str, Any]:
+    try:
+        run = Run(path, name)
+    except UserError:
+        return {"run": name, "state": "unreadable"}
     c, rows = run.config, run.rows()
     knn = [row["knn"] for row in rows if row.get("knn") is not None]
     losses = [row["loss"] for row in rows if row.get("loss") is not None]

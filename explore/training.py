@@ -54,9 +54,11 @@ def train(
     probe = KNNProbe(config, data)
     sums = torch.zeros(3, device=where)  # clean loss, adversarial loss, steps, since the last row
     step, spent = 0, 0.0
-    if resume and run is not None:
+    if resume and run is not None and (run.path / "resume.safetensors").is_file():
         progress = run.load_resume(encoder, optimizer, sums)
         step, spent = progress["step"], progress["seconds"]
+    elif resume and run is not None:  # it ended before its first epoch did
+        run.keep_rows(-1)
     if run is not None:
         about: dict[str, Any] = {
             "knn": probe.about,

@@ -63,6 +63,7 @@ def test_a_name_that_exists_is_kept(root, capsys):
         (["--epoch", "3", "--nonsense"], "--nonsense"),
         (["--resume", "no-such-run"], "There is no run"),
         (["--lr", "0"], "lr must be"),
+        (["--train-images", "100", "--batch-size", "128"], "larger than the 100 training images"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(root, capsys, words, sentence):

@@ -77,6 +77,26 @@ def test_a_crash_costs_one_epoch_at_most(data, root):
     assert timeless(crashed) == timeless(whole) and same(weights(crashed), weights(whole))
 
 
+def test_a_run_that_ended_in_its_first_epoch_starts_again(data, root):
+    config = ex.TrainConfig(**TINY)
+    whole, early = Run.create(config, name="whole"), Run.create(config, name="early")
+    list(train(config, data, run=whole, log_every=1))
+    rows = train(config, data, run=early, log_every=1)
+    assert [next(rows)["step"] for _ in range(3)] == [0, 1, 2]
+    rows.close()
+    list(train(config, data, run=early, log_every=1, resume=True))
+    assert timeless(early) == timeless(whole) and same(weights(early), weights(whole))
+
+
+def test_a_broken_folder_does_not_hide_the_others(data, root):
+    Run.create(ex.TrainConfig(**TINY), name="good")
+    (root / "bad").mkdir()
+    (root / "bad" / "config.json").write_text("{")
+    (root / "good" / "status.json").write_text("")
+    table = ex.runs().set_index("run")
+    assert table.state["bad"] == "unreadable" and table.state["good"] == "unknown"
+
+
 def test_same_seed_same_run_other_seed_other_run(data):
     def last(seed):
         return list(train(ex.TrainConfig(**{**TINY, "seed": seed}), data))[-1]["loss"]
@@ -136,6 +156,10 @@ def test_no_two_runs_in_one_folder_and_no_foreign_files(data, root, tmp_path):
         open_run(run.path)
     with pytest.raises(ex.UserError, match="There is no run"):
         open_run(tmp_path / "nowhere")
+
+
+def test_without_an_adversary_there_is_no_eps():
+    assert ex.TrainConfig(attack="none", eps=4 / 255) == ex.TrainConfig.simclr()
 
 
 def test_gray_data_get_gray_adversaries_and_gray_views(data):
