@@ -205,7 +205,7 @@ def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
     print(
         f"{c.method} on {c.dataset}, {c.arch} width {c.width}, {c.epochs} epochs, {'no adversary' if c.attack == 'none' else 'ε = ' + show_eps(c.eps)}, seed {c.seed} -> {run.path}"
     )
-    bar = _bar() if sys.stderr.isatty() else None
+    bar = None
     for row in rows:
         if row.get("knn") is not None:
             untrained, knn = (row["knn"], None) if row["step"] == 0 else (untrained, row["knn"])
@@ -213,10 +213,11 @@ def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
                 print(f"kNN of the untrained encoder: {100 * row['knn']:.1f} %")
         if row["step"] == 0:
             continue
+        if bar is None and sys.stderr.isatty():
+            bar = _bar(round(row["step"] / row["epoch"]) * c.epochs, row["step"])
         text = f"loss {row['loss']:.3f}" + (f" adversary {row['loss_adv']:.3f}" if "loss_adv" in row else "")
         text += f" (chance {row['chance']:.2f})" + (f", kNN {100 * knn:.1f} %" if knn is not None else "")
         if bar is not None:
-            bar.total = bar.total or round(row["step"] / row["epoch"]) * c.epochs
             bar.set_postfix_str(text, refresh=False)
             bar.update(row["step"] - bar.n)
         elif row["epoch"] == int(row["epoch"]):
@@ -226,14 +227,13 @@ def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _bar():
+def _bar(total: int, initial: int):
     try:
         from tqdm import tqdm
     except ImportError:
         return None
-    return tqdm(
-        unit="step", dynamic_ncols=True, bar_format="{percentage:3.0f} %|{bar}| {n}/{total} {remaining} left {postfix}"
-    )
+    form = "{percentage:3.0f} % {bar} {n}/{total}, {remaining} left{postfix}"
+    return tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, bar_format=form)
 
 
 def _download_bar() -> Callable[[str, int, int], None] | None:
