@@ -80,7 +80,7 @@ def page(run: Run, knn: float | None, untrained: float | None, seconds: float) -
 | versions | {", ".join(f"{k} {v}" for k, v in env["versions"].items())}; commit {env["commit"]} |
 | made | {time.strftime("%Y-%m-%d", time.gmtime())} |
 
-One seed, {c.epochs} epochs, a small network: made to be looked at, not to settle which method is better. Weights are in half precision.
+One seed, {c.epochs} epochs, a small network, views chosen on these test images (LOG.md): made to be looked at, not to settle which method is better. Weights are in half precision.
 Settings in full: `config.json`; every logged row: `metrics.jsonl`.
 """
 
