@@ -20,7 +20,7 @@ from explore.training import KNNProbe, train
 from explore.weights import load_tensors, save_tensors, write_text
 
 HERE = Path(__file__).parent / "demo"
-EPOCHS = 20
+EPOCHS = 40
 RUNS = {
     "simclr": ex.TrainConfig.simclr(epochs=EPOCHS),
     "clae": ex.TrainConfig.clae(epochs=EPOCHS, eps=8 / 255),

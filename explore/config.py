@@ -55,7 +55,7 @@ class TrainConfig:
     train_images: int | None = None  # a balanced subset of the training images; None: all
 
     arch: str = "resnet10"
-    width: int = 32
+    width: int = 16
     stem: str = "small"
     proj_dim: int = 64
     dual_bn: bool = True

@@ -65,10 +65,10 @@ def test_fashion_is_what_the_script_makes_of_debians_package(fashion):
 def test_emoji_is_split_by_concept():
     data = load("emoji")
     train, test = data.train, data.test
-    assert (len(train) + len(test), data.gray, len(data.classes)) == (1906 + 1852, False, 9)
+    assert (len(train) + len(test), data.gray, len(data.classes)) == (1905 + 1851, False, 9)
     seen, unseen = set(train.extra["concept"].tolist()), set(test.extra["concept"].tolist())
-    assert not seen & unseen and len(seen | unseen) == 1906
-    assert 0.19 < len(unseen) / 1906 < 0.21
+    assert not seen & unseen and len(seen | unseen) == 1905
+    assert 0.19 < len(unseen) / 1905 < 0.21
     for split in (train, test):
         assert set(split.labels.tolist()) == set(range(9)) and set(split.extra["vendor"].tolist()) == {0, 1}
         assert len(split.extra["concept"]) == len(split)
@@ -76,6 +76,7 @@ def test_emoji_is_split_by_concept():
     again = load("emoji")
     assert torch.equal(again.test.stored, test.stored)
     names_of = test.extra_names["concept"]
+    assert not any("middle finger" in names_of[c].lower() for c in seen | unseen)
     held = sorted(names_of[c] for c in unseen)[:4]  # fixed for ever: old runs' numbers are on this split
     assert held == ["Alarm clock", "Anatomical heart", "Angry face", "Antenna with bars"]
 
