@@ -14,7 +14,7 @@ from pathlib import Path
 import explore as ex
 from explore.attacks import NOISES
 from explore.config import show_eps
-from explore.evaluate import wilson
+from explore.results import wilson
 from explore.runfolder import Run
 from explore.training import KNNProbe, train
 from explore.weights import load_tensors, save_tensors, write_text

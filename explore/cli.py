@@ -249,7 +249,7 @@ def _download_bar() -> Callable[[str, int, int], None] | None:
 
 
 def _finish(run) -> None:
-    from .evaluate import wilson
+    from .results import wilson
 
     knn = [row["knn"] for row in run.rows() if row.get("knn") is not None]
     if knn:

@@ -76,7 +76,7 @@ def test_emoji_is_split_by_concept():
     again = load("emoji")
     assert torch.equal(again.test.stored, test.stored)
     names_of = test.extra_names["concept"]
-    assert not any("middle finger" in names_of[c].lower() for c in seen | unseen)
+    assert not any("middle finger extended" in names_of[c].lower() for c in seen | unseen)
     held = sorted(names_of[c] for c in unseen)[:4]  # fixed for ever: old runs' numbers are on this split
     assert held == ["Alarm clock", "Anatomical heart", "Angry face", "Antenna with bars"]
 

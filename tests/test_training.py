@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import explore as ex
-from explore.evaluate import embed, knn_accuracy, wilson
+from explore.evaluate import embed, knn_accuracy
+from explore.results import wilson
 from explore.runfolder import Run, open_run
 from explore.training import KNNProbe, make_stepper, make_views, resolve_device, train
 

@@ -1,39 +1,13 @@
-"""How good an embedding is: features of a split, and weighted k-nearest-neighbour accuracy."""
+"""Weighted k-nearest-neighbour accuracy: how good an embedding is, without training anything on it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from .datasets import Split
-from .errors import UserError
-from .nets import Encoder
-from .shapes import Embeddings, Images, Labels
-from .state import untouched
-
-
-@torch.no_grad()
-def embed(
-    encoder: Encoder, images: "Split | Images", what: str = "h", *, batch_size: int = 500
-) -> tuple[Tensor, Tensor]:
-    """Features h (n, D) or projections z (n, d) of a split or of images, and the labels (n,), -1 where there are none.
-
-    Clean branch, eval mode; the encoder is left in the mode it came in.
-    """
-    if what not in ("h", "z"):
-        raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
-    forward = encoder.features if what == "h" else encoder
-    batches: Iterable[tuple[Tensor, Tensor]]
-    if isinstance(images, Tensor):
-        batches = ((x, torch.full((len(x),), -1)) for x in images.split(batch_size))
-    else:
-        batches = images.batches(batch_size)
-    with untouched(encoder):
-        encoder.eval()
-        pairs = [(forward(x), y) for x, y in batches]
-    return torch.cat([h for h, _ in pairs]).float(), torch.cat([y for _, y in pairs])
+from ..errors import UserError
+from ..results import wilson
+from ..shapes import Embeddings, Labels
 
 
 @dataclass(frozen=True)
@@ -88,9 +62,3 @@ def knn_accuracy(
         votes.scatter_add_(1, labels[near.indices], (near.values / temperature).exp())
         right += int((votes.argmax(1) == truth).sum())
     return KNN(right / len(test), len(test), k, temperature)
-
-
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share measured on n trials (95 % by default)."""
-    centre, spread = share + z * z / (2 * n), z * ((share * (1 - share) + z * z / (4 * n)) / n) ** 0.5
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)

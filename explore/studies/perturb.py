@@ -1,4 +1,4 @@
-"""Studies: one question each, from plain settings to `results`. No widget is imported here."""
+"""What do an adversary and equally long noise do to a batch?"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attacks import ATTACKS, Attack, Noise, gradient, norms
-from .errors import UserError, nearest
-from .losses import nt_xent
-from .objectives import contrast
-from .results import KINDS, Check, Perturbation
-from .state import seeded
-from .views import Views
+from ..attacks import ATTACKS, Attack, Noise, gradient, norms
+from ..errors import UserError, nearest
+from ..losses import nt_xent
+from ..objectives import contrast
+from ..results import KINDS, Check, Perturbation
+from ..state import seeded
+from ..views import Views
 
 GRID = tuple(range(17))  # eps in k/255
 Watch = Callable[[int], None]  # called with the number of gradients taken so far; may raise to stop an attack

@@ -1,6 +1,5 @@
-"""Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
+"""A batch of images, what an adversary and noises add to it, and what that does to an encoder."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .files import load_arrays, save_arrays
 
 KINDS = ("adversary", "gaussian", "uniform", "sign")  # what can be added to an image, in the order of every table
 
@@ -89,37 +88,22 @@ class Perturbation:
 
     def save(self, path: str | Path) -> Path:
         """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        path = _npz(path)
         arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
         arrays |= {f"perturbed_{kind}": images.numpy() for kind, images in self.perturbed.items()}
         rest = {name: getattr(self, name) for name in ("eps", "attack", "match", "classes", "checks", "provenance")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)
-        path.with_suffix(".json").write_text(json.dumps(rest, indent=1))
-        return path
+        return save_arrays(path, arrays, rest)
 
     @classmethod
     def load(cls, path: str | Path) -> "Perturbation":
         """Read what `save` wrote."""
-        path = _npz(path)
-        for part in (path, path.with_suffix(".json")):
-            if not part.is_file():
-                raise UserError(f"There is no file {part}; a saved perturbation is a .npz and a .json of one name.")
-        rest: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+        tensors, rest = load_arrays(path, "a saved perturbation")
         rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
-        with np.load(path, allow_pickle=False) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         perturbed = {kind: tensors[f"perturbed_{kind}"] for kind in KINDS}
         rest |= {name: tensors[name] for name in _ARRAYS}
         return cls(perturbed=perturbed, **rest)
 
 
 _ARRAYS = ("x", "direction", "share", "loss", "cosine", "neighbours", "index", "labels")
-
-
-def _npz(path: str | Path) -> Path:
-    path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
 def to_pixels(x: Tensor) -> np.ndarray:
