@@ -1,0 +1,221 @@
+"""The linear probe: multinomial logistic regression on frozen features, as the field judges an encoder."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from ..results import Scores, wilson
+from ..shapes import Embeddings, Labels
+from ..state import seeded
+from .logistic import Logistic
+
+L2_GRID = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))  # SimCLR, appendix B.8: 45 values, log-spaced
+
+
+class Probe:
+    """`Probe().fit(h, y).score(h, y)`: a linear classifier on features h.
+
+    `protocol="lbfgs"` (SimCLR, arXiv:2002.05709, B.8): full-batch L-BFGS to the optimum of the sum of cross-entropies +
+    l2 / 2 |W|^2 over standardised features, the intercept free, so l2 is 1 / C of scikit-learn's LogisticRegression.
+    `l2=None` sweeps `L2_GRID`, from strong to weak, each fit started from the last, takes the l2 that is right most often on
+    `held_out` of the training set (drawn by `seed`, class by class; of equals the strongest), and fits all of it again.
+
+    `protocol="authors"` (chihhuiho/CLAE, eval_lr.py; docs/paper.md): Adam 3e-4, batch 256, no l2, `epochs` passes over plain features;
+    with `test` given, the test accuracy of every epoch is kept: `last_`, and the flattering `best_`.
+
+    Fitted: `weight_ (C, D)`, `bias_ (C,)`, `l2_`, `path_` (l2, accuracy on the held-out part), `curve_`, `classes_`, `seconds_`.
+    """
+
+    def __init__(
+        self,
+        *,
+        l2: float | None = None,
+        held_out: float = 0.2,
+        seed: int = 0,
+        protocol: Literal["lbfgs", "authors"] = "lbfgs",
+        epochs: int = 100,
+    ):
+        if protocol not in ("lbfgs", "authors"):
+            raise UserError(f"protocol is 'lbfgs' or 'authors', got '{protocol}'.")
+        if l2 is not None and not 0 < l2 < float("inf"):
+            raise UserError(f"l2 must be above 0 (with 0 separable classes have no optimum), got {l2}.")
+        if not 0 < held_out < 1:
+            raise UserError(f"held_out is a share of the training set, between 0 and 1, got {held_out}.")
+        if epochs < 1:
+            raise UserError(f"epochs must be 1 or more, got {epochs}.")
+        self.l2, self.held_out, self.seed, self.protocol, self.epochs = l2, held_out, seed, protocol, epochs
+
+    def fit(
+        self,
+        h: Embeddings,
+        y: Labels,
+        *,
+        classes: Sequence[str] | None = None,
+        val: tuple[Tensor, Tensor] | None = None,
+        test: tuple[Tensor, Tensor] | None = None,
+    ) -> "Probe":
+        """Fit on features h (n, D) and labels y (n,), on h's device. `val`: an official held-out part, which the final fit joins.
+
+        `classes` names all classes, also those that the training part lacks. `test` is watched by protocol 'authors' alone.
+        """
+        began = time.perf_counter()
+        self.classes_ = _named(h, y, classes)
+        y, self.path_, self.curve_ = y.to(h.device), _table(), pd.DataFrame(columns=["epoch", "loss", "test"])
+        if self.protocol == "authors":
+            self._adam(h, y, test)
+        else:
+            both, labels = h, y
+            if val is not None:
+                _named(val[0], val[1], self.classes_)
+                both, labels = torch.cat([h, val[0].to(h)]), torch.cat([y, val[1].to(y)])
+            self.l2_ = self.l2 if self.l2 is not None else self._choose(h, y, val)
+            self._keep(both, labels)
+        self.n_, self.seconds_ = len(h), time.perf_counter() - began
+        return self
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Logits (n, C) of features h (n, D); differentiable, so a probe is a head for `classify`."""
+        if h.shape[-1] != self.weight_.shape[1]:
+            raise UserError(
+                f"This probe was fitted on features of {self.weight_.shape[1]} numbers, these have {h.shape[-1]}; "
+                "embed both with the same encoder and layer."
+            )
+        return F.linear(h, self.weight_.to(h), self.bias_.to(h))
+
+    @torch.no_grad()
+    def predict(self, h: Embeddings) -> Labels:
+        """The class of every row, (n,)."""
+        return self(h).argmax(1)
+
+    @torch.no_grad()
+    def score(self, h: Embeddings, y: Labels, **provenance: Any) -> Scores:
+        """What the probe says of test features h (n, D) with labels y (n,)."""
+        _named(h, y, self.classes_)
+        chances = self(h).softmax(1)
+        ranked = chances.topk(min(5, chances.shape[1]), dim=1)
+        return Scores(
+            labels=y.cpu(),
+            ranked=ranked.indices.cpu(),
+            confidence=ranked.values[:, 0].float().cpu(),
+            classes=self.classes_,
+            provenance={**self.settings(), **provenance},
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """How it was fitted, as plain JSON."""
+        kept: dict[str, Any] = {"protocol": self.protocol, "seed": self.seed, "train": self.n_}
+        if self.protocol == "authors":
+            return {**kept, "epochs": self.epochs}
+        return {**kept, "l2": self.l2_, "held_out": self.held_out if len(self.path_) else None}
+
+    def _choose(self, h: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None) -> float:
+        """The l2 that is right most often on a part that is not fitted on."""
+        if val is None:
+            out = take_labels(y, self.held_out, seeded(self.seed))
+            kept = torch.ones(len(y), dtype=torch.bool, device=y.device)
+            kept[out] = False
+            if len(y[kept].unique()) < 2:
+                raise UserError(
+                    f"{len(y)} training images leave fewer than two classes to fit once {len(out)} are held out to choose l2; "
+                    "give more labels, or an l2."
+                )
+            h, y, val = h[kept], y[kept], (h[out], y[out])
+        x, mean, std = _standardised(h)
+        held, truth = (val[0].to(h) - mean) / std, val[1].to(y)
+        rows = []
+        for l2, (weight, bias) in Logistic(x, y, len(self.classes_)).path(sorted(L2_GRID, reverse=True)):
+            right = float((F.linear(held, weight, bias).argmax(1) == truth).double().mean())
+            rows.append((l2, right, *wilson(right, len(truth))))
+        self.path_ = _table(rows)
+        return max(l2 for l2, right, *_ in rows if right == max(r for _, r, *_ in rows))
+
+    def _keep(self, h: Tensor, y: Tensor) -> None:
+        """The optimum at the chosen l2, in double precision; standardisation folded in."""
+        x, mean, std = _standardised(h.double())
+        solver = Logistic(x, y, len(self.classes_), tolerance=1e-6, max_iter=1000)
+        weight, bias = next(solver.path([self.l2_]))[1]
+        self.weight_ = (weight / std).to(h.dtype)
+        self.bias_ = (bias - (weight / std) @ mean).to(h.dtype)
+
+    def _adam(self, h: Tensor, y: Tensor, test: tuple[Tensor, Tensor] | None) -> None:
+        draws, bound = seeded(self.seed), h.shape[1] ** -0.5  # torch.nn.Linear's own initialisation
+        c, d = len(self.classes_), h.shape[1]
+        drawn = torch.rand(c, d + 1, generator=draws).to(h) * 2 * bound - bound
+        weight, bias = drawn[:, :d].clone().requires_grad_(), drawn[:, d].clone().requires_grad_()
+        optimizer = torch.optim.Adam([weight, bias], lr=3e-4, fused=True)
+        held = None if test is None else (test[0].to(h), test[1].to(y))
+        rows = []
+        for epoch in range(1, self.epochs + 1):
+            total = torch.zeros((), device=h.device)
+            for rows_of in torch.randperm(len(h), generator=draws).to(h.device).split(256):
+                loss = F.cross_entropy(F.linear(h[rows_of], weight, bias), y[rows_of])
+                weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+                optimizer.step()
+                total += loss.detach() * len(rows_of)
+            with torch.no_grad():
+                right = None
+                if held is not None:
+                    right = float((F.linear(held[0], weight, bias).argmax(1) == held[1]).double().mean())
+            rows.append((epoch, float(total) / len(h), right))
+        self.l2_, self.weight_, self.bias_ = 0.0, weight.detach(), bias.detach()
+        self.curve_ = pd.DataFrame(rows, columns=["epoch", "loss", "test"])
+        self.last_ = rows[-1][2]
+        if held is not None:
+            self.best_, self.best_epoch_ = max((r[2], -r[0]) for r in rows if r[2] is not None)
+            self.best_epoch_ = -self.best_epoch_
+
+
+def take_labels(y: Labels, share: float, generator: torch.Generator) -> Labels:
+    """Indices of a share of the labels, the same share of every class, one image of each at least; drawn by `generator`."""
+    if not 0 < share <= 1:
+        raise UserError(f"A share of the labels lies above 0 and up to 1 (1 % is 0.01), got {share}.")
+    order = torch.randperm(len(y), generator=generator).to(y.device)
+    _, group, counts = torch.unique(y[order], return_inverse=True, return_counts=True)
+    by_class = torch.argsort(group, stable=True)
+    first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    turn = torch.empty_like(group)
+    turn[by_class] = torch.arange(len(y), device=y.device) - first
+    wanted = (counts * share).round().clamp_min(1)
+    return order[turn < wanted[group]].sort().values
+
+
+def _standardised(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    mean, std = h.mean(0), h.std(0, correction=0)
+    std = torch.where(std > 1e-8, std, 1.0)  # a feature that never moves stays 0
+    return (h - mean) / std, mean, std
+
+
+def _table(rows: Sequence[tuple] = ()) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["l2", "accuracy", "low", "high"])
+
+
+def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the classes, after the checks that features and labels fit together."""
+    if h.dim() != 2 or len(h) != len(y):
+        raise UserError(
+            f"A probe reads features (n, D) and one label a row, got features {tuple(h.shape)} and {len(y)} labels."
+        )
+    if not len(h):
+        raise UserError("A probe needs images to look at, got none.")
+    if not torch.isfinite(h).all():
+        broken = int((~torch.isfinite(h)).any(1).sum())
+        raise UserError(
+            f"Features for a probe must be finite; {broken} of {len(h)} rows hold NaN or infinity: look at the run's loss for the "
+            "step it broke."
+        )
+    low, high = int(y.min()), int(y.max())
+    if low < 0:
+        raise UserError(f"{int((y < 0).sum())} of {len(y)} images have no label (-1); a probe needs a labelled set.")
+    if classes is not None:
+        if high >= len(classes):
+            raise UserError(f"There is a label {high}, and the classes are 0 to {len(classes) - 1}; give all their names.")
+        return tuple(classes)
+    if low == high:
+        raise UserError(f"All {len(y)} training images have the label {low}; a probe needs two classes or more.")
+    return tuple(str(i) for i in range(high + 1))
