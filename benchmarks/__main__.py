@@ -1,4 +1,4 @@
-"""python -m benchmarks step|views|import|panel [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|views|import|panel|probe [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from importlib import import_module
 
 from explore.errors import UserError
 
-NAMES = {"step": "step", "views": "views", "import": "imports", "panel": "panel"}
+NAMES = {"step": "step", "views": "views", "import": "imports", "panel": "panel", "probe": "probe"}
 
 
 def main() -> int:

@@ -135,3 +135,38 @@ class Encoder(nn.Module):
         finally:
             for bn in self._duals:
                 bn.branch = "clean"
+
+
+class Foreign(nn.Module):
+    """Anybody's network from images to features (n, D), called as an `Encoder` is: `.features(x)`, unit `forward(x)`.
+
+    `mean` and `std` normalise images in [0, 1] first, where the network does not do so itself.
+    """
+
+    def __init__(self, network: nn.Module, *, mean: Iterable[float] | None = None, std: Iterable[float] | None = None):
+        super().__init__()
+        self.network = network
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(list(mean or (0.0,) * 3)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std or (1.0,) * 3)).view(1, 3, 1, 1))
+
+    def features(self, x: Images, branch: Branch = "clean") -> Embeddings:
+        """Features (n, D) of images in [0, 1]."""
+        h = self.network((x - self.mean) / self.std)
+        if not isinstance(h, Tensor) or h.dim() != 2:
+            came = f"a tensor of shape {tuple(h.shape)}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
+            raise UserError(
+                f"An encoder must return features of shape (n, D), this one returned {came}; wrap it in a module whose "
+                "forward picks the features and flattens them."
+            )
+        return h
+
+    def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
+        """Features (n, D) scaled to unit length: such a network has no projector."""
+        return F.normalize(self.features(x), dim=1)
+
+
+def as_encoder(network: nn.Module) -> "Encoder | Foreign":
+    """An `Encoder` itself, any other network as a `Foreign` one."""
+    return network if isinstance(network, Encoder | Foreign) else Foreign(network)

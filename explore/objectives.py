@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .losses import LOSSES
-from .nets import Encoder
+from .nets import as_encoder
 from .shapes import Branch, Embeddings, Images, Labels, PerImage
 from .state import untouched
 
@@ -52,7 +52,8 @@ class contrast:
 class classify:
     """Cross-entropy, in nats, of a classifier head (features h -> logits) on the encoder's features."""
 
-    def __init__(self, encoder: Encoder, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+        encoder = as_encoder(encoder)
         self.encoder, self.head, self.y, self.branch = encoder, head, y, branch
         self.modules = (encoder, head) if isinstance(head, nn.Module) else (encoder,)
 

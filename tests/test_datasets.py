@@ -232,7 +232,8 @@ def test_bad_input_is_one_sentence(call, words):
 
 def test_names_lists_every_set():
     assert list(names()) == [
-        *("fashion", "emoji", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "fashion-mnist", "folder:/path")
+        *("fashion", "emoji", "cifar10", "cifar100", "stl10", "stl10-unlabeled", "fashion-mnist"),
+        *("imagenet100:/path", "folder:/path"),
     ]
     assert all(line and "\n" not in line for line in names().values())
 

@@ -14,7 +14,7 @@ from explore.errors import UserError, nearest
 
 __all__ = ["Data", "Split", "load", "names"]
 
-_FOLDER = "folder:"
+_FOLDER, _IMAGENET100 = "folder:", "imagenet100:"  # names that end in a path
 _SIZES = (8, 1024)
 
 
@@ -23,7 +23,9 @@ def names() -> dict[str, str]:
     from explore.datasets.public import SETS
 
     own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
-    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, "folder:/path": own}
+    hundred = "the 100 classes of ImageNet-100 out of your own ImageNet folder: train/<wnid>/, val/<wnid>/; 224x224"
+    paths = {"imagenet100:/path": hundred, "folder:/path": own}
+    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, **paths}
 
 
 def load(
@@ -35,7 +37,7 @@ def load(
     download: bool = True,
     progress: Progress | None = None,
 ) -> Data:
-    """Load a data set by its name (`names()` lists them), or 'folder:/path' for your own images.
+    """Load a data set by its name (`names()` lists them), 'imagenet100:/path', or 'folder:/path' for your own images.
 
     `data_dir`: a folder with your own copy of a published set; without it the set is downloaded once, into
     `places.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
@@ -76,10 +78,15 @@ def _parts(
     if name.startswith(_FOLDER) and name != _FOLDER:
         from explore.datasets.folder import folder
 
-        path = Path(name.removeprefix(_FOLDER)).expanduser()
-        path = path if data_dir is None else Path(data_dir).expanduser() / path
+        path = _named_path(name, _FOLDER, data_dir)
         state = {"state": "not checked: your own images"}
         return folder(path, size, progress), _provenance(name, str(path.resolve()), "your own", state)
+    if name.startswith(_IMAGENET100) and name != _IMAGENET100:
+        from explore.datasets.imagenet100 import SOURCE, imagenet100
+
+        path = _named_path(name, _IMAGENET100, data_dir)
+        provenance = _provenance(name, SOURCE, "ImageNet's terms of access", {"state": "not checked"})
+        return imagenet100(path, size, progress), provenance | {"path": str(path.resolve())}
     if name in names():
         return _published(name, data_dir, size, download, progress)
     raise UserError(_unknown(name))
@@ -111,15 +118,23 @@ def _provenance(name: str, source: str, licence: str, checksum: dict[str, Any]) 
     return {"name": name, "source": source, "licence": licence, "checksum": checksum}
 
 
+def _named_path(name: str, prefix: str, data_dir: str | Path | None) -> Path:
+    """The path at the end of a name, below `data_dir` where one is given."""
+    path = Path(name.removeprefix(prefix)).expanduser()
+    return path if data_dir is None else Path(data_dir).expanduser() / path
+
+
 def _unknown(name: str) -> str:
     """The sentence for a name that is no data set's."""
-    known = [n for n in names() if not n.startswith(_FOLDER)]
+    known = [n for n in names() if not n.endswith(":/path")]
+    if name.replace("-", "").removesuffix(":") == "imagenet100":
+        return f"'{name}' needs a path: write {_IMAGENET100}/path for ImageNet's folder with train/ and val/ in it."
     if name and (os.sep in name or "/" in name or Path(name).is_dir()):
         return f"'{name}' looks like a path: write {_FOLDER}{name} for a folder of your own images."
     hint = nearest(name, known)
     return (
-        f"there is no data set '{name}'.{hint} The sets are {', '.join(known)}, and {_FOLDER}/path for a "
-        "folder of your own images."
+        f"there is no data set '{name}'.{hint} The sets are {', '.join(known)}, {_IMAGENET100}/path for the 100 "
+        f"classes out of ImageNet's own folder, and {_FOLDER}/path for a folder of your own images."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore.datasets.decode import SUFFIXES, read_image, short_side
+from explore.datasets.decode import SUFFIXES, short_side
 from explore.datasets.formats import Parts
 from explore.datasets.shipped import held_out
 from explore.datasets.splits import NO_CLASS, Progress, Split
@@ -24,16 +24,16 @@ _NAMED = 3  # so many of the skipped files are named in the warning
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """Image files below a folder, sorted, and the class of each: a sub-folder's name, '' for none."""
 
     root: Path
     names: list[str]  # relative, with /
     classes: list[str]
 
-    def only(self, keep: list[bool]) -> "_Found":
+    def only(self, keep: list[bool]) -> "Found":
         names = [n for n, k in zip(self.names, keep, strict=True) if k]
-        return _Found(self.root, names, [c for c, k in zip(self.classes, keep, strict=True) if k])
+        return Found(self.root, names, [c for c, k in zip(self.classes, keep, strict=True) if k])
 
 
 def folder(path: Path, size: int | None, progress: Progress) -> Parts:
@@ -46,24 +46,42 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     train, test, warnings = _laid_out(path)
     classes = sorted({*train.classes, *test.classes} - {""})
     size = size or _usual_size([path / f.root / name for f in (train, test) for name in f.names])
-    bytes_needed = (len(train.names) + len(test.names)) * 3 * size * size
+    return parts_of(train, test, classes, size, warnings, progress)
+
+
+def parts_of(
+    train: Found, test: Found, classes: list[str], size: int, warnings: list[str], progress: Progress
+) -> Parts:
+    """The files of two parts as `Parts`: labels by `classes`, one channel where every image is gray."""
+    number = {**{name: i for i, name in enumerate(classes)}, "": NO_CLASS}
     skipped: list[str] = []
-    splits: list[Split] = []
-    for found in (train, test):
-        labels = torch.tensor([classes.index(c) if c else NO_CLASS for c in found.classes], dtype=torch.int64)
-        files = Files(found.root, found.names, size)
-        if bytes_needed > IN_MEMORY:
-            splits.append(StreamedSplit(files, labels, skipped, warnings))
-        else:
-            splits.append(_decoded(files, labels, skipped, progress))
-    if skipped and len(skipped) == len(train.names) + len(test.names):
-        raise UserError(f"none of the {len(skipped):,} image files below {path} can be read: {skipped[0]}.")
-    if skipped:
-        warnings.append(told(skipped, len(train.names) + len(test.names)))
+    labels = [torch.tensor([number[c] for c in f.classes], dtype=torch.int64) for f in (train, test)]
+    files = [Files(f.root, f.names, size) for f in (train, test)]
+    splits = opened(list(zip(files, labels, strict=True)), skipped, warnings, progress)
     gray = not splits[0].streamed and all(_is_gray(s.stored) for s in splits)
     if gray:
         splits = [Split(s.stored[:, :1].contiguous(), s.labels) for s in splits]
     return Parts(splits[0], splits[1], classes, gray=gray, skipped=skipped, warnings=warnings)
+
+
+def opened(
+    parts: list[tuple[Files, Tensor]], skipped: list[str], warnings: list[str], progress: Progress
+) -> list[Split]:
+    """A split of each (files, labels): decoded now where all of them fit in IN_MEMORY bytes, else streamed.
+
+    What cannot be read is left out, named in `skipped` and told in `warnings`; UserError where nothing can.
+    """
+    total = sum(len(labels) for _, labels in parts)
+    if sum(len(labels) * 3 * files.size**2 for files, labels in parts) > IN_MEMORY:
+        return [StreamedSplit(files, labels, skipped, warnings) for files, labels in parts]
+    bad: list[str] = []
+    splits = [_decoded(files, labels, bad, progress) for files, labels in parts]
+    if bad and len(bad) == total:
+        raise UserError(f"none of the {total:,} image files below {parts[0][0].root} can be read: {bad[0]}.")
+    if bad:
+        warnings.append(told(bad, total))
+    skipped += bad
+    return splits
 
 
 def told(skipped: list[str], of: int) -> str:
@@ -73,7 +91,7 @@ def told(skipped: list[str], of: int) -> str:
     return f"{len(skipped):,} of {of:,} {was} left out: {'; '.join(skipped[:_NAMED])}{more}."
 
 
-def _laid_out(path: Path) -> tuple[_Found, _Found, list[str]]:
+def _laid_out(path: Path) -> tuple[Found, Found, list[str]]:
     """(train, test, warnings) of a folder, whatever its layout."""
     if not path.is_dir():
         raise UserError(f"the folder {path} does not exist; expected 'folder:' and the path of a folder of images.")
@@ -97,7 +115,7 @@ def _laid_out(path: Path) -> tuple[_Found, _Found, list[str]]:
     return train.only([not o for o in out]), train.only(out), warnings
 
 
-def _found(below: Path, root: Path, warnings: list[str]) -> _Found:
+def _found(below: Path, root: Path, warnings: list[str]) -> Found:
     """The image files below a folder. A lone sub-folder that only wraps the classes is passed through."""
     while True:
         entries = sorted(p for p in below.iterdir() if not p.name.startswith((".", "__MACOSX")))
@@ -106,12 +124,12 @@ def _found(below: Path, root: Path, warnings: list[str]) -> _Found:
         if direct or len(folders) != 1 or not _wraps(folders[0]):
             break
         below = folders[0]
-    files = [(file, f.name) for f in folders for file in _walk(f)]
+    files = [(file, f.name) for f in folders for file in walk(f)]
     if files and direct:
         warnings.append(f"{len(direct):,} images beside the class folders of {below} have no class: left out.")
     elif direct:
         files = [(file, "") for file in direct]
-    return _Found(root, [f.relative_to(root).as_posix() for f, _ in files], [c for _, c in files])
+    return Found(root, [f.relative_to(root).as_posix() for f, _ in files], [c for _, c in files])
 
 
 def _wraps(folder: Path) -> bool:
@@ -120,7 +138,8 @@ def _wraps(folder: Path) -> bool:
     return folders > 1 or (folders == 1 and not any(_is_image(p) for p in folder.iterdir()))
 
 
-def _walk(below: Path) -> Iterator[Path]:
+def walk(below: Path) -> Iterator[Path]:
+    """Every image file below a folder, sorted folder by folder."""
     for at, folders, names in os.walk(below, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
         yield from (Path(at) / name for name in sorted(names) if _is_image(Path(name)))
@@ -130,7 +149,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _same_classes(train: _Found, test: _Found, where: Path, warnings: list[str]) -> _Found:
+def _same_classes(train: Found, test: Found, where: Path, warnings: list[str]) -> Found:
     """`test` as it is, if its classes are train's; a warning about unknown ones; UserError if all are."""
     new = sorted(set(test.classes) - set(train.classes))
     if new and set(new) == set(test.classes):
@@ -144,7 +163,7 @@ def _same_classes(train: _Found, test: _Found, where: Path, warnings: list[str])
     return test
 
 
-def _held_out(found: _Found) -> list[bool]:
+def _held_out(found: Found) -> list[bool]:
     """For each file, whether it is held out: a fifth of its class, one at least where there are two."""
     out = [False] * len(found.names)
     for name in sorted(set(found.classes)):
@@ -167,7 +186,7 @@ def _decoded(files: Files, labels: Tensor, skipped: list[str], progress: Progres
     stored = torch.empty(n, 3, size, size, dtype=torch.uint8)
     whole = torch.zeros(n, dtype=torch.bool)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        decoded = pool.map(lambda i: read_image(files.path(i), size), range(n))
+        decoded = pool.map(files.image, range(n))
         for i, pixels in enumerate(decoded):
             if isinstance(pixels, np.ndarray):
                 stored[i], whole[i] = torch.from_numpy(pixels), True

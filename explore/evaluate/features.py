@@ -1,34 +1,108 @@
 """Features of a split, kept on disk by their content."""
 
-from collections.abc import Iterable
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .. import places
 from ..datasets import Split
 from ..errors import UserError
-from ..nets import Encoder
+from ..nets import Encoder, Foreign, as_encoder
 from ..shapes import Images
 from ..state import untouched
+from ..weights import load_tensors, save_tensors
+
+KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
+Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
 
 @torch.no_grad()
 def embed(
-    encoder: Encoder, images: "Split | Images", what: str = "h", *, batch_size: int = 500
+    encoder: nn.Module,
+    images: "Split | Images",
+    what: str = "h",
+    *,
+    batch_size: int = 500,
+    cache: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features h (n, D) or projections z (n, d) of a split or of images, and the labels (n,), -1 where there are none.
 
-    Clean branch, eval mode; the encoder is left in the mode it came in.
+    Clean branch, eval mode; the encoder is left in the mode it came in. Any network images -> (n, D) will do. `cache`
+    keeps them on disk, named by the content of weights and images, so nothing stale can come back.
     """
     if what not in ("h", "z"):
         raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
-    forward = encoder.features if what == "h" else encoder
+    net = as_encoder(encoder)
+    if not cache or isinstance(images, Tensor):
+        return _computed(net, images, what, batch_size, progress)
+    path = places.cache() / "features" / f"{_key(net, images, what)}.safetensors"
+    if path.is_file():
+        with contextlib.suppress(UserError):  # a file cut off is made again
+            kept = load_tensors(path)[0]
+            path.touch()
+            return kept["features"].to(images.device), kept["labels"].to(images.device)
+    features, labels = _computed(net, images, what, batch_size, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, {"features": features, "labels": labels})
+    _prune(path.parent)
+    return features, labels
+
+
+def _computed(
+    net: Encoder | Foreign, images: "Split | Tensor", what: str, batch_size: int, progress: Progress | None
+) -> tuple[Tensor, Tensor]:
+    forward = net.features if what == "h" else net
     batches: Iterable[tuple[Tensor, Tensor]]
     if isinstance(images, Tensor):
         batches = ((x, torch.full((len(x),), -1)) for x in images.split(batch_size))
     else:
         batches = images.batches(batch_size)
-    with untouched(encoder):
-        encoder.eval()
-        pairs = [(forward(x), y) for x, y in batches]
+    done, pairs = 0, []
+    with untouched(net):
+        net.eval()
+        for x, y in batches:
+            pairs.append((forward(x), y))
+            done += len(y)
+            if progress is not None:
+                progress("embedding images", done, len(images))
+    if not pairs:
+        raise UserError("There are no images to embed; give a split with one image or more.")
     return torch.cat([h for h, _ in pairs]).float(), torch.cat([y for _, y in pairs])
+
+
+def _key(net: Encoder | Foreign, split: Split, what: str) -> str:
+    """SHA-256 of all that the features depend on."""
+    digest = hashlib.sha256(f"1 {what} {split.device.type} {type(net).__name__}".encode())
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    x, _ = split[:1]  # the size that images are read at
+    digest.update(str(tuple(x.shape)).encode())
+    files = getattr(split, "files", None)
+    if files is None:
+        digest.update(_bytes(split.stored))
+    else:
+        for i, name in enumerate(files.names):
+            about = Path(files.path(i)).stat()
+            digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    digest.update(_bytes(split.labels))
+    return digest.hexdigest()[:32]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _prune(folder: Path) -> None:
+    """Drop the longest unused files beyond `KEPT` bytes."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > KEPT:
+            path.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ class Probe:
         else:
             both, labels = h, y
             if val is not None:
-                _named(val[0], val[1], self.classes_)
+                _check(val[0], val[1], len(self.classes_))
                 both, labels = torch.cat([h, val[0].to(h)]), torch.cat([y, val[1].to(y)])
             self.l2_ = self.l2 if self.l2 is not None else self._choose(h, y, val)
             self._keep(both, labels)
@@ -96,7 +96,7 @@ class Probe:
     @torch.no_grad()
     def score(self, h: Embeddings, y: Labels, **provenance: Any) -> Scores:
         """What the probe says of test features h (n, D) with labels y (n,)."""
-        _named(h, y, self.classes_)
+        _check(h, y, len(self.classes_))
         chances = self(h).softmax(1)
         ranked = chances.topk(min(5, chances.shape[1]), dim=1)
         return Scores(
@@ -196,7 +196,17 @@ def _table(rows: Sequence[tuple] = ()) -> pd.DataFrame:
 
 
 def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the classes, after the checks that features and labels fit together."""
+    """Names of the classes that are trained on, two at least."""
+    _check(h, y, None if classes is None else len(classes))
+    low, high = int(y.min()), int(y.max())
+    if low == high:
+        name = classes[low] if classes is not None else str(low)
+        raise UserError(f"All {len(y)} training images are of the class '{name}'; a probe needs two classes or more.")
+    return tuple(classes) if classes is not None else tuple(str(i) for i in range(high + 1))
+
+
+def _check(h: Tensor, y: Tensor, classes: int | None) -> None:
+    """Features and labels fit together, are finite, and lie in the classes."""
     if h.dim() != 2 or len(h) != len(y):
         raise UserError(
             f"A probe reads features (n, D) and one label a row, got features {tuple(h.shape)} and {len(y)} labels."
@@ -209,13 +219,9 @@ def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ..
             f"Features for a probe must be finite; {broken} of {len(h)} rows hold NaN or infinity: look at the run's loss for the "
             "step it broke."
         )
-    low, high = int(y.min()), int(y.max())
-    if low < 0:
+    if int(y.min()) < 0:
         raise UserError(f"{int((y < 0).sum())} of {len(y)} images have no label (-1); a probe needs a labelled set.")
-    if classes is not None:
-        if high >= len(classes):
-            raise UserError(f"There is a label {high}, and the classes are 0 to {len(classes) - 1}; give all their names.")
-        return tuple(classes)
-    if low == high:
-        raise UserError(f"All {len(y)} training images have the label {low}; a probe needs two classes or more.")
-    return tuple(str(i) for i in range(high + 1))
+    if classes is not None and int(y.max()) >= classes:
+        raise UserError(
+            f"There is a label {int(y.max())}, and the classes are 0 to {classes - 1}; give all their names."
+        )

@@ -1,6 +1,7 @@
-"""Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`."""
+"""Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`, `.Probe(run_a, run_b)`."""
 
 from .base import Panel
 from .perturbation import Perturbation
+from .probe import Probe
 
-__all__ = ["Panel", "Perturbation"]
+__all__ = ["Panel", "Perturbation", "Probe"]

@@ -1,6 +1,22 @@
 """Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
 
 from .perturbation import KINDS, Check, Perturbation, to_pixels
+from .robust import Robustness
 from .scores import Paired, Scores, wilson
+from .sweep import Difference, Sweep
+from .transfer import REBUTTAL, Transfer
 
-__all__ = ["KINDS", "Check", "Paired", "Perturbation", "Scores", "to_pixels", "wilson"]
+__all__ = [
+    "KINDS",
+    "REBUTTAL",
+    "Check",
+    "Difference",
+    "Paired",
+    "Perturbation",
+    "Robustness",
+    "Scores",
+    "Sweep",
+    "Transfer",
+    "to_pixels",
+    "wilson",
+]

@@ -1,5 +1,53 @@
 """Studies: one question each, from plain settings to `results`. No widget is imported here."""
 
+from .batches import TEST_KINDS, Batch, passes
+from .cells import Cell, Measure, cost_of, run_cell, step_passes
+from .engines import Done, Progress, run_cells
+from .grids import (
+    METHODS,
+    TRAIN_EPS,
+    accuracy_vs_train_eps,
+    attack_cells,
+    compare_attacks,
+    default_out,
+    equal_compute,
+    equal_compute_cells,
+    gather,
+    run_grid,
+    train_eps_cells,
+)
 from .perturb import GRID, Study, perturb, scale_l2, scale_linf
+from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
 
-__all__ = ["GRID", "Study", "perturb", "scale_l2", "scale_linf"]
+__all__ = [
+    "GRID",
+    "METHODS",
+    "TEST_EPS",
+    "TEST_KINDS",
+    "TRAIN_EPS",
+    "Batch",
+    "Cell",
+    "Done",
+    "Measure",
+    "Progress",
+    "Study",
+    "accuracy_vs_test_eps",
+    "accuracy_vs_train_eps",
+    "attack_cells",
+    "compare_attacks",
+    "cost_of",
+    "default_out",
+    "equal_compute",
+    "equal_compute_cells",
+    "gather",
+    "loss_vs_eps",
+    "passes",
+    "perturb",
+    "run_cell",
+    "run_cells",
+    "run_grid",
+    "scale_l2",
+    "scale_linf",
+    "step_passes",
+    "train_eps_cells",
+]

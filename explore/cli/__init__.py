@@ -1,0 +1,78 @@
+"""The command line: python -m explore train | probe | knn | robust | transfer | sweep | runs | doctor | lab."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..errors import UserError
+from . import judge, sweep, train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when done, 2 with one sentence on bad input, 130 when stopped by Ctrl-C."""
+    try:
+        args = _parser().parse_args(argv)
+        return args.command(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See: {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m explore", description=__doc__)
+    sub = parser.add_subparsers(
+        required=True, metavar="train | probe | knn | robust | transfer | sweep | runs | doctor | lab", parser_class=_Parser
+    )
+
+    for room in (train, judge, sweep):
+        room.add(sub)
+    p = sub.add_parser("runs", help="list the runs")
+    p.add_argument("--json", action="store_true", help="one line of JSON")
+    p.set_defaults(command=_runs)
+    p = sub.add_parser("doctor", help="what is here, and what to do")
+    p.add_argument("--json", action="store_true", help="one line of JSON")
+    p.set_defaults(command=_doctor)
+    p = sub.add_parser("lab", help="open the notebooks in JupyterLab")
+    p.add_argument("notebook", nargs="?", default="00_start_here.ipynb", help="which notebook to open")
+    p.add_argument("--no-browser", action="store_true", help="print the address instead of opening a browser")
+    p.add_argument("--port", type=int, default=8888)
+    p.set_defaults(command=_lab)
+    return parser
+
+
+def _runs(args: argparse.Namespace) -> int:
+    from ..runfolder import runs
+
+    table = runs()
+    if args.json:
+        print(json.dumps(json.loads(table.to_json(orient="records"))))
+    else:
+        shown = table.copy()
+        for column in ("knn", "knn_untrained"):
+            shown[column] = [f"{100 * v:.1f} %" if v == v and v is not None else "" for v in shown[column]]
+        print(shown.to_string(index=False, na_rep=""))
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from ..doctor import diagnose
+
+    report = diagnose()
+    print(json.dumps(report.to_dict()) if args.json else report)
+    return 0 if report.ok else 1
+
+
+def _lab(args: argparse.Namespace) -> int:
+    from ..lab import open_lab
+
+    return open_lab(args.notebook, port=args.port, browser=not args.no_browser)

@@ -1,0 +1,160 @@
+"""python -m explore train."""
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..config import TrainConfig, show_eps
+from ..errors import UserError
+from .shared import add_settings, counting_line, given_settings, spent, step_bar
+
+
+def add(sub: Any) -> None:
+    """Register the command."""
+    p = sub.add_parser("train", help="train an encoder", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.set_defaults(command=_train)
+    p.add_argument("--preset", choices=("clae", "simclr", "paper_code"), default="clae", help="settings to start from")
+    p.add_argument("--smoke", action="store_true", help="a few steps of a tiny net: proves the installation in seconds")
+    p.add_argument("--name", help="name of the run (default: made from the settings)")
+    p.add_argument("--runs-dir", type=Path, help="where runs are written (default: runs/, or $CLAE_RUNS)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    p.add_argument("--resume", nargs="?", const=True, metavar="NAME", help="go on with a stopped run")
+    add_settings(p)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..runfolder import Run
+    from ..training import resolve_device, train
+
+    changes = given_settings(args)
+    preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
+    resolve_device(args.device)
+    if args.resume:
+        run, data = _resumed(args, preset(**changes), bool(changes)), None
+        if run.status["state"] == "done":
+            print(f"{run.name} is finished; its folder is {run.path}")
+            return 0
+    else:
+        from .. import datasets
+
+        config = preset(**changes)
+        name = args.name or (f"smoke-{config.label}" if args.smoke else None)
+        if args.smoke:
+            _forget_smoke(args.runs_dir, name)
+        data = datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, progress=counting_line())
+        run = Run.create(config, name=name, root=args.runs_dir)
+    for line in data.warnings if data else []:
+        print(f"note: {line}", file=sys.stderr)
+    with _stoppable() as should_stop, _nothing_left(run):
+        rows = train(
+            run.config,
+            data,
+            run=run,
+            device=args.device,
+            resume=bool(args.resume),
+            should_stop=should_stop,
+            log_every=5,
+        )
+        last = _show(run, rows)
+    if run.status["state"] == "stopped":
+        print(f"stopped at epoch {last.get('epoch', 0):.1f}; go on with: python -m explore train --resume {run.name}")
+        return 130
+    _finish(run)
+    return 0
+
+
+def _resumed(args: argparse.Namespace, config: TrainConfig, changed: bool):
+    from ..runfolder import Run, open_run
+
+    name = args.resume if isinstance(args.resume, str) else (args.name or config.label)
+    run = Run(args.runs_dir / name, name) if args.runs_dir else open_run(name)
+    if changed and run.config != config:
+        raise UserError(
+            f"The run '{name}' was started with other settings; resume it with --resume {name} alone, or start a new run with --name."
+        )
+    return run
+
+
+def _forget_smoke(root: Path | None, name: str | None) -> None:
+    """A smoke run replaces the smoke run before it."""
+    import shutil
+
+    from .. import places
+
+    shutil.rmtree((root or places.runs_root()) / str(name), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _nothing_left(run) -> Iterator[None]:
+    """A training refused before its first row leaves no folder that would stand in the next one's way."""
+    import shutil
+
+    try:
+        yield
+    except UserError:
+        if not run.rows():
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks the loop to stop after its step, the second stops at once."""
+    asked = False
+
+    def ask(signum, frame):
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nstopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """A progress bar on a terminal, one line an epoch elsewhere; both with loss, chance line, kNN and time left."""
+    c, row, untrained, knn = run.config, {}, None, None
+    print(
+        f"{c.method} on {c.dataset}, {c.arch} width {c.width}, {c.epochs} epochs, {'no adversary' if c.attack == 'none' else 'ε = ' + show_eps(c.eps)}, seed {c.seed} -> {run.path}"
+    )
+    bar = None
+    for row in rows:
+        if row.get("knn") is not None:
+            untrained, knn = (row["knn"], None) if row["step"] == 0 else (untrained, row["knn"])
+            if row["step"] == 0:
+                print(f"kNN of the untrained encoder: {100 * row['knn']:.1f} %")
+        if row["step"] == 0:
+            continue
+        if bar is None and sys.stderr.isatty():
+            bar = step_bar(round(row["step"] / row["epoch"]) * c.epochs, row["step"])
+        text = f"loss {row['loss']:.3f}" + (f" adversary {row['loss_adv']:.3f}" if "loss_adv" in row else "")
+        text += f" (chance {row['chance']:.2f})" + (f", kNN {100 * knn:.1f} %" if knn is not None else "")
+        if bar is not None:
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(row["step"] - bar.n)
+        elif row["epoch"] == int(row["epoch"]):
+            print(f"epoch {int(row['epoch'])}/{c.epochs}: {text}, {spent(row['seconds_left'])} left", flush=True)
+    if bar is not None:
+        bar.close()
+    return row
+
+
+def _finish(run) -> None:
+    from ..results import wilson
+
+    knn = [row["knn"] for row in run.rows() if row.get("knn") is not None]
+    if knn:
+        low, high = wilson(knn[-1], n := run.env["knn"]["test"])
+        print(
+            f"kNN {100 * knn[-1]:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {n} test images); untrained {100 * knn[0]:.1f} %"
+        )
+    print(f'{run.path}\nin a notebook: run = ex.open_run("{run.name}")')

@@ -1,0 +1,94 @@
+"""Linear evaluation on the rebuttal's eight transfer sets: frozen encoder, the field's probe, every set's own split and metric."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError, nearest
+from ..results import Transfer
+from ..runfolder import Run, environment
+from .encoders import open_encoder, usual_size
+from .features import Progress, embed
+from .probe import Probe
+
+
+def transfer(
+    encoders: "Run | str | Path | nn.Module | Sequence[Run | str | Path | nn.Module]",
+    *,
+    datasets: Sequence[str] | None = None,
+    root: str | Path | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Transfer:
+    """Judge one encoder, or several seeds of one method, on the sets found below `root`; absent ones are named with how to get them.
+
+    Protocol (SimCLR, B.8): resize and centre crop to `size` (default: what the encoder was made for; the paper's is 224),
+    features of the clean branch, l2 swept on the validation split, refitted on train + val, one look at the test split.
+    `seed` draws the held-out parts where a set has no official ones. `encoders`: as `open_encoder` takes them.
+    """
+    from ..datasets.transfer import TRANSFER, open_transfer  # with torchvision's loaders, so only where it is asked for
+
+    names = list(datasets or TRANSFER)
+    for name in names:
+        if name not in TRANSFER:
+            raise UserError(f"The transfer sets are {', '.join(TRANSFER)}, got '{name}'.{nearest(name, TRANSFER)}")
+    many = encoders if isinstance(encoders, Sequence) and not isinstance(encoders, str) else [encoders]
+    opened = [open_encoder(one, device) for one in many]
+    rows: list[dict[str, Any]] = []
+    absent: dict[str, str] = {}
+    for name in names:
+        for encoder, about in opened:
+            side = size or usual_size(encoder, about)
+            try:
+                data = open_transfer(name, root, size=side, seed=seed, progress=progress)
+            except UserError as error:
+                absent[name] = str(error)
+                break
+            rows.append(_row(name, encoder, about, data.to(device), seed, cache, progress))
+    env = environment()
+    kept = {k: env[k] for k in ("time", "versions", "commit", "machine")}
+    about = {
+        "study": "transfer",
+        "seed": seed,
+        "encoders": [{k: v for k, v in a.items() if k != "data_dir"} for _, a in opened],
+        "device": device,
+        **kept,
+    }
+    return Transfer(tuple(rows), absent, about)
+
+
+def _row(
+    name: str, encoder: nn.Module, about: dict[str, Any], data: Any, seed: int, cache: bool, progress: Progress | None
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    parts = [embed(encoder, part, cache=cache, progress=progress) for part in (data.train, data.val, data.test)]
+    (h, y), val, (test_h, test_y) = parts
+    probe = Probe(seed=seed).fit(h, y, classes=data.classes, val=val)
+    scores = probe.score(test_h, test_y)
+    top1 = data.metric == "top1"
+    low, high = scores.interval if top1 else scores.mean_per_class_interval
+    return {
+        "encoder": about["encoder"],
+        "dataset": name,
+        "metric": data.metric,
+        "value": scores.top1 if top1 else scores.mean_per_class,
+        "low": low,
+        "high": high,
+        "n": scores.n,
+        "classes": len(data.classes),
+        "train": len(y),
+        "val": len(val[1]),
+        "size": int(data.train[:1][0].shape[-1]),
+        "l2": probe.l2_,
+        "top1": scores.top1,
+        "top5": scores.top5,
+        "seconds": round(time.perf_counter() - began, 1),
+        "warnings": [*data.warnings],
+        "data": {k: v for k, v in data.provenance.items() if k != "path"},
+    }

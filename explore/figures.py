@@ -1,0 +1,218 @@
+"""Results as plotly figures: the only room that imports plotly. One template, the roles' colours, lines with direct labels.
+
+`figure = figures.label_curve(result)`; in a notebook's cell it shows itself; in a panel `live(figure)` is the widget, made once,
+and `follow(widget, figure)` puts another figure's content into it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from .results import Robustness
+from .results.probes import ProbeComparison, Selection
+
+COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark; explore.css repaints text by it
+    "clean": "#3467d2",
+    "adv": "#e36a0e",
+    "gauss": "#2aa37c",
+    "uniform": "#896630",
+    "sign": "#ae81cf",
+    "ref": "#808080",
+}
+MARKS = {"clean": "circle-open", "adv": "circle", "gauss": "square", "uniform": "diamond", "sign": "triangle-up", "ref": "x"}
+WIDTHS = {"adv": 2.25, "ref": 1.5}
+GREY, GRID, CLEAR = "#808080", "rgba(128,128,128,.25)", "rgba(0,0,0,0)"
+FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
+TRAINED = {"SimCLR": "clean", "CLAE": "adv", "Gaussian": "gauss", "Uniform": "uniform", "Sign": "sign"}
+ADDED = {"fgsm": "adv", "rfgsm": "adv", "ffgsm": "adv", "pgd": "adv", "contrast": "adv", "gaussian": "gauss"}
+MARGIN = {"l": 56, "r": 16, "t": 8, "b": 44}
+
+
+def roles(names: Sequence[str]) -> tuple[str, ...]:
+    """The role of every encoder, by what it was trained with; where two share one, the earlier is the grey reference."""
+    found = [TRAINED.get(name, "ref") for name in names]
+    kept = [role if role not in found[i + 1 :] else "ref" for i, role in enumerate(found)]
+    return tuple(kept if len(set(kept)) == len(kept) else ("ref", "adv")[: len(kept)])
+
+
+@cache
+def template() -> go.layout.Template:
+    """Type, grid and axes of every figure: grey ink that both themes carry, horizontal grid only, no box, no legend."""
+    axis = {"tickfont": {"size": 11}, "title": {"font": {"size": 12}, "standoff": 8}, "zeroline": False, "automargin": False}
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 12, "color": GREY},
+            "paper_bgcolor": CLEAR,
+            "plot_bgcolor": CLEAR,
+            "showlegend": False,
+            "hovermode": "closest",
+            "dragmode": False,
+            "hoverlabel": {"align": "left", "font": {"size": 12, "family": FONT}},
+            "xaxis": {**axis, "showgrid": False, "showline": True, "linewidth": 1, "ticks": "outside", "ticklen": 4},
+            "yaxis": {**axis, "gridcolor": GRID, "gridwidth": 1, "showline": False, "ticks": ""},
+        }
+    )
+
+
+def blank(width: int, height: int, **layout: Any) -> go.Figure:
+    """An empty figure of fixed size in the panels' style; `layout` as plotly names it."""
+    figure = go.Figure(layout={"template": template(), "width": width, "height": height, **layout})
+    return figure.update_layout(margin={**MARGIN, **layout.get("margin", {})})
+
+
+def line(
+    role: str, x: Sequence[float], y: Sequence[float], low: Sequence[float], high: Sequence[float], **more: Any
+) -> go.Scatter:
+    """A role's curve with whiskers (no caps) from low to high."""
+    colour, width = COLOURS[role], WIDTHS.get(role, 1.5)
+    whiskers = {"type": "data", "symmetric": False, "thickness": 1.25, "width": 0, "color": colour}
+    whiskers |= {
+        "array": [b - a for a, b in zip(y, high, strict=True)],
+        "arrayminus": [a - b for a, b in zip(y, low, strict=True)],
+    }
+    marker = {"symbol": MARKS[role], "size": 8 if role == "adv" else 7, "color": colour, "line": {"width": 1.5, "color": colour}}
+    dash = "dash" if role == "ref" else "solid"
+    given: dict[str, Any] = {"x": list(x), "y": list(y), "error_y": whiskers, "mode": "lines+markers", "marker": marker}
+    return go.Scatter(**{**given, "line": {"color": colour, "width": width, "dash": dash}, "cliponaxis": False, **more})
+
+
+def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]], gap: float) -> go.Figure:
+    """Names at the lines' ends, in the roles' colours: role -> (x, y, text); at least `gap` apart in y."""
+    low = -float("inf")
+    for role, (x, y, text) in sorted(labels.items(), key=lambda item: item[1][1]):
+        low = max(y, low + gap)
+        own = {"x": x, "y": low, "text": text, "showarrow": False, "xanchor": "left", "xshift": 10}
+        figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12})
+    return figure
+
+
+def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.FigureWidget:
+    """The figure as a widget without a mode bar; made once a panel. `picked(customdata)` hears of a clicked point."""
+    widget = go.FigureWidget(figure)
+    widget._config = {**widget._config, "displayModeBar": False}
+    if picked is not None:
+
+        def clicked(trace: Any, points: Any, _state: Any) -> None:
+            for i in points.point_inds:
+                picked(trace.customdata[i])
+
+        for trace in widget.data:
+            trace.on_click(clicked)
+    return widget
+
+
+def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
+    """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty."""
+    plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (len(widget.data) - len(figure.data))
+    layout = figure.layout.to_plotly_json()
+    with widget.batch_update():
+        for own, new in zip(widget.data, plain, strict=True):
+            own.update({k: v for k, v in new.items() if k not in ("type", "uid")}, overwrite=True)
+        names = ("xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height")
+        widget.update_layout({name: layout.get(name) for name in names}, overwrite=True)
+
+
+def curves(encoders: int, *, width: int = 336, height: int = 150) -> go.Figure:
+    """An empty `label_curve` for so many encoders: what a panel makes `live` before it has a result."""
+    figure = blank(width, height)
+    return figure.add_traces([go.Scatter(x=[], y=[]) for _ in range(2 * encoders)])
+
+
+def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150, now: float | None = None) -> go.Figure:
+    """Clean accuracy over the share of labels: one line an encoder with Wilson's intervals, every draw of labels as a tick."""
+    curve, kinds = result.curve, roles(result.names)
+    figure = blank(width, height, margin={"l": 34, "r": 76, "t": 8, "b": 42})
+    ends: dict[str, tuple[float, float, str]] = {}
+    for i, (role, name) in enumerate(zip(kinds, result.names, strict=True)):
+        own = curve[curve.encoder == name]
+        mean = own.groupby("share", as_index=False).agg(
+            {"labels": "first", "accuracy": "mean", "low": "mean", "high": "mean", "n": "first", "seed": "count"}
+        )
+        shift = 1.03 ** (2 * i - len(kinds) + 1)  # whiskers of two encoders side by side
+        text = [
+            f"{name}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
+            f"<br>{r.labels:,} labels, {_draws(r.seed)}<br>click: look at this share"
+            for r in mean.itertuples()
+        ]
+        x = [100 * s * shift for s in mean.share]
+        columns = ([100 * v for v in mean[c]] for c in ("accuracy", "low", "high"))
+        hover = {"customdata": mean.share.tolist(), "hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
+        figure.add_trace(line(role, x, *columns, name=name, **hover))
+        ticks = {"symbol": "line-ew", "size": 9, "line": {"color": COLOURS[role], "width": 1.25}}
+        draws = own[own.groupby("share").seed.transform("count") > 1]
+        where = [100 * s * shift for s in draws.share]
+        figure.add_trace(go.Scatter(x=where, y=100 * draws.accuracy, mode="markers", marker=ticks, hoverinfo="skip"))
+        ends[role] = (x[-1], 100 * mean.accuracy.iloc[-1], name)
+    shares = [s for s in (0.001, 0.01, 0.1, 1.0) if s >= curve.share.min() * 0.99] or [float(curve.share.min())]
+    low, high = 100 * curve.low.min(), 100 * curve.high.max()
+    most = max(shares[-1], float(curve.share.max()))
+    for role, (_, y, name) in list(ends.items()):
+        ends[role] = (_log(100 * most * 1.03), y, name)
+    end_labels(figure, ends, gap=(high - low + 4) * 16 / (height - 50))
+    if now is not None:
+        figure.add_vline(x=100 * now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
+    edges = [_log(100 * min(shares[0], float(curve.share.min()))) - 0.12, _log(100 * most) + 0.06]
+    figure.update_xaxes(type="log", tickvals=[100 * s for s in shares], ticktext=[f"{100 * s:g} %" for s in shares], range=edges)
+    figure.update_xaxes(title={"text": "labels used"})
+    return figure.update_yaxes(range=[max(0, low - 2), min(100, high + 2)], nticks=4)
+
+
+def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 640, height: int = 280) -> go.Figure:
+    """Accuracy over eps: attacks as full lines, noise of the same size dashed; one encoder, or several by name."""
+    many = found if isinstance(found, Mapping) else {"": found}
+    kinds = dict(zip(many, roles(list(many)), strict=True))
+    figure = blank(width, height, margin={"r": 160})
+    ends: list[tuple[float, str, str]] = []
+    for name, robust in many.items():
+        for attack, rows in robust.table.groupby("attack", sort=False):
+            word, noise = str(attack), str(attack) in ("gaussian", "uniform", "sign")
+            role = kinds[name] if name else ADDED.get(word, word)
+            label = " ".join(part for part in (name, f"{word} noise" if noise else word.upper()) if part)
+            text = [
+                f"{label}, ε = {r.k:g}/255<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
+                for r in rows.itertuples()
+            ]
+            values = ([100 * v for v in rows[c]] for c in ("accuracy", "low", "high"))
+            trace = line(role, rows.k.tolist(), *values, hovertext=text, hovertemplate="%{hovertext}<extra></extra>", name=label)
+            trace.line.dash = "dot" if noise else "dash" if word not in ("pgd", "contrast") else "solid"
+            figure.add_trace(trace)
+            ends.append((100 * float(rows.accuracy.iloc[-1]), role, label))
+    most, low = max(r.eps[-1] for r in many.values()) * 255, -float("inf")
+    for y, role, label in sorted(ends):
+        low = max(y, low + 100 * 15 / (height - 52))
+        own = {"x": most, "y": low, "text": label, "showarrow": False, "xanchor": "left", "xshift": 10}
+        figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12})
+    figure.update_xaxes(title={"text": "ε at test, k/255"}, range=[-0.02 * most, 1.02 * most])
+    return figure.update_yaxes(title={"text": "probe, % right"}, range=[0, 102], nticks=6)
+
+
+def selection(found: Selection, *, width: int = 640, height: int = 240, seed: int | None = None) -> go.Figure:
+    """Accuracy after every epoch of one draw: test images, held-out labels, and the epochs that each rule takes."""
+    own: pd.DataFrame = found.curve[found.curve.seed == (found.curve.seed.iloc[0] if seed is None else seed)]
+    figure = blank(width, height, margin={"r": 140})
+    names = {"test": ("adv", "test images"), "held_out": ("clean", "held-out labels")}
+    for column, (role, what) in names.items():
+        best = own.loc[own[column].idxmax()]
+        hover = f"{what}, after epoch %{{x}}: %{{y:.1f}} % right<extra></extra>"
+        pen = {"color": COLOURS[role], "width": 1.5}
+        figure.add_trace(go.Scatter(x=own.epoch, y=100 * own[column], mode="lines", line=pen, hovertemplate=hover, name=what))
+        mark = {"symbol": MARKS[role], "size": 9, "color": COLOURS[role], "line": {"width": 1.5}}
+        figure.add_trace(go.Scatter(x=[best.epoch], y=[100 * best[column]], mode="markers", marker=mark, hoverinfo="skip"))
+    last = {role: (float(own.epoch.iloc[-1]), 100 * float(own[c].iloc[-1]), what) for c, (role, what) in names.items()}
+    spread = 100 * float(own[list(names)].to_numpy().max() - own[list(names)].to_numpy().min())
+    end_labels(figure, last, gap=spread * 18 / (height - 52))
+    figure.update_xaxes(title={"text": "epoch; marks: the best of each curve"})
+    return figure.update_yaxes(title={"text": "% right"})
+
+
+def _draws(n: int) -> str:
+    return "one draw of labels" if n == 1 else f"mean of {n} draws of labels"
+
+
+def _log(value: float) -> float:
+    import math
+
+    return math.log10(value)

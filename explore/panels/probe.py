@@ -1,0 +1,234 @@
+"""The linear probe: which classes a probe confuses, on one encoder or two, with how many labels, and the images behind it.
+
+The matrix and the pages of images are `Picks`: HTML from Python, of which a part is picked by click or key; the curve is plotly's.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as w
+import traitlets
+from traitlets import Enum, Int, Unicode
+
+from .. import figures
+from ..errors import UserError
+from ..results.probes import TESTS, ProbeComparison
+from ..runfolder import Run, runs
+from ..studies.probing import Probing
+from . import findings, matrices
+from .base import Job, Nothing, Panel
+from .picks import Picks
+from .shelf import Shelf
+
+SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+CURVE = (0.01, 0.1, 1.0)  # computed ahead, while nothing is asked ...
+DRAWS = 3  # ... with so many draws of labels; all labels have one
+
+
+class Probe(Panel):
+    """`Probe(run_a, run_b)`: move the share of labels, click a cell; `panel.result` is a `results.ProbeComparison`."""
+
+    title = "Linear probe"
+    inputs = ("run_a", "run_b", "images", "features", "test", "eps", "share", "seed")
+    run_a = Unicode("", help="name of the run whose encoder is A")
+    run_b = Unicode("", help="name of the run whose encoder is B; '' for none")
+    images = Unicode("", help="'fashion · test': the probe is fitted on the other side")
+    features = Enum(["h", "z"], "h", help="features h or projections z")
+    test = Enum(list(TESTS), "clean", help="the test images: clean, attacked through the probe, or with sign noise")
+    eps = Int(2, min=1, max=16, help="of attack and noise, in k/255")
+    share = Enum(list(SHARES), 0.1, help="of the labels")
+    seed = Int(0, min=0, help="of the draw of labels")
+    shown = Enum(list(matrices.SHOWN), "B", help="what the matrix shows")
+    cell = Unicode("", help="'6,0': the picked cell, true and predicted class by number; '' is the most confused pair")
+    page = Int(0, min=0, help="of the cell's images")
+
+    def __init__(self, run_a: Run | str | None = None, run_b: Run | str | None = None, **traits: Any):
+        opened = [run for run in (run_a, run_b) if isinstance(run, Run)]
+        a, b = (run.name if isinstance(run, Run) else run or "" for run in (run_a, run_b))
+        self.shelf = Shelf(*opened)
+        self._studies: dict[tuple[str, str], Probing] = {}
+        self._study: Probing | None = None
+        self._keys: tuple[str, ...] = ()
+        self._auto = ""  # the cell that is shown where none is picked
+        self._offered = [name for name in self.shelf.sides(a) if name.endswith(" · test")]
+        for name in filter(None, (a, b)):
+            self.shelf.run(name)
+        super().__init__(**{"run_a": a, "run_b": b, "images": self._offered[0], "shown": "B" if b else "A", **traits})
+
+    @traitlets.validate("run_a", "run_b", "images")
+    def _offer(self, proposal: Any) -> str:
+        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
+        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
+        if field is not None and name not in dict(field.options).values():
+            if name:
+                (self.shelf.split if field is self._images else self.shelf.run)(name)
+            field.options = [*field.options, (name or "none", name)]
+        return name
+
+    # widgets
+    def controls(self) -> list[w.Widget]:
+        found = runs()
+        names = list(dict.fromkeys([*filter(None, (self.run_a, self.run_b)), *(found["run"] if len(found) else [])]))
+        listed = [(name, name) for name in names]
+        choose = [] if self.run_a else [("choose" if names else "none found", "")]
+        self._run_a, self._run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
+        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        self._eps = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
+        fields: list[tuple[str, Any, str, str]] = [
+            ("Encoder A", self._run_a, "run_a", "116px"),
+            ("Encoder B", self._run_b, "run_b", "108px"),
+            ("Images", self._images, "images", "116px"),
+            ("Features", w.Dropdown(options=["h", "z"]), "features", "60px"),
+            ("Test images", w.ToggleButtons(options=list(TESTS)).add_class("ex-seg"), "test", "auto"),
+            ("ε", self._eps, "eps", "72px"),
+            ("Matrix shows", w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg"), "shown", "auto"),
+        ]
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class(f"ex-{name.replace('_', '-')}")
+            traitlets.link((self, name), (field, "value"))
+        traitlets.dlink((self, "test"), (self._eps.layout, "display"), lambda test: "none" if test == "clean" else "")
+        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-probe-row")
+        slider = w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
+        traitlets.link((self, "share"), (slider, "value"))
+        self._of_train = w.HTML().add_class("ex-range")
+        marks = [f'<span style="left:{100 * i / (len(SHARES) - 1):.2f}%">{100 * s:g}</span>' for i, s in enumerate(SHARES)]
+        ruler = w.HTML(f'<div class="ex-ticks ex-short" aria-hidden="true">{"".join(marks)}</div>').add_class("ex-ruler")
+        under = w.HBox([self._of_train, ruler]).add_class("ex-under")
+        return [row, w.VBox([slider, under]).add_class("ex-hero")]
+
+    def body(self) -> list[w.Widget]:
+        self._reading, self._note, self._bar, self._head, self._foot = (w.HTML() for _ in range(5))
+        self.matrix, self.gallery = Picks().add_class("ex-matrix"), Picks().add_class("ex-gallery")
+        self.matrix.observe(lambda change: self._take(change["new"]), names=["picked"])
+        self.gallery.observe(lambda change: self._turn_to(change["new"]), names=["picked"])
+        self._curve = figures.live(figures.curves(2), picked=lambda share: self.guard(lambda: self._look_at(share)))
+        self.observe(lambda _: self._other_images(), names=["images"])
+        self.observe(lambda _: self.redraw(), names=["shown"])
+        self.observe(lambda _: self._at_first_page(), names=["cell"])
+        self.observe(lambda _: self._redraw_images(), names=["page"])
+        left = w.VBox([self.matrix, self._note]).add_class("ex-main")
+        right = w.VBox([w.VBox([self._bar]), w.VBox([self._head, self._curve])]).add_class("ex-right")
+        side = w.VBox([self.gallery, right]).add_class("ex-beside")
+        return [self._reading, w.Box([left, side]).add_class("ex-probe"), self._foot]
+
+    def empty(self) -> list[w.Widget]:
+        text = (
+            '<p class="ex-reading">There is no encoder chosen.</p>Choose one above, open the shipped ones, or train your own, by '
+            '<span class="mono">python -m explore train</span>.'
+        )
+
+        def shipped() -> None:
+            with self.hold_trait_notifications():
+                self.run_a, self.run_b = "demo/simclr", "demo/clae"
+
+        return [w.HTML(text), self._button("Open demo/simclr and demo/clae", shipped, style="primary")]
+
+    # work
+    def compute(self, job: Job, **inputs: Any) -> ProbeComparison:
+        if not inputs["run_a"]:
+            raise Nothing("no encoder chosen")
+        if inputs["run_a"] == inputs["run_b"]:
+            raise UserError(f"A and B are both {inputs['run_a']}, so there is nothing to compare; choose another B, or none.")
+        if not inputs["images"].endswith(" · test"):
+            raise UserError(f"A probe is judged on images it was not fitted on, got '{inputs['images']}'; choose a set's test side.")
+        job.busy("fitting")
+        study = self._open(inputs["images"], inputs["features"])
+        keys = tuple(study.add(self.shelf.run(name), self.shelf.encoder(name)) for name in self._chosen(inputs))
+        job.check()
+        at = {name: inputs[name] for name in ("share", "seed", "test")}
+        result = study.compare(*keys, **at, eps=inputs["eps"] / 255, progress=job.progress)
+        self._study, self._keys = study, keys
+        return result
+
+    def _chosen(self, inputs: dict[str, Any]) -> list[str]:
+        return [name for name in (inputs["run_a"], inputs["run_b"]) if name]
+
+    def _open(self, images: str, features: str) -> Probing:
+        if (images, features) not in self._studies:
+            self._studies[images, features] = Probing(self.shelf.set(images), features=features)
+        return self._studies[images, features]
+
+    def idle(self) -> bool:
+        """Ahead of the slider: one more fit for the curve over the shares of labels, the present share first."""
+        study, result = self._study, self._result
+        if study is None or result is None or self.state != "ready":
+            return False
+        shares = sorted({result.share, *CURVE}, key=lambda s: (s == 1, s != result.share, s))
+        for share in shares:
+            for draw in range(result.seed, result.seed + (1 if share == 1 else DRAWS)):
+                todo = [key for key in self._keys if not study.known(key, share, draw)]
+                if todo:
+                    study.clean(todo[0], share, draw)
+                    if len(todo) == 1:
+                        self._add_to_curve(study)
+                    return True
+        return False
+
+    def _add_to_curve(self, study: Probing) -> None:
+        with self._drawing:
+            result = self._result
+            self._result = replace(result, curve=study.curve(self._keys, result.names))
+            self._draw_curve(self._result)
+
+    # pictures
+    def draw(self, result: ProbeComparison) -> None:
+        shown = self._showing(result)
+        self.matrix.html, self._note.value = matrices.matrix(result, shown), matrices.note(result, shown)
+        self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} training images</span>'
+        self._bar.value, self._foot.value = findings.bar(result), findings.foot(result)
+        self._draw_images(result)
+        self._draw_curve(result)
+
+    def _showing(self, result: ProbeComparison) -> str:
+        return "A" if result.b is None else self.shown
+
+    def _key(self, result: ProbeComparison) -> tuple[int, int]:
+        """The picked cell, or the most confused pair of classes."""
+        key = tuple(int(part) for part in self.cell.split(",")) if self.cell else ()
+        picked = len(key) == 2 and max(key) < len(result.classes)
+        return (key[0], key[1]) if picked else matrices.largest(result, self._showing(result))
+
+    def _draw_images(self, result: ProbeComparison) -> None:
+        key = self._key(result)
+        self._auto = f"{key[0]},{key[1]}"
+        self.matrix.picked = self._auto
+        cell = result.cell(*key, encoder="a" if self._showing(result) == "A" else "b")
+        page = min(self.page, max(0, len(cell) - 1) // findings.PAGE)
+        rows = slice(page * findings.PAGE, (page + 1) * findings.PAGE)
+        split = self.shelf.split(f"{result.provenance['images']} · test")
+        self.gallery.html = findings.gallery(result, cell, cell.pixels(split, rows), key, page)
+        self.gallery.picked = ""
+
+    def _draw_curve(self, result: ProbeComparison) -> None:
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{findings.reading(result)}</p>'
+        self._head.value = findings.curve_head(result)
+        figures.follow(self._curve, figures.label_curve(result, now=result.share))
+
+    def _look_at(self, share: float) -> None:
+        self.share = min(SHARES, key=lambda s: abs(s - share))
+
+    def _redraw_images(self) -> None:
+        with self._drawing:
+            if self._result is not None:
+                self.guard(lambda: self._draw_images(self._result))
+
+    def _take(self, key: str) -> None:
+        if key and key != self._auto:
+            self.cell = key
+
+    def _turn_to(self, page: str) -> None:
+        if page:
+            self.page = int(page)
+
+    def _at_first_page(self) -> None:
+        if self.page:
+            self.page = 0
+        else:
+            self._redraw_images()
+
+    def _other_images(self) -> None:
+        self.cell, self.page = "", 0
+
+    def label(self, result: ProbeComparison) -> str:
+        return f"{' and '.join(result.names)}, {findings.percent(result.share)} of labels"

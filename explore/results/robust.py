@@ -1,0 +1,62 @@
+"""Accuracy under attack and noise, at every eps."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from .files import load_arrays, save_arrays
+from .perturbation import Check
+from .scores import wilson
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Which test images a classifier still gets right under each attack and noise at each eps. Tensors on the CPU."""
+
+    attacks: tuple[str, ...]  # names of attacks and noises, A of them
+    eps: tuple[float, ...]  # pixel units, E of them, ascending
+    right: Tensor  # (A, E, n) bool
+    loss: Tensor  # (A, E, n) cross-entropy, nats
+    index: Tensor  # (n,) place of every image in its split
+    checks: tuple[Check, ...] = ()  # against gradient masking
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def accuracy(self, attack: str, eps: float) -> float:
+        """Share of images that are still right."""
+        e = min(range(len(self.eps)), key=lambda i: abs(self.eps[i] - eps))
+        return float(self.right[self.attacks.index(attack), e].double().mean())
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row an attack and eps: accuracy with Wilson's 95 % interval, mean loss in nats, n."""
+        n, rows = self.right.shape[2], []
+        for a, name in enumerate(self.attacks):
+            for e, eps in enumerate(self.eps):
+                share = float(self.right[a, e].double().mean())
+                low, high = wilson(share, n)
+                rows.append((name, eps, round(eps * 255, 4), share, low, high, float(self.loss[a, e].mean()), n))
+        table = pd.DataFrame(rows, columns=["attack", "eps", "k", "accuracy", "low", "high", "loss", "n"])
+        table.attrs = dict(self.provenance)
+        return table
+
+    def save(self, path: str | Path) -> Path:
+        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
+        arrays = {"right": self.right.numpy(), "loss": self.loss.numpy(), "index": self.index.numpy()}
+        rest = {name: getattr(self, name) for name in ("attacks", "eps", "checks", "provenance")}
+        return save_arrays(path, arrays, rest)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Robustness":
+        """Read what `save` wrote."""
+        arrays, rest = load_arrays(path, "a saved robustness curve")
+        checks = tuple(Check(*c) for c in rest.pop("checks"))
+        return cls(
+            **arrays,
+            attacks=tuple(rest["attacks"]),
+            eps=tuple(rest["eps"]),
+            checks=checks,
+            provenance=rest["provenance"],
+        )

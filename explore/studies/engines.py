@@ -1,0 +1,332 @@
+"""Where cells run: in this process, in n processes of this machine, or as tasks of a Ray cluster."""
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..runfolder import build_encoder
+from ..training import resolve_device
+from .cells import Cell, images_of, read_cell, run_cell, write_cell
+
+Stop = Callable[[], bool]
+RETRIES = 3  # times that a cell may lose its worker
+_stop: Stop = lambda: False  # noqa: E731  asked by the cell that this process works on
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell that is through: `record` is what stands in its file, None where it failed; then `error` is the sentence."""
+
+    cell: Cell
+    key: str
+    record: dict[str, Any] | None
+    kept: bool = False  # it was on disk before
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with its name on disk and the fingerprint of the images it is meant for."""
+
+    cell: Cell
+    key: str
+    data: str
+
+
+class Progress:
+    """How far a study is, and how long the rest takes: by the seconds of the cells finished here, weighted by their cost.
+
+    `workers`: cells at once; None (a cluster) judges by what was finished since the beginning.
+    """
+
+    def __init__(self, cells: Iterable[Cell], workers: int | None = 1):
+        self.jobs, self.workers = jobs_of(cells), workers
+        self.began, self.kept, self.done, self.failed = time.monotonic(), 0, 0, 0
+        self.left = sum(job.cell.work for job in self.jobs)  # cost of the cells that are not through
+        self.worked, self.spent, self.last = 0.0, 0.0, self.began
+
+    @property
+    def through(self) -> int:
+        """Cells that are through, in whichever way."""
+        return self.kept + self.done + self.failed
+
+    def note(self, done: Done) -> None:
+        """Count a cell that is through."""
+        self.left -= done.cell.work
+        self.kept += done.kept
+        self.failed += done.error is not None
+        if not done.kept and done.record is not None:
+            self.done += 1
+            self.worked, self.spent = self.worked + done.cell.work, self.spent + done.record["seconds"]
+            self.last = time.monotonic()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last cell; None before the first one is finished here. Cells under way count as not begun."""
+        if not self.worked or self.through == len(self.jobs):
+            return None if not self.worked else 0.0
+        if self.workers is None:
+            return (time.monotonic() - self.began) * self.left / self.worked
+        at_once = min(self.workers, len(self.jobs) - self.through)
+        return max(0.0, self.left * self.spent / self.worked / at_once - (time.monotonic() - self.last))
+
+
+def jobs_of(cells: Iterable[Cell]) -> list[Job]:
+    """Every different cell once, named by its content; the images are loaded for that."""
+    jobs: dict[str, Job] = {}
+    networks = set()
+    for cell in cells:
+        c, (data, found) = cell.config, images_of(cell.config)
+        if (network := (c.arch, c.width, c.stem, c.proj_dim)) not in networks:
+            networks.add(network)
+            with torch.device("meta"):  # a network that cannot be built is refused before anything is trained
+                build_encoder(c)
+        if c.batch_size > (images := min(c.train_images or len(data.train), len(data.train))):
+            raise UserError(f"A batch of {c.batch_size} is larger than the {images} training images; use --batch-size.")
+        if data.labelled is None or len(data.classes) < 2:
+            raise UserError(f"'{c.dataset}' has no classes to tell apart, so there is no accuracy to measure.")
+        jobs.setdefault(cell.key(found), Job(cell, cell.key(found), found))
+    if not jobs:
+        raise UserError("A study needs one cell or more.")
+    return list(jobs.values())
+
+
+def run_cells(
+    cells: Iterable[Cell],
+    out: str | Path,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    threads: int | None = None,
+    address: str | None = None,
+    gpu_share: float | None = None,
+    device: str = "auto",
+    should_stop: Stop = lambda: False,
+) -> Generator[Done, None, None]:
+    """Finished cells as they come: first those on disk already, then the others, each on disk before it is handed out.
+
+    `engine="local"`: `workers=1` trains in this process, more in as many processes, torch's threads divided among them.
+    `engine="ray"`: one cell a task, with `threads` CPUs (1) and `gpu_share` of a GPU; `address=None` starts Ray here for
+    `workers` cells at once, "auto" or "host:port" joins a cluster, whose size then decides. Its machines need this
+    package and the images; where all share the disk of `out`, a cell whose worker is lost goes on in its run folder, else it starts
+    again. With equal `threads` and machines, results are equal bit for bit whatever the engine.
+
+    `should_stop` is asked to end: running cells stop after a step and go on from there the next time (under Ray: from their
+    last epoch). Ending the iteration does the same. A cell that fails is handed out with its sentence, the others go on.
+    """
+    if engine not in ("local", "ray"):
+        raise UserError(f"engine is 'local' or 'ray', got '{engine}'.")
+    if workers < 1 or (threads is not None and threads < 1):
+        raise UserError(f"workers and threads are 1 or more, got {workers} and {threads}.")
+    if gpu_share is not None and not 0 <= gpu_share <= 1:
+        raise UserError(f"A cell's share of a GPU lies in 0 to 1, got {gpu_share}.")
+    if address is None:
+        resolve_device(device)
+    out, todo = Path(out).resolve(), []
+    jobs = jobs_of(cells)
+    with _alone(out):
+        for job in jobs:
+            record = read_cell(out, job.key)
+            if record is None:
+                todo.append(job)
+            else:
+                yield Done(job.cell, job.key, record, kept=True)
+        if not todo:
+            return
+        if engine == "ray":
+            finished = _on_ray(todo, out, workers, threads, address, gpu_share, device, should_stop)
+        elif workers == 1:
+            finished = _here(todo, out, threads, device, should_stop)
+        else:
+            finished = _processes(todo, out, workers, threads, device, should_stop)
+        with contextlib.closing(finished):
+            for done in finished:
+                if done.record is not None and read_cell(out, done.key) is None:  # written on another machine's disk
+                    write_cell(out, done.key, done.record)
+                yield done
+
+
+def _work(job: Job, out: Path, device: str, threads: int | None) -> Done | None:
+    """One cell, in whichever process this is; None where it was stopped."""
+    try:
+        record = run_cell(job.cell, out, expect=job.data, device=device, threads=threads, should_stop=_stop)
+    except UserError as error:
+        return Done(job.cell, job.key, None, error=str(error))
+    except (torch.OutOfMemoryError, MemoryError):
+        return Done(job.cell, job.key, None, error="Out of memory; use fewer workers or a smaller batch.")
+    return None if record is None else Done(job.cell, job.key, record)
+
+
+def _here(
+    jobs: list[Job], out: Path, threads: int | None, device: str, should_stop: Stop
+) -> Generator[Done, None, None]:
+    global _stop
+    before, own = _stop, torch.get_num_threads()
+    _stop = should_stop
+    try:
+        for job in jobs:
+            done = None if should_stop() else _work(job, out, device, threads)
+            if done is None:
+                return
+            yield done
+    finally:
+        _stop = before
+        torch.set_num_threads(own)
+
+
+def _processes(
+    jobs: list[Job], out: Path, workers: int, threads: int | None, device: str, should_stop: Stop
+) -> Generator[Done, None, None]:
+    """A pool of fresh processes; one that dies takes the pool with it, and a new pool takes the cells that are left."""
+    context, share = multiprocessing.get_context("spawn"), threads or max(1, torch.get_num_threads() // workers)
+    left, lost = {job.key: job for job in jobs}, 0
+    while left and not should_stop():
+        stop = context.Event()
+        pool = ProcessPoolExecutor(min(workers, len(left)), context, _begin_worker, (stop,))
+        try:
+            with _environment(OMP_NUM_THREADS=str(share)):  # read when the processes load torch
+                futures = {pool.submit(_work, job, out, device, share) for job in left.values()}
+            while futures:
+                ready, futures = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
+                if should_stop():
+                    return
+                for future in ready:
+                    done = future.result()
+                    if done is not None:
+                        del left[done.key]
+                        lost = 0
+                        yield done
+        except BrokenProcessPool:
+            lost += 1
+            if lost > RETRIES:
+                raise UserError(
+                    f"A process was lost {lost} times without a cell finished, out of memory perhaps; use fewer workers."
+                ) from None
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(stop: Any) -> None:
+    """In a new process: the parent's stop is asked, its Ctrl-C left to it, and its death shared."""
+    global _stop
+    _stop = stop.is_set
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _on_ray(
+    jobs: list[Job],
+    out: Path,
+    workers: int,
+    threads: int | None,
+    address: str | None,
+    gpu_share: float | None,
+    device: str,
+    should_stop: Stop,
+) -> Generator[Done, None, None]:
+    """One task a cell; Ray places it, gives it its share of a GPU, and starts it again where its worker is lost."""
+    ray = _ray()
+    cpus = threads or (max(1, torch.get_num_threads() // workers) if address is None else 1)
+    started = not ray.is_initialized()
+    if started:
+        _start(ray, address, workers * cpus)
+    waiting: dict[Any, Job] = {}
+    try:
+        has = ray.cluster_resources()
+        if has.get("CPU", 0) < cpus:
+            raise UserError(f"A cell needs {cpus} CPUs and the Ray cluster has {has.get('CPU', 0):g}; use --threads.")
+        if gpu_share is None:
+            gpus = 0.0 if device == "cpu" else has.get("GPU", 0.0)
+            gpu_share = min(1.0, gpus) if address else min(1.0, math.floor(1e4 * gpus / workers) / 1e4)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpu_share, max_retries=RETRIES)(_work)
+        waiting = {task.remote(job, out, device, cpus): job for job in jobs}
+        while waiting and not should_stop():
+            for ref in ray.wait(list(waiting), timeout=0.5)[0]:
+                job = waiting.pop(ref)
+                try:
+                    done = ray.get(ref)
+                except ray.exceptions.WorkerCrashedError:
+                    error = f"Its worker was lost {RETRIES + 1} times, out of memory perhaps; run fewer cells at once."
+                    done = Done(job.cell, job.key, None, error=error)
+                if done is not None:
+                    yield done
+    finally:
+        for ref in waiting:
+            ray.cancel(ref, force=True)
+        if started:
+            ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("The engine 'ray' is not installed; pip install '.[cluster]', or use --engine local.") from None
+    return ray
+
+
+def _start(ray: Any, address: str | None, cpus: int) -> None:
+    """Join a cluster, or start Ray here without dashboard and statistics, and with a small store: cells are small."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100_000_000}
+    try:
+        ray.init(address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster answers at '{address or 'local'}' ({str(error).splitlines()[0]}); start one with ray start --head, or "
+            "leave the address away."
+        ) from error
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else works in this folder; a lock that a killed process does not leave behind."""
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".lock", "a+b") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"Another sweep is at work in {out}; wait for it, or choose another place by --out."
+            ) from None
+        yield

@@ -1,0 +1,256 @@
+"""How far do an adversary and equally long noise take a trained encoder, at every test-time eps?"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import datasets
+from ..attacks import ATTACKS, norms
+from ..config import show_eps
+from ..errors import UserError, nearest
+from ..evaluate import Probe, embed, knn_accuracy
+from ..losses import LOSSES, chance
+from ..objectives import classify, contrast
+from ..results import Sweep, wilson
+from ..runfolder import Run, environment, open_run
+from ..state import seeded
+from ..training import describe_device, make_views, resolve_device
+from .batches import Batch, check_grid, guide_of, passes
+from .cells import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
+
+TEST_EPS = tuple(k / 255 for k in range(0, 17, 2))
+Watch = Callable[[int, int], None]  # called with the batches done and their number; may raise to stop
+
+
+def loss_vs_eps(
+    run: Run | str,
+    *,
+    kinds: Sequence[str] = ("fgsm", "gaussian", "uniform", "sign"),
+    eps: Sequence[float] = TEST_EPS,
+    match: str = "linf",
+    images: int = 1000,
+    batch_size: int | None = None,
+    reference: str = "view",
+    steps: int = 5,
+    seed: int = 0,
+    device: str = "auto",
+    data: datasets.Data | None = None,
+    progress: Watch | None = None,
+) -> Sweep:
+    """A run's contrastive loss on test images under adversaries and noises, at every eps (pixel units).
+
+    `match`: noise is scaled, image by image, until its 'linf' or 'l2' length after clipping is that of the first attack in
+    `kinds` (FGSM where there is none); 'plain' leaves it as drawn. `reference`: what an image is compared with, 'view' (a
+    random view of it, Algorithm 1) or 'self' (the authors' code). A batch of `batch_size` (None: the training's) gives the
+    negatives and with them the chance line in `.provenance`. Metrics: 'loss' in nats with a normal 95 % interval over the
+    images, 'linf' and 'l2', the perturbation's mean lengths in pixel units. `seed`: of views, noise and random starts.
+
+    Cost in forward passes an image, a backward through pixels counted as one: 2 for reference and clean image; 2 for the one
+    gradient that every eps of FGSM and of the matching shares; 1 a kind and eps above 0; attacks that start elsewhere 2 more
+    a step and eps. `.provenance["passes"]` has the sum beside that of a loop that shares nothing.
+    """
+    began = time.perf_counter()
+    kinds, grid = check_grid(kinds, eps, match)
+    _among("reference", [reference], ("view", "self"))
+    where, run, data, x, _ = _opened(run, device, data, images)
+    encoder, views, config = run.encoder(where), make_views(run.config, data), run.config
+    parts = _parts(x, batch_size or config.batch_size)
+    found: dict[tuple[str, float], list[Tensor]] = {}
+    for i, part in enumerate(parts):
+        other = part if reference == "self" else views(part, seeded(_mix(seed, i)))
+        objective = contrast(encoder, other, temperature=config.temperature, loss=config.loss)
+        batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))
+        for kind, at, moved in batch.all(kinds, grid):
+            with torch.no_grad():
+                z = encoder(moved.flatten(0, 1)).split(len(part))
+            for e, each, delta in zip(at, z, moved - part, strict=True):
+                loss, length = LOSSES[config.loss](objective.z, each, config.temperature), norms(delta)
+                found.setdefault((kind, e), []).append(torch.stack([loss, length["linf"], length["l2"]]).cpu())
+        if progress:
+            progress(i + 1, len(parts))
+    rows = []
+    for kind in kinds:
+        for e in grid:
+            each = torch.cat(found[kind if e else "clean", e], dim=1).double()
+            for metric, values in zip(("loss", "linf", "l2"), each, strict=True):
+                mean, half = float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5
+                row = {"attack": kind, "against": "contrast" if kind in ATTACKS else "", "eps": e, "metric": metric}
+                rows.append({**row, "value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
+    about: dict[str, Any] = {"study": "loss_vs_eps", "kinds": kinds, "match": match, "steps": steps, "draw": seed}
+    about |= {"reference": reference, "batch": len(parts[0]), "chance": chance(len(parts[0]), config.loss)}
+    about |= {"loss": config.loss, "temperature": config.temperature, "passes": passes(kinds, grid, match, steps)}
+    return _result(run, data, where, about, rows, time.perf_counter() - began)
+
+
+def accuracy_vs_test_eps(
+    run: Run | str,
+    *,
+    kinds: Sequence[str] = ("fgsm", "gaussian", "uniform", "sign"),
+    eps: Sequence[float] = TEST_EPS,
+    against: Sequence[str] = ("contrast", "probe"),
+    judges: Sequence[str] = ("knn", "probe"),
+    probe: Probe | None = None,
+    match: str = "linf",
+    images: int = 1000,
+    batch_size: int | None = None,
+    neighbours: int = 5000,
+    k: int = 20,
+    steps: int = 5,
+    seed: int = 0,
+    device: str = "auto",
+    data: datasets.Data | None = None,
+    progress: Watch | None = None,
+) -> Sweep:
+    """Accuracy of a run's features on perturbed test images, judged by neighbours and by a linear probe, at every eps.
+
+    `against`: whose loss the attacks raise, 'contrast' (label-free: away from a random view of the image) or 'probe' (the
+    cross-entropy of the probe itself, with labels). Noise is drawn once and has the length (`match`, see `loss_vs_eps`) of
+    the first of them. `probe`: a fitted one; without it one is fitted on all training features, its l2 chosen on a held-out
+    part of them. Metrics: 'knn' (`k` of `neighbours` training images vote) and 'probe', with Wilson's 95 % interval.
+
+    Cost in forward passes an image: that of `loss_vs_eps` for the first of `against`, its attacks alone for the second (the
+    probe needs no reference); and one for every training image.
+    """
+    began = time.perf_counter()
+    kinds, grid = check_grid(kinds, eps, match)
+    _among("against", against, ("contrast", "probe"))
+    _among("judges", judges, ("knn", "probe"))
+    where, run, data, x, y = _opened(run, device, data, images)
+    if data.labelled is None:
+        raise UserError(f"'{run.config.dataset}' has no labelled images, so there is no accuracy to measure.")
+    encoder, views, config = run.encoder(where), make_views(run.config, data), run.config
+    judge: dict[str, Callable[[Tensor, Tensor], int]] = {}
+    if "knn" in judges:
+        bank = embed(encoder, data.labelled.take(min(neighbours, len(data.labelled)), seeded(0)))
+        judge["knn"] = lambda h, y: round(knn_accuracy(*bank, h, y, k=k).accuracy * len(y))
+    if probe is None and "probe" in (*against, *judges):
+        probe = Probe().fit(*embed(encoder, data.labelled), classes=data.classes)
+    if "probe" in judges and probe is not None:
+        fitted = probe
+        judge["probe"] = lambda h, y: int((fitted.predict(h) == y).sum())
+    right: dict[tuple[str, str, float, str], int] = {}
+    parts = list(
+        zip(_parts(x, batch_size or config.batch_size), _parts(y, batch_size or config.batch_size), strict=True)
+    )
+    for i, (part, truth) in enumerate(parts):
+        for whom in against:
+            objective: contrast | classify
+            if whom == "contrast" or probe is None:
+                reference = views(part, seeded(_mix(seed, i)))
+                objective = contrast(encoder, reference, temperature=config.temperature, loss=config.loss)
+            else:
+                objective = classify(encoder, probe, truth)
+            batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))
+            first = whom == against[0]  # noise and clean images are the same for the second
+            todo = (kinds, grid) if first else ([k for k in kinds if k in ATTACKS], [e for e in grid if e > 0])
+            for kind, at, moved in batch.all(*todo):
+                with torch.no_grad():
+                    features = encoder.features(moved.flatten(0, 1)).split(len(part))
+                for e, h in zip(at, features, strict=True):
+                    for name, count in judge.items():
+                        key = (kind, whom if kind in ATTACKS else "", e, name)
+                        right[key] = right.get(key, 0) + count(h, truth)
+        if progress:
+            progress(i + 1, len(parts))
+    rows = []
+    for kind in kinds:
+        for whom in against if kind in ATTACKS else [""]:
+            for e in grid:
+                for name in judge:
+                    share = right[(kind, whom, e, name) if e else ("clean", "", 0.0, name)] / len(x)
+                    low, high = wilson(share, len(x))
+                    row = {"attack": kind, "against": whom, "eps": e, "metric": name, "value": share}
+                    rows.append({**row, "low": low, "high": high, "n": len(x)})
+    about: dict[str, Any] = {
+        "study": "accuracy_vs_test_eps",
+        "kinds": kinds,
+        "match": match,
+        "steps": steps,
+        "draw": seed,
+    }
+    about |= {"against": list(against), "k": k, "neighbours": min(neighbours, len(data.labelled))}
+    about |= {"probe": None if probe is None else probe.settings()}
+    return _result(run, data, where, about, rows, time.perf_counter() - began)
+
+
+def kept(question: Callable[..., Sweep], run: Run | str, out: str | Path, **options: Any) -> Sweep:
+    """`question(run, **options)`, answered from <out>/curves where it was asked before of the same weights and images."""
+    run = open_run(run) if isinstance(run, str) else run
+    data, found = images_of(run.config)
+    weights = hashlib.sha256((run.path / "encoder.safetensors").read_bytes()).hexdigest()
+    asked = {name: value for name, value in options.items() if name not in ("progress", "device")}
+    identity = {"schema": SCHEMA, "question": question.__name__, "options": asked, "data": found, "weights": weights}
+    path = Path(out) / "curves" / content_hash(identity | {"run": run.name, "config": run.config.to_dict()})[:16]
+    try:
+        return Sweep.load(path)
+    except UserError:
+        found_now = question(run, data=data, **options)
+        found_now.save(path)
+        return found_now
+
+
+def _opened(
+    run: Run | str, device: str, data: datasets.Data | None, images: int
+) -> tuple[torch.device, Run, datasets.Data, Tensor, Tensor]:
+    """Device, run, its data, and `images` test images with labels, the classes in turn."""
+    if images < 2:
+        raise UserError(f"A sweep takes 2 test images or more, got {images}.")
+    run, where = open_run(run) if isinstance(run, str) else run, resolve_device(device)
+    data = (data or images_of(run.config)[0]).to(where)
+    x, y = data.test.take(min(images, len(data.test)), seeded(0))[:]
+    return where, run, data, x, y
+
+
+def _parts(t: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Batches of nearly one size, so that all have the same negatives to tell from."""
+    return t.tensor_split(max(1, math.ceil(len(t) / batch_size)))
+
+
+def _mix(seed: int, batch: int) -> int:
+    return seed * 1_000_003 + batch
+
+
+def _among(name: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise UserError(f"{name} takes {' or '.join(allowed)}, got '{value}'.{nearest(value, allowed)}")
+    if not values:
+        raise UserError(f"{name} takes {' or '.join(allowed)}, got nothing.")
+
+
+def _result(
+    run: Run,
+    data: datasets.Data,
+    where: torch.device,
+    about: dict[str, Any],
+    rows: list[dict[str, Any]],
+    seconds: float,
+) -> Sweep:
+    """The sweep, every row with what it was measured on."""
+    env, c = environment(), run.config
+    about = {**about, "run": run.name, "data": fingerprint(data)}
+    steps = int(run.rows()[-1]["epoch"]) if run.rows() else 0
+    shared: Mapping[str, Any] = {
+        "dataset": c.dataset,
+        "arch": arch_of(c),
+        "method": c.method + ("" if c.attack == "none" else f", ε {show_eps(c.eps)}"),
+        "match": about["match"],
+        "epochs": steps,
+        "cost": cost_of(c.with_(epochs=max(1, steps))) if steps else 0,
+        "seed": c.seed,
+        "device": describe_device(where),
+        "versions": versions_of(env),
+        "run": run.name,
+        "seconds": seconds,
+        "commit": env["commit"] or "",
+        "cell": content_hash(about)[:16],
+    }
+    about |= {key: env[key] for key in ("time", "machine", "commit", "versions")}
+    about |= {"device": shared["device"], "config": c.to_dict(), "seconds": seconds}
+    return Sweep.of([{**shared, **row, "k": round(row["eps"] * 255, 6)} for row in rows], about)
