@@ -142,7 +142,8 @@ class TrainConfig:
     @property
     def label(self) -> str:
         """The run folder's name: dataset-arch-attack-eps-seed. A label only; the truth is config.json."""
-        data = PurePath(self.dataset.removeprefix("folder:")).name or "folder"
+        kind, _, path = self.dataset.partition(":")
+        data = kind if kind != "folder" else PurePath(path).name or "folder"
         eps = "" if self.attack == "none" else f"-eps{round(self.eps * 255, 2):g}"
         return f"{data}-{self.arch}-{self.attack}{eps}-s{self.seed}"
 

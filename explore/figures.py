@@ -131,7 +131,7 @@ def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150,
         mean = own.groupby("share", as_index=False).agg(
             {"labels": "first", "accuracy": "mean", "low": "mean", "high": "mean", "n": "first", "seed": "count"}
         )
-        shift = 1.03 ** (2 * i - len(kinds) + 1)  # whiskers of two encoders side by side
+        shift = 1.08 ** (2 * i - len(kinds) + 1)  # whiskers of two encoders side by side
         text = [
             f"{name}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
             f"<br>{r.labels:,} labels, {_draws(r.seed)}<br>click: look at this share"

@@ -87,6 +87,7 @@ def _key(net: Encoder | Foreign, split: Split, what: str) -> str:
     if files is None:
         digest.update(_bytes(split.stored))
     else:
+        digest.update(f"{files.resample}\n".encode())
         for i, name in enumerate(files.names):
             about = Path(files.path(i)).stat()
             digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())

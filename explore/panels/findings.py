@@ -21,7 +21,7 @@ def reading(result: ProbeComparison) -> str:
         what = "sign noise" if result.test == "noise" else str(result.provenance.get("attack", "")).upper()
         where += f" and {what} of ε = {show_eps(result.eps)} on the test images"
     draws = result.differences()
-    label = f"{_count(len(draws))} draws of labels: {_range(draws)} points" if len(draws) > 1 else "one draw of labels"
+    label = f"{_count(len(draws))} draws of labels: {_range(draws)}" if len(draws) > 1 else "one draw of labels"
     if result.test != "clean" or result.b is None:
         label = "one draw of labels"
     if result.b is None or result.paired is None:
@@ -93,16 +93,17 @@ def bar(result: ProbeComparison) -> str:
     words += [(named[1][0], f"only {escape(named[1][1])}"), ("neither", "neither")]
     values = (p.both, p.only_a, p.only_b, p.neither)
     parts = "".join(f'<i class="{kind}" style="flex:{v}"></i>' for (kind, _), v in zip(words, values, strict=True) if v)
+    grow = ("both", "neither")
     labels = "".join(
-        f'<span class="{kind}"{f" style=flex:{v}" if kind in ("both", "neither") else ""}><span>{word}<br><b>{v:,}</b></span></span>'
+        f'<span class="{kind}" style="flex:{v if kind in grow else "none"}"><span>{word}<br><b>{v:,}</b></span></span>'
         for (kind, word), v in zip(words, values, strict=True)
     )
     alt = ", ".join(f"{word} {v:,}" for (_, word), v in zip(words, values, strict=True))
     chance = f"p = {p.p:.2g}" if p.p >= 0.001 else "p &lt; 0.001"
     return (
-        f'<div class="ex-h">The same {p.n:,} images, one by one <small>McNemar {chance}</small></div>'
+        f'<div class="ex-h">The same {p.n:,} images <small>McNemar {chance}</small></div>'
         f'<div class="ex-mc" role="img" aria-label="{alt}">{parts}</div><div class="ex-mc-l">{labels}</div>'
-        '<div class="ex-note">About these two encoders; one training run each is no verdict on the methods.</div>'
+        '<div class="ex-note">Two encoders, one training run each: no verdict on the methods.</div>'
     )
 
 

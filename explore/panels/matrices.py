@@ -156,7 +156,7 @@ def _shape(kind: str, x: float, y: float, r: float) -> str:
         return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z"/>'
     if kind == "sign":
         return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {2 * r + 1}h-{2 * r + 2}z"/>'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"{" class=open" if kind in ("clean", "ref") else ""}/>'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"{' class="open"' if kind in ("clean", "ref") else ""}/>'
 
 
 def _mark(kind: str, x: float, y: float) -> str:

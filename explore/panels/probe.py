@@ -175,7 +175,7 @@ class Probe(Panel):
     def draw(self, result: ProbeComparison) -> None:
         shown = self._showing(result)
         self.matrix.html, self._note.value = matrices.matrix(result, shown), matrices.note(result, shown)
-        self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} training images</span>'
+        self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} images</span>'
         self._bar.value, self._foot.value = findings.bar(result), findings.foot(result)
         self._draw_images(result)
         self._draw_curve(result)

@@ -239,15 +239,15 @@ class Probing:
     def _checks(self, keys: Sequence[str], share: float, seed: int, used: Tensor) -> tuple[Check, ...]:
         probes = [self._fitted[key, share, seed] for key in keys]
         left = max(self._slope(key, probe, used) for key, probe in zip(keys, probes, strict=True))
-        found = [Check("at the optimum, features standardised on train", left < 0.01, f"a slope of {left:.1g} is left")]
+        found = [Check("standardised on train, at the optimum", left < 0.01, f"a slope of {left:.1g} is left")]
         if not self.train.streamed and not self.data.test.streamed:
             twins = int(torch.isin(self._in_both(), used).sum())
             found.append(
-                Check("no test image was fitted on", not twins, f"{twins} of {len(used):,} are test images too")
+                Check("no test image fitted on", not twins, f"{twins} of {len(used):,} are test images too")
             )
         at = [p.l2_ for p in probes if len(p.path_) and not EDGES[0] * 1.01 < p.l2_ < EDGES[1] * 0.99]
         if any(len(p.path_) for p in probes):
-            found.append(Check("l2 inside its range", not at, f"{at[0]:g} is the end of the sweep" if at else ""))
+            found.append(Check("l2 inside its sweep", not at, f"{at[0]:g} is the end of the sweep" if at else ""))
         return tuple(found)
 
     def _slope(self, key: str, probe: Probe, used: Tensor) -> float:
