@@ -156,7 +156,8 @@ def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150,
         figure.add_vline(x=100 * now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
     edges = [_log(100 * min(shares[0], float(curve.share.min()))) - 0.12, _log(100 * most) + 0.06]
     figure.update_xaxes(type="log", tickvals=[100 * s for s in shares], ticktext=[f"{100 * s:g} %" for s in shares], range=edges)
-    figure.update_xaxes(title={"text": "labels used"})
+    several = bool(curve.duplicated(["encoder", "share"]).any())
+    figure.update_xaxes(title={"text": "labels used" + "; ticks: single draws" * several})
     return figure.update_yaxes(range=[max(0, low - 2), min(100, high + 2)], nticks=4)
 
 

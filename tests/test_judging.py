@@ -132,3 +132,13 @@ def test_a_runs_label_names_the_set_not_the_path():
         "imagenet100-resnet50-"
     )
     assert ex.TrainConfig(dataset="folder:/my/cats").label.startswith("cats-")
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "resnet101"])
+def test_large_networks_train_and_are_judged_through_the_same_commands(cached, capsys, arch):
+    tiny = ["--width=4", "--epochs=1", "--batch-size=16", "--train-images=32", "--knn-images=50", "--stem=imagenet"]
+    assert main(["train", f"--arch={arch}", "--name=big", *tiny]) == 0
+    capsys.readouterr()
+    found = said(capsys, "knn", "big", "--k=5")
+    assert found["arch"] == arch and found["n"] == 2000 and 0.1 < found["accuracy"] <= 1
+    assert len(said(capsys, "probe", "big", "--share=0.01", "--l2=1")["rows"]) == 1

@@ -1,6 +1,7 @@
 """python -m explore sweep."""
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -115,14 +116,13 @@ def _trained(args: argparse.Namespace) -> int:
         out = _fresh(out.with_name("smoke-sweep"))
     engine = {k: getattr(args, k) for k in ("engine", "workers", "threads", "address", "gpu_share") if hasattr(args, k)}
     show = _Show(len({(cell.config, cell.trained) for cell in cells}), out)
-    with _stoppable() as should_stop:
+    with _stoppable() as should_stop, contextlib.closing(show):
         found = studies.run_grid(
             args.study, cells, out=out, progress=show, device=args.device, should_stop=should_stop, **engine
         )
-        show.close()
-        if found.provenance["missing"] > len(found.provenance["failed"]):
-            _how_to_go_on()
-            return 130
+    if found.provenance["missing"] > len(found.provenance["failed"]):
+        _how_to_go_on()
+        return 130
     return _said(args, found, out)
 
 
@@ -157,7 +157,7 @@ class _Show:
     """A bar over cells on a terminal, a line a cell elsewhere; both with the time left, judged by the cells finished here."""
 
     def __init__(self, cells: int, out: Path):
-        self.bar: Any = None
+        self.out, self.bar = out, None
         if sys.stderr.isatty():
             try:
                 from tqdm import tqdm
@@ -166,30 +166,30 @@ class _Show:
                 self.bar = tqdm(total=cells, dynamic_ncols=True, bar_format=form)
             except ImportError:
                 pass
-        print(f"cells go to {out}", file=sys.stderr)
 
     def __call__(self, done: Any, progress: Any) -> None:
-        total, through = len(progress.jobs), progress.through
-        left = "" if progress.seconds_left is None else f", about {spent(progress.seconds_left)} left"
-        if self.bar is not None:
-            self.bar.total = total
-            self.bar.set_postfix_str(left.lstrip(", "), refresh=False)
-            self.bar.update(through - self.bar.n)
-            if done.error is None:
-                return
-        c = done.cell.config
-        what = (c.method if done.cell.trained else "untrained") + (
-            f", ε {show_eps(c.eps)}" if c.attack != "none" else ""
-        )
+        c, trained = done.cell.config, done.cell.trained
+        what = (c.method if trained else "untrained") + (f", ε {show_eps(c.eps)}" if c.attack != "none" else "")
         if done.error is not None:
             result = f"failed: {done.error}"
         else:
             result = ", ".join(f"{NAMES[row['metric']]} {100 * row['value']:.1f} %" for row in done.record["rows"])
             result += " (from disk)" if done.kept else f", {spent(done.record['seconds'])}"
-        print(
-            f"{through}/{total} {what}, {c.epochs if done.cell.trained else 0} epochs, seed {c.seed}: {result}{left}",
-            file=sys.stderr,
-        )
+        left = "" if progress.seconds_left is None else f", about {spent(progress.seconds_left)} left"
+        line = f"{what}, {c.epochs if trained else 0} epochs, seed {c.seed}: {result}"
+        if progress.through == 1:
+            self._say(f"cells are kept in {self.out}")
+        self._say(line if self.bar else f"{progress.through}/{len(progress.jobs)} {line}{left}")
+        if self.bar is not None:
+            self.bar.total = len(progress.jobs)
+            self.bar.set_postfix_str(left.lstrip(", "), refresh=False)
+            self.bar.update(progress.through - self.bar.n)
+
+    def _say(self, line: str) -> None:
+        if self.bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -64,8 +64,8 @@ def gallery(result: ProbeComparison, cell: Cell, images: np.ndarray, key: tuple[
         alt = f"image {row.image}: {true} taken for {predicted}, confidence {row.confidence:.2f}"
         alt += f"; {escape(other)}’s probe gets it {verdict}" if marked else ""
         figures.append(f'<span class="{"new" if marked else ""}">{_picture(image, alt)}</span>')
-    small = f"{n:,} of {cell.of:,}" + (", surest first" if n > 1 else "") if n else f"none of {cell.of:,}"
-    small += {"clean": "", "attacked": ", as attacked", "noise": ", with noise"}[result.test]
+    small = f"{n or 'none':{',' if n else ''}} of {cell.of:,}"
+    small += {"clean": ", surest first" * (n > 1), "attacked": ", attacked", "noise": ", noisy"}[result.test]
     key_note = ""
     if differs is not None and n:
         many = f"{int(differs.sum())} of {n:,}"
@@ -113,10 +113,9 @@ def curve_head(result: ProbeComparison) -> str:
         f"{escape(str(name))} " + ", ".join(f"{percent(s)}: {100 * v:.1f}" for s, v in own.groupby("share").accuracy.mean().items())
         for name, own in result.curve.groupby("encoder", sort=False)
     )
-    n, ticks = result.curve.n.iloc[0], "; ticks: draws" * bool(result.curve.duplicated(["encoder", "share"]).any())
-    clean = "clean images, " * (result.test != "clean")
+    n, clean = result.curve.n.iloc[0], "clean; " * (result.test != "clean")
     return (
-        f'<div class="ex-h">Share of labels <small>{clean}% of {n:,} right, 95 %{ticks}</small></div>'
+        f'<div class="ex-h">Share of labels <small>{clean}% of {n:,} right, 95 % interval</small></div>'
         f'<span class="ex-sr">{said}; the table is panel.result.curve</span>'
     )
 
@@ -130,7 +129,7 @@ def foot(result: ProbeComparison) -> str:
         for c in result.checks
     )
     chosen = any(s.provenance.get("held_out") for s in result.scores)
-    values = " and ".join(f"{v:.2g}" for v in result.l2)
+    values = " and ".join(f"{v:,.0f}" if v >= 10 else f"{v:.2g}" for v in result.l2)
     how = "chosen on a held-out fifth" if chosen else "too few labels to choose it"
     p = result.provenance
     who = ", ".join(" ".join(str(v) for v in (e.get("encoder"), e.get("commit")) if v) for e in p["encoders"])

@@ -1,6 +1,7 @@
 """HTML of the probe panel's confusion matrix: cells to pick, rows continued by the recall of one encoder or two. No widget here."""
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 import torch
@@ -18,9 +19,9 @@ WIDE = 400  # pixels of the matrix
 REST = 102  # pixels of the recall axis
 
 
-def shown_classes(result: ProbeComparison) -> list[int]:
+def shown_classes(result: ProbeComparison, order: Sequence[int] = ()) -> list[int]:
     """The classes of the matrix in their order: all, or of more than `MOST` those that are confused most often."""
-    order = list(result.order)
+    order = list(order or result.order)
     if len(order) <= MOST:
         return order
     wrong = sum((s.confusion for s in result.scores[1:]), result.a.confusion).clone()
@@ -49,9 +50,9 @@ def largest(result: ProbeComparison, shown: str) -> tuple[int, int]:
     return classes[row], classes[column]
 
 
-def matrix(result: ProbeComparison, shown: str) -> str:
+def matrix(result: ProbeComparison, shown: str, order: Sequence[int] = ()) -> str:
     """The confusion matrix as a grid of cells to pick, `data-pick="true,predicted"`, each row continued by the class's recall."""
-    kinds, classes, cells = roles(result.names), shown_classes(result), counts(result, shown)
+    kinds, classes, cells = roles(result.names), shown_classes(result, order), counts(result, shown)
     whose = 0 if shown == "A" or result.b is None else 1
     few = len(classes) < len(result.classes)
     size = min(56, WIDE // (len(classes) + few))
@@ -64,13 +65,15 @@ def matrix(result: ProbeComparison, shown: str) -> str:
     to = f"predicted by {possessive(result.names[whose])} probe →"
     if shown == "B − A" and result.b is not None:
         to = f"predicted: {possessive(result.names[1])} count minus {possessive(result.names[0])} →"
+    if size * (len(classes) + few) < 200:
+        to = "predicted →"
     low = _floor(result, classes)
     body = "".join(_row(result, shown, c, classes, few, cells, kinds, low, size) for c in classes)
     marks = "".join(f'<span style="left:{_x(t / 100, low):.1f}px">{t}</span>' for t in range(round(100 * low), 101, 25))
     across = len(classes) + few
     return (
         f'<div class="ex-cm" style="--cell:{size}px"><table role="grid" aria-label="{_alt(result, shown)}"><thead>'
-        f'<tr class="what"><td></td><td colspan="{across}">{to}</td><td class="rec">right, %, with interval</td></tr>'
+        f'<tr class="what"><td></td><td colspan="{across}">{to}</td><td class="rec">right, %</td></tr>'
         f'<tr><th class="from">true class ↓</th>{heads}<td class="rec"><div class="keys">{keys}</div></td></tr></thead>'
         f'<tbody>{body}<tr class="axis"><td colspan="{across + 1}"></td><td class="rec"><div class="ex-ax">{marks}</div></td></tr>'
         "</tbody></table></div>"
@@ -116,7 +119,7 @@ def _row(
     tds = []
     for j in classes:
         value = int(cells[c, j])
-        text = (signed(value, 0) if value else "") if change else f"{value:,}" if value else ""
+        text = "" if not value and (j != c or not change) else signed(value, 0) if change else f"{value:,}"
         hue = (kinds[1] if value > 0 else kinds[0]) if change else own
         alpha = 0.0 if j == c else 0.7 * min(1.0, abs(value) / total / (FULL_CHANGE if change else FULL))
         said = f"{name}, right: {text or 0} of {total}" if j == c else f"{name} taken for {escape(result.classes[j])}: {text or 0} of {total}"
@@ -156,7 +159,8 @@ def _shape(kind: str, x: float, y: float, r: float) -> str:
         return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z"/>'
     if kind == "sign":
         return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {2 * r + 1}h-{2 * r + 2}z"/>'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"{' class="open"' if kind in ("clean", "ref") else ""}/>'
+    opened = "open" if kind in ("clean", "ref") else ""
+    return f'<circle class="{opened}" cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>'
 
 
 def _mark(kind: str, x: float, y: float) -> str:

@@ -23,6 +23,7 @@ from .shelf import Shelf
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CURVE = (0.01, 0.1, 1.0)  # computed ahead, while nothing is asked ...
 DRAWS = 3  # ... with so many draws of labels; all labels have one
+STEPS, ATTACKED = 3, 1000  # of PGD, and test images: about 3 s for two encoders on one core
 
 
 class Probe(Panel):
@@ -49,6 +50,7 @@ class Probe(Panel):
         self._studies: dict[tuple[str, str], Probing] = {}
         self._study: Probing | None = None
         self._keys: tuple[str, ...] = ()
+        self._orders: dict[str, tuple[int, ...]] = {}  # of the classes, as first seen, so that cells stay where they are
         self._auto = ""  # the cell that is shown where none is picked
         self._offered = [name for name in self.shelf.sides(a) if name.endswith(" · test")]
         for name in filter(None, (a, b)):
@@ -74,6 +76,7 @@ class Probe(Panel):
         self._run_a, self._run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
         self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
         self._eps = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
+        self._shows = w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg")
         fields: list[tuple[str, Any, str, str]] = [
             ("Encoder A", self._run_a, "run_a", "116px"),
             ("Encoder B", self._run_b, "run_b", "108px"),
@@ -81,13 +84,14 @@ class Probe(Panel):
             ("Features", w.Dropdown(options=["h", "z"]), "features", "60px"),
             ("Test images", w.ToggleButtons(options=list(TESTS)).add_class("ex-seg"), "test", "auto"),
             ("ε", self._eps, "eps", "72px"),
-            ("Matrix shows", w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg"), "shown", "auto"),
+            ("Matrix shows", self._shows, "shown", "auto"),
         ]
         for label, field, name, width in fields:
             field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-{name.replace('_', '-')}")
+            field.add_class("ex-field").add_class(f"ex-of-{name.replace('_', '-')}")
             traitlets.link((self, name), (field, "value"))
         traitlets.dlink((self, "test"), (self._eps.layout, "display"), lambda test: "none" if test == "clean" else "")
+        traitlets.dlink((self, "run_b"), (self._shows, "disabled"), lambda name: not name)
         row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-probe-row")
         slider = w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
         traitlets.link((self, "share"), (slider, "value"))
@@ -146,7 +150,9 @@ class Probe(Panel):
 
     def _open(self, images: str, features: str) -> Probing:
         if (images, features) not in self._studies:
-            self._studies[images, features] = Probing(self.shelf.set(images), features=features)
+            self._studies[images, features] = Probing(
+                self.shelf.set(images), features=features, steps=STEPS, most=ATTACKED
+            )
         return self._studies[images, features]
 
     def idle(self) -> bool:
@@ -174,7 +180,8 @@ class Probe(Panel):
     # pictures
     def draw(self, result: ProbeComparison) -> None:
         shown = self._showing(result)
-        self.matrix.html, self._note.value = matrices.matrix(result, shown), matrices.note(result, shown)
+        order = self._orders.setdefault(result.provenance["images"], result.order)
+        self.matrix.html, self._note.value = matrices.matrix(result, shown, order), matrices.note(result, shown)
         self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} images</span>'
         self._bar.value, self._foot.value = findings.bar(result), findings.foot(result)
         self._draw_images(result)

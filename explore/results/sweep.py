@@ -96,6 +96,13 @@ class Sweep:
             keep &= column.round(9).isin([round(v, 9) for v in values]) if name == "eps" else column.isin(values)
         return Sweep(self.table[keep].reset_index(drop=True), self.provenance)
 
+    def config(self, cell: str) -> dict[str, Any]:
+        """The settings that a cell was trained with, as `TrainConfig.from_dict` takes them."""
+        for part in (self.provenance, *self.provenance.get("joined", [])):
+            if cell in part.get("cells", {}):
+                return {**part["config"], **part["cells"][cell]}
+        raise UserError(f"No settings are kept of a cell '{cell}'; the cells are in the column 'cell' of .table.")
+
     def join(self, *others: "Sweep") -> "Sweep":
         """This and other sweeps in one; a cell that several have stands there once."""
         tables = [self.table, *(o.table for o in others)]

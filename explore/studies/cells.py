@@ -259,7 +259,10 @@ def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str,
         for row in record["rows"]:
             low, high = row["interval"]
             rows.append({**shared, **{k: row[k] for k in ("metric", "value", "n")}, "low": low, "high": high})
-    return Sweep.of(rows, {**provenance, "cells": configs})
+    first = next(iter(configs.values()), {})
+    same = {name: value for name, value in first.items() if all(c[name] == value for c in configs.values())}
+    own = {key: {name: value for name, value in c.items() if name not in same} for key, c in configs.items()}
+    return Sweep.of(rows, {**provenance, "config": same, "cells": own})
 
 
 def attack_of(config: TrainConfig) -> str:

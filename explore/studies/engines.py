@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -292,8 +293,11 @@ def _start(ray: Any, address: str | None, cpus: int) -> None:
     if address is None:
         options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100_000_000}
     try:
+        if address not in (None, "auto"):  # Ray itself would try for many minutes
+            host, _, port = str(address).removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
         raise UserError(
             f"No Ray cluster answers at '{address or 'local'}' ({str(error).splitlines()[0]}); start one with ray start --head, or "
             "leave the address away."

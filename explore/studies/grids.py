@@ -28,6 +28,8 @@ def train_eps_cells(
     measure: Measure = USUAL,
 ) -> list[Cell]:
     """Every method at every eps and seed ('none' is SimCLR, once a seed), and the untrained network of every seed."""
+    if not methods or not len(eps):
+        raise UserError(f"A study needs one method and one eps or more; methods are {', '.join(METHODS)}.")
     cells = []
     for seed in _seeds(base, seeds):
         cells.append(Cell(_method(base, "none", 0.0, seed), measure, trained=False))

@@ -1,6 +1,7 @@
 """What can a linear probe read from an encoder's features, with how many labels, under attack, and by whose rule?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from ..errors import UserError
 from ..evaluate import Probe, robust_accuracy, take_labels
 from ..results import Robustness
 from ..results.probes import ProbeComparison, Selection
-from ..runfolder import Run, open_run
+from ..runfolder import Run, open_run, runs
 from ..state import seeded
 from .probing import Encodes, Probing, Progress
 
@@ -187,11 +188,9 @@ def _data(what: Encodes, images: str | Data | None) -> Data:
         return images
     if images is not None:
         return load(images)
-    try:
-        run = what if isinstance(what, Run) else open_run(str(what))
-    except UserError as error:
-        raise UserError(
-            f"This encoder is no run, so say which images to probe it on: images='fashion'. ({error})"
-        ) from error
+    known = isinstance(what, str) and what in set(runs()["run"])
+    if not (isinstance(what, Run) or known or (isinstance(what, str | Path) and Path(what).is_dir())):
+        raise UserError("This encoder is no run of this machine, so say which images to probe it on, such as images='fashion'.")
+    run = what if isinstance(what, Run) else open_run(str(what))
     config = run.config
     return load(config.dataset, config.data_dir, size=config.image_size)

@@ -252,5 +252,6 @@ def _result(
         "cell": content_hash(about)[:16],
     }
     about |= {key: env[key] for key in ("time", "machine", "commit", "versions")}
-    about |= {"device": shared["device"], "config": c.to_dict(), "seconds": seconds}
+    about |= {"device": shared["device"], "config": c.with_(data_dir=None).to_dict(), "seconds": seconds}
+    about["cells"] = {shared["cell"]: {}}
     return Sweep.of([{**shared, **row, "k": round(row["eps"] * 255, 6)} for row in rows], about)
