@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
 
-.PHONY: lab test setup lint format demo screenshots clean
+.PHONY: lab test setup lint format demo studies screenshots clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -32,6 +32,9 @@ lint format: $(READY)
 
 demo: $(READY)         ## train the three shipped runs again (CPU; the time stands in LOG.md)
 	$(PY) data/make_demo.py
+
+studies: $(READY)      ## train the shipped studies again (CPU, about an hour on two cores; goes on where it was stopped)
+	$(PY) data/make_studies.py
 
 screenshots: $(READY)  ## the README's pictures, from the browser ring
 	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser

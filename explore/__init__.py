@@ -55,7 +55,7 @@ _HOME = {  # public name -> the room it lives in
     "diagnose": "doctor",
     "source": "sources",
 }
-_ROOMS = ("panels", "studies")
+_ROOMS = ("figures", "panels", "studies")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

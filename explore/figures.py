@@ -4,6 +4,7 @@
 and `follow(widget, figure)` puts another figure's content into it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -22,12 +23,20 @@ COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark;
     "sign": "#ae81cf",
     "ref": "#808080",
 }
-MARKS = {"clean": "circle-open", "adv": "circle", "gauss": "square", "uniform": "diamond", "sign": "triangle-up", "ref": "x"}
+MARKS = {
+    "clean": "circle-open",
+    "adv": "circle",
+    "gauss": "square",
+    "uniform": "diamond",
+    "sign": "triangle-up",
+    "ref": "x",
+}
 WIDTHS = {"adv": 2.25, "ref": 1.5}
 GREY, GRID, CLEAR = "#808080", "rgba(128,128,128,.25)", "rgba(0,0,0,0)"
 FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
 TRAINED = {"SimCLR": "clean", "CLAE": "adv", "Gaussian": "gauss", "Uniform": "uniform", "Sign": "sign"}
 ADDED = {"fgsm": "adv", "rfgsm": "adv", "ffgsm": "adv", "pgd": "adv", "contrast": "adv", "gaussian": "gauss"}
+FOCUS = 16  # points below the best epoch that `selection` shows
 MARGIN = {"l": 56, "r": 16, "t": 8, "b": 44}
 
 
@@ -41,7 +50,12 @@ def roles(names: Sequence[str]) -> tuple[str, ...]:
 @cache
 def template() -> go.layout.Template:
     """Type, grid and axes of every figure: grey ink that both themes carry, horizontal grid only, no box, no legend."""
-    axis = {"tickfont": {"size": 11}, "title": {"font": {"size": 12}, "standoff": 8}, "zeroline": False, "automargin": False}
+    axis = {
+        "tickfont": {"size": 11},
+        "title": {"font": {"size": 12}, "standoff": 8},
+        "zeroline": False,
+        "automargin": False,
+    }
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 12, "color": GREY},
@@ -73,7 +87,12 @@ def line(
         "array": [b - a for a, b in zip(y, high, strict=True)],
         "arrayminus": [a - b for a, b in zip(y, low, strict=True)],
     }
-    marker = {"symbol": MARKS[role], "size": 8 if role == "adv" else 7, "color": colour, "line": {"width": 1.5, "color": colour}}
+    marker = {
+        "symbol": MARKS[role],
+        "size": 8 if role == "adv" else 7,
+        "color": colour,
+        "line": {"width": 1.5, "color": colour},
+    }
     dash = "dash" if role == "ref" else "solid"
     given: dict[str, Any] = {"x": list(x), "y": list(y), "error_y": whiskers, "mode": "lines+markers", "marker": marker}
     return go.Scatter(**{**given, "line": {"color": colour, "width": width, "dash": dash}, "cliponaxis": False, **more})
@@ -106,7 +125,9 @@ def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.F
 
 def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
     """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty."""
-    plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (len(widget.data) - len(figure.data))
+    plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (
+        len(widget.data) - len(figure.data)
+    )
     layout = figure.layout.to_plotly_json()
     with widget.batch_update():
         for own, new in zip(widget.data, plain, strict=True):
@@ -122,43 +143,55 @@ def curves(encoders: int, *, width: int = 336, height: int = 150) -> go.Figure:
 
 
 def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150, now: float | None = None) -> go.Figure:
-    """Clean accuracy over the share of labels: one line an encoder with Wilson's intervals, every draw of labels as a tick."""
+    """Clean accuracy over the share of labels: one line an encoder with Wilson's intervals, every draw of labels as a tick.
+
+    `now`: the share that a panel shows; marked, and the axis then goes from 1 % to 100 % at least.
+    """
     curve, kinds = result.curve, roles(result.names)
     figure = blank(width, height, margin={"l": 34, "r": 76, "t": 8, "b": 42})
+    least, most = float(curve.share.min()), float(curve.share.max())
+    if now is not None:
+        least, most = min(least, 0.01), max(most, 1.0)
+        figure.add_vline(x=100 * now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
     ends: dict[str, tuple[float, float, str]] = {}
     for i, (role, name) in enumerate(zip(kinds, result.names, strict=True)):
         own = curve[curve.encoder == name]
-        mean = own.groupby("share", as_index=False).agg(
-            {"labels": "first", "accuracy": "mean", "low": "mean", "high": "mean", "n": "first", "seed": "count"}
-        )
         shift = 1.08 ** (2 * i - len(kinds) + 1)  # whiskers of two encoders side by side
-        text = [
-            f"{name}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
-            f"<br>{r.labels:,} labels, {_draws(r.seed)}<br>click: look at this share"
-            for r in mean.itertuples()
-        ]
-        x = [100 * s * shift for s in mean.share]
-        columns = ([100 * v for v in mean[c]] for c in ("accuracy", "low", "high"))
-        hover = {"customdata": mean.share.tolist(), "hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
-        figure.add_trace(line(role, x, *columns, name=name, **hover))
-        ticks = {"symbol": "line-ew", "size": 9, "line": {"color": COLOURS[role], "width": 1.25}}
-        draws = own[own.groupby("share").seed.transform("count") > 1]
-        where = [100 * s * shift for s in draws.share]
-        figure.add_trace(go.Scatter(x=where, y=100 * draws.accuracy, mode="markers", marker=ticks, hoverinfo="skip"))
-        ends[role] = (x[-1], 100 * mean.accuracy.iloc[-1], name)
-    shares = [s for s in (0.001, 0.01, 0.1, 1.0) if s >= curve.share.min() * 0.99] or [float(curve.share.min())]
+        figure.add_traces(_over_shares(own, role, name, shift, "<br>click: look at this share" * (now is not None)))
+        ends[role] = (math.log10(103 * most), 100 * own[own.share == own.share.max()].accuracy.mean(), name)
+    shares = [s for s in (0.001, 0.01, 0.1, 1.0) if least * 0.99 <= s <= most * 1.01] or [least]
     low, high = 100 * curve.low.min(), 100 * curve.high.max()
-    most = max(shares[-1], float(curve.share.max()))
-    for role, (_, y, name) in list(ends.items()):
-        ends[role] = (_log(100 * most * 1.03), y, name)
     end_labels(figure, ends, gap=(high - low + 4) * 16 / (height - 50))
-    if now is not None:
-        figure.add_vline(x=100 * now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
-    edges = [_log(100 * min(shares[0], float(curve.share.min()))) - 0.12, _log(100 * most) + 0.06]
-    figure.update_xaxes(type="log", tickvals=[100 * s for s in shares], ticktext=[f"{100 * s:g} %" for s in shares], range=edges)
     several = bool(curve.duplicated(["encoder", "share"]).any())
-    figure.update_xaxes(title={"text": "labels used" + "; ticks: single draws" * several})
+    figure.update_xaxes(
+        type="log",
+        tickvals=[100 * s for s in shares],
+        ticktext=[f"{100 * s:g} %" for s in shares],
+        range=[math.log10(100 * least) - 0.12, math.log10(100 * most) + 0.06],
+        title={"text": "labels used" + "; ticks: single draws" * several},
+    )
     return figure.update_yaxes(range=[max(0, low - 2), min(100, high + 2)], nticks=4)
+
+
+def _over_shares(own: pd.DataFrame, role: str, name: str, shift: float, click: str) -> list[go.Scatter]:
+    """One encoder's means with intervals, and its single draws."""
+    mean = own.groupby("share", as_index=False).agg(
+        {"labels": "first", "accuracy": "mean", "low": "mean", "high": "mean", "n": "first", "seed": "count"}
+    )
+    text = [
+        f"{name}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
+        f"<br>{r.labels:,} labels, {_draws(r.seed)}{click}"
+        for r in mean.itertuples()
+    ]
+    columns = ([100 * v for v in mean[c]] for c in ("accuracy", "low", "high"))
+    hover = {"customdata": mean.share.tolist(), "hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
+    ticks = {"symbol": "line-ew", "size": 9, "line": {"color": COLOURS[role], "width": 1.25}}
+    draws = own[own.groupby("share").seed.transform("count") > 1]
+    x, y = [100 * s * shift for s in draws.share], [100 * a for a in draws.accuracy]
+    return [
+        line(role, [100 * s * shift for s in mean.share], *columns, name=name, **hover),
+        go.Scatter(x=x, y=y, mode="markers", marker=ticks, hoverinfo="skip"),
+    ]
 
 
 def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 640, height: int = 280) -> go.Figure:
@@ -177,7 +210,9 @@ def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 6
                 for r in rows.itertuples()
             ]
             values = ([100 * v for v in rows[c]] for c in ("accuracy", "low", "high"))
-            trace = line(role, rows.k.tolist(), *values, hovertext=text, hovertemplate="%{hovertext}<extra></extra>", name=label)
+            trace = line(
+                role, rows.k.tolist(), *values, hovertext=text, hovertemplate="%{hovertext}<extra></extra>", name=label
+            )
             trace.line.dash = "dot" if noise else "dash" if word not in ("pgd", "contrast") else "solid"
             figure.add_trace(trace)
             ends.append((100 * float(rows.accuracy.iloc[-1]), role, label))
@@ -196,24 +231,29 @@ def selection(found: Selection, *, width: int = 640, height: int = 240, seed: in
     figure = blank(width, height, margin={"r": 140})
     names = {"test": ("adv", "test images"), "held_out": ("clean", "held-out labels")}
     for column, (role, what) in names.items():
-        best = own.loc[own[column].idxmax()]
+        best = own.loc[own[column][::-1].idxmax()]
         hover = f"{what}, after epoch %{{x}}: %{{y:.1f}} % right<extra></extra>"
         pen = {"color": COLOURS[role], "width": 1.5}
-        figure.add_trace(go.Scatter(x=own.epoch, y=100 * own[column], mode="lines", line=pen, hovertemplate=hover, name=what))
-        mark = {"symbol": MARKS[role], "size": 9, "color": COLOURS[role], "line": {"width": 1.5}}
-        figure.add_trace(go.Scatter(x=[best.epoch], y=[100 * best[column]], mode="markers", marker=mark, hoverinfo="skip"))
+        figure.add_trace(
+            go.Scatter(x=own.epoch, y=100 * own[column], mode="lines", line=pen, hovertemplate=hover, name=what)
+        )
+        mark = {
+            "symbol": MARKS[role],
+            "size": 9,
+            "color": COLOURS[role],
+            "line": {"width": 1.5, "color": COLOURS[role]},
+        }
+        figure.add_trace(
+            go.Scatter(x=[best.epoch], y=[100 * best[column]], mode="markers", marker=mark, hoverinfo="skip")
+        )
     last = {role: (float(own.epoch.iloc[-1]), 100 * float(own[c].iloc[-1]), what) for c, (role, what) in names.items()}
-    spread = 100 * float(own[list(names)].to_numpy().max() - own[list(names)].to_numpy().min())
-    end_labels(figure, last, gap=spread * 18 / (height - 52))
-    figure.update_xaxes(title={"text": "epoch; marks: the best of each curve"})
-    return figure.update_yaxes(title={"text": "% right"})
+    top = 100 * float(own[list(names)].to_numpy().max()) + 2
+    end_labels(figure, last, gap=FOCUS * 18 / (height - 52))
+    figure.update_xaxes(
+        title={"text": "epoch; marks: the best of each curve"}, range=[0, 1.01 * float(own.epoch.max())]
+    )
+    return figure.update_yaxes(title={"text": "% right"}, range=[top - FOCUS, top])
 
 
 def _draws(n: int) -> str:
     return "one draw of labels" if n == 1 else f"mean of {n} draws of labels"
-
-
-def _log(value: float) -> float:
-    import math
-
-    return math.log10(value)

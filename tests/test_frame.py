@@ -20,7 +20,7 @@ FLOORS = [
     {"nets", "attacks", "losses", "views", "datasets"},
     {"runfolder", "objectives", "steps"},
     {"training", "evaluate", "doctor", "lab"},
-    {"studies"},
+    {"studies", "figures"},
     {"panels"},
 ]
 SAME_FLOOR = {("training", "evaluate")}  # live kNN while training

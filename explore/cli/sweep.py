@@ -130,15 +130,15 @@ def _looked_at(args: argparse.Namespace) -> int:
     from .. import studies
     from ..studies.sweep import kept
 
-    if given_settings(args):
+    changes = given_settings(args)
+    options: dict[str, Any] = {name: changes.pop(name) for name in ("steps", "seed", "batch_size") if name in changes}
+    if changes:
         raise UserError(f"The study {args.study} looks at runs that are trained already; choose them by --run NAME.")
     question = studies.loss_vs_eps if args.study == "loss-eps" else studies.accuracy_vs_test_eps
-    options: dict[str, Any] = {
-        name: getattr(args, name) for name in ("kinds", "match", "images") if hasattr(args, name)
-    }
-    options["eps"] = getattr(args, "grid", list(studies.TEST_EPS))
+    options |= {name: getattr(args, name) for name in ("kinds", "match", "images") if hasattr(args, name)}
+    options["eps"] = getattr(args, "grid", [0.0, 8 / 255] if args.smoke else list(studies.TEST_EPS))
     if args.smoke:
-        options = {"images": 100, "eps": [0.0, 8 / 255], **options}
+        options = {"images": 100, **options}
     names, out, line = (
         getattr(args, "runs", ["demo/simclr", "demo/clae"]),
         args.out or studies.default_out(),

@@ -3,5 +3,6 @@
 from .base import Panel
 from .perturbation import Perturbation
 from .probe import Probe
+from .sweep import NoiseOrAdversary
 
-__all__ = ["Panel", "Perturbation", "Probe"]
+__all__ = ["NoiseOrAdversary", "Panel", "Perturbation", "Probe"]

@@ -36,7 +36,11 @@ def reading(result: ProbeComparison) -> str:
     size = f"{abs(100 * difference):.1f} points"
     if low <= 0 <= high:
         interval = f"95 % interval {signed(100 * low, 1)} to {signed(100 * high, 1)}; {label}"
-        said = f"{possessive(b)} probe is right {size} {more} than {possessive(a)}" if difference else "both probes are right equally often"
+        said = (
+            f"{possessive(b)} probe is right {size} {more} than {possessive(a)}"
+            if difference
+            else "both probes are right equally often"
+        )
         return f"{where} {said}: <b>not settled</b> by {result.a.n:,} images ({interval})."
     least, most = (low, high) if difference > 0 else (-high, -low)
     interval = f"95 % interval {100 * least:.1f} to {100 * most:.1f}; {label}"
@@ -110,7 +114,8 @@ def bar(result: ProbeComparison) -> str:
 def curve_head(result: ProbeComparison) -> str:
     """Title of the curve, and its numbers for those who cannot see it."""
     said = "; ".join(
-        f"{escape(str(name))} " + ", ".join(f"{percent(s)}: {100 * v:.1f}" for s, v in own.groupby("share").accuracy.mean().items())
+        f"{escape(str(name))} "
+        + ", ".join(f"{percent(s)}: {100 * v:.1f}" for s, v in own.groupby("share").accuracy.mean().items())
         for name, own in result.curve.groupby("encoder", sort=False)
     )
     n, clean = result.curve.n.iloc[0], "clean; " * (result.test != "clean")
@@ -149,7 +154,9 @@ def _picture(image: np.ndarray, alt: str) -> str:
         image = (cut.reshape(size // k, k, size // k, k, 3).mean((1, 3)) + 0.5).astype(np.uint8)
         size = len(image)
     wide = size * max(1, 64 // size)
-    return f'<img src="{png(image)}" width="{wide}" height="{wide}" alt="{alt}" title="{alt}" class="pic" decoding="sync">'
+    return (
+        f'<img src="{png(image)}" width="{wide}" height="{wide}" alt="{alt}" title="{alt}" class="pic" decoding="sync">'
+    )
 
 
 def _count(n: int) -> str:

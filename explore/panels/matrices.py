@@ -83,13 +83,19 @@ def matrix(result: ProbeComparison, shown: str, order: Sequence[int] = ()) -> st
 def note(result: ProbeComparison, shown: str) -> str:
     """How to read the matrix."""
     difference = shown == "B − A" and result.b is not None
-    fill = "Fill: share of the row, full at 30 %." if not difference else "Fill: change of the row’s share, full at 10 points."
+    fill = (
+        "Fill: share of the row, full at 30 %."
+        if not difference
+        else "Fill: change of the row’s share, full at 10 points."
+    )
     if difference:
         a, b = (f'<span class="{k}"><span class="role">{escape(n)}</span></span>' for k, n in roled(result))
         fill += f" Colour: whose count is larger, {a} or {b}."
-    few = f" The {MOST} most confused of {len(result.classes)} classes; ‘other’ holds the rest." * (len(result.classes) > MOST)
+    few = f" The {MOST} most confused of {len(result.classes)} classes; ‘other’ holds the rest." * (
+        len(result.classes) > MOST
+    )
     return (
-        f'<div class="ex-note">{fill} The diagonal is boxed and left empty so that the errors carry the ink.{few} Intervals are '
+        f'<div class="ex-note ex-cm-note">{fill} The diagonal is boxed and left empty so that the errors carry the ink.{few} Intervals are '
         "Wilson’s, 95 %. Click a cell for its images; arrow keys move, Enter picks.</div>"
     )
 
@@ -110,7 +116,15 @@ def points(share: float) -> str:
 
 
 def _row(
-    result: ProbeComparison, shown: str, c: int, classes: list[int], few: bool, cells: Tensor, kinds: tuple, low: float, size: int
+    result: ProbeComparison,
+    shown: str,
+    c: int,
+    classes: list[int],
+    few: bool,
+    cells: Tensor,
+    kinds: tuple,
+    low: float,
+    size: int,
 ) -> str:
     change = shown == "B − A" and result.b is not None
     total = max(1, int(result.a.confusion[c].sum()))
@@ -122,7 +136,11 @@ def _row(
         text = "" if not value and (j != c or not change) else signed(value, 0) if change else f"{value:,}"
         hue = (kinds[1] if value > 0 else kinds[0]) if change else own
         alpha = 0.0 if j == c else 0.7 * min(1.0, abs(value) / total / (FULL_CHANGE if change else FULL))
-        said = f"{name}, right: {text or 0} of {total}" if j == c else f"{name} taken for {escape(result.classes[j])}: {text or 0} of {total}"
+        said = (
+            f"{name}, right: {text or 0} of {total}"
+            if j == c
+            else f"{name} taken for {escape(result.classes[j])}: {text or 0} of {total}"
+        )
         fill = f' style="background:{_rgba(hue, alpha)}"' if alpha else ""
         tds.append(
             f'<td role="gridcell" class="{"d" * (j == c)}" data-pick="{c},{j}" tabindex="-1" aria-selected="false" '
@@ -137,7 +155,11 @@ def _row(
 
 def _recall(result: ProbeComparison, c: int, kinds: tuple, low: float, size: int) -> str:
     """Recall of one class: a mark and whiskers an encoder, on the common axis."""
-    lines = "".join(f'<line x1="{_x(t / 100, low):.1f}" x2="{_x(t / 100, low):.1f}" y1="0" y2="{size}" class="grid"/>' for t in (25, 50, 75, 100) if t / 100 > low)
+    lines = "".join(
+        f'<line x1="{_x(t / 100, low):.1f}" x2="{_x(t / 100, low):.1f}" y1="0" y2="{size}" class="grid"/>'
+        for t in (25, 50, 75, 100)
+        if t / 100 > low
+    )
     marks, said = "", []
     for i, (kind, name, s) in enumerate(zip(kinds, result.names, result.scores, strict=True)):
         n, right = int(s.confusion[c].sum()), int(s.confusion[c, c])
@@ -145,7 +167,9 @@ def _recall(result: ProbeComparison, c: int, kinds: tuple, low: float, size: int
             continue
         share, (least, most) = right / n, wilson(right / n, n)
         y = size * (i + 1) / (len(kinds) + 1)
-        whisker = f'<line class="w" x1="{_x(max(least, low), low):.1f}" x2="{_x(most, low):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        whisker = (
+            f'<line class="w" x1="{_x(max(least, low), low):.1f}" x2="{_x(most, low):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
         marks += f'<g class="{kind}">{whisker}{_shape(kind, _x(share, low), y, 3.6 if size > 24 else 2.6)}</g>'
         said.append(f"{escape(name)} {points(share)} % ({points(least)} to {points(most)})")
     alt = f"{escape(result.classes[c])} right: {', '.join(said) or 'no test image'}"

@@ -1,7 +1,8 @@
 """Picks: HTML written by Python, of whose parts one can be picked, by a click or by arrow keys and Enter.
 
-The third widget with JavaScript of its own (40 lines, no drawing). Why not what was there: `ipywidgets.HTML` hears no click,
-a plotly heatmap takes neither focus nor keys, and a button a cell would be 10,404 widgets for 102 classes. LOG.md has the times.
+Why JavaScript of its own (50 lines, no drawing): `ipywidgets.HTML` hears no click, a button a cell would be 441 widgets for a matrix of
+20 classes, and a plotly heatmap takes neither focus nor keys. It is no slower: from the kernel's change to the painted matrix 101 ms
+against the heatmap's 92 for 10 classes, 77 against 106 for 20 (medians of 16 in one run on two busy cores).
 """
 
 from pathlib import Path
@@ -17,4 +18,3 @@ class Picks(anywidget.AnyWidget):
 
     html = traitlets.Unicode().tag(sync=True)
     picked = traitlets.Unicode().tag(sync=True)
-

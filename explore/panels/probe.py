@@ -50,7 +50,9 @@ class Probe(Panel):
         self._studies: dict[tuple[str, str], Probing] = {}
         self._study: Probing | None = None
         self._keys: tuple[str, ...] = ()
-        self._orders: dict[str, tuple[int, ...]] = {}  # of the classes, as first seen, so that cells stay where they are
+        self._orders: dict[
+            str, tuple[int, ...]
+        ] = {}  # of the classes, as first seen, so that cells stay where they are
         self._auto = ""  # the cell that is shown where none is picked
         self._offered = [name for name in self.shelf.sides(a) if name.endswith(" · test")]
         for name in filter(None, (a, b)):
@@ -93,11 +95,17 @@ class Probe(Panel):
         traitlets.dlink((self, "test"), (self._eps.layout, "display"), lambda test: "none" if test == "clean" else "")
         traitlets.dlink((self, "run_b"), (self._shows, "disabled"), lambda name: not name)
         row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-probe-row")
-        slider = w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
+        slider = (
+            w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
+        )
         traitlets.link((self, "share"), (slider, "value"))
         self._of_train = w.HTML().add_class("ex-range")
-        marks = [f'<span style="left:{100 * i / (len(SHARES) - 1):.2f}%">{100 * s:g}</span>' for i, s in enumerate(SHARES)]
-        ruler = w.HTML(f'<div class="ex-ticks ex-short" aria-hidden="true">{"".join(marks)}</div>').add_class("ex-ruler")
+        marks = [
+            f'<span style="left:{100 * i / (len(SHARES) - 1):.2f}%">{100 * s:g}</span>' for i, s in enumerate(SHARES)
+        ]
+        ruler = w.HTML(f'<div class="ex-ticks ex-short" aria-hidden="true">{"".join(marks)}</div>').add_class(
+            "ex-ruler"
+        )
         under = w.HBox([self._of_train, ruler]).add_class("ex-under")
         return [row, w.VBox([slider, under]).add_class("ex-hero")]
 
@@ -133,9 +141,13 @@ class Probe(Panel):
         if not inputs["run_a"]:
             raise Nothing("no encoder chosen")
         if inputs["run_a"] == inputs["run_b"]:
-            raise UserError(f"A and B are both {inputs['run_a']}, so there is nothing to compare; choose another B, or none.")
+            raise UserError(
+                f"A and B are both {inputs['run_a']}, so there is nothing to compare; choose another B, or none."
+            )
         if not inputs["images"].endswith(" · test"):
-            raise UserError(f"A probe is judged on images it was not fitted on, got '{inputs['images']}'; choose a set's test side.")
+            raise UserError(
+                f"A probe is judged on images it was not fitted on, got '{inputs['images']}'; choose a set's test side."
+            )
         job.busy("fitting")
         study = self._open(inputs["images"], inputs["features"])
         keys = tuple(study.add(self.shelf.run(name), self.shelf.encoder(name)) for name in self._chosen(inputs))

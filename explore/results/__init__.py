@@ -1,6 +1,7 @@
 """Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
 
 from .perturbation import KINDS, Check, Perturbation, to_pixels
+from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scores import Paired, Scores, wilson
 from .sweep import Difference, Sweep
@@ -13,8 +14,10 @@ __all__ = [
     "Difference",
     "Paired",
     "Perturbation",
+    "ProbeComparison",
     "Robustness",
     "Scores",
+    "Selection",
     "Sweep",
     "Transfer",
     "to_pixels",

@@ -98,7 +98,7 @@ class Sweep:
 
     def config(self, cell: str) -> dict[str, Any]:
         """The settings that a cell was trained with, as `TrainConfig.from_dict` takes them."""
-        for part in (self.provenance, *self.provenance.get("joined", [])):
+        for part in _unjoined(self.provenance):
             if cell in part.get("cells", {}):
                 return {**part["config"], **part["cells"][cell]}
         raise UserError(f"No settings are kept of a cell '{cell}'; the cells are in the column 'cell' of .table.")
@@ -107,7 +107,7 @@ class Sweep:
         """This and other sweeps in one; a cell that several have stands there once."""
         tables = [self.table, *(o.table for o in others)]
         rows = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
-        parts = [s.provenance for s in (self, *others)]
+        parts = [part for s in (self, *others) for part in _unjoined(s.provenance)]
         once = rows.drop_duplicates([*SETTINGS, "seed", "run", "cell"], ignore_index=True)
         return Sweep(_typed(once), {**parts[0], "joined": parts[1:]})
 
@@ -192,13 +192,17 @@ class Sweep:
         if parquet.is_file():
             table = pd.read_parquet(parquet)
         else:
-            words = [name for name, kind in COLUMNS.items() if kind == "str"]
-            table = pd.read_csv(text, float_precision="round_trip", dtype=dict.fromkeys(words, "str"))
-            table[words] = table[words].fillna("")
+            table = pd.read_csv(text, dtype="str", keep_default_na=False)  # numbers are read by Python: exact
+            for name in (name for name, kind in COLUMNS.items() if kind != "str" and name in table):
+                table[name] = [float(word or "nan") for word in table[name]]
         missing = [name for name in COLUMNS if name not in table]
         if missing:
             raise UserError(f"{path} is not a saved sweep: it has no column '{missing[0]}'.")
         return cls(_typed(table), json.loads(notes.read_text()) if notes.is_file() else {})
+
+
+def _unjoined(provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in provenance.items() if k != "joined"}, *provenance.get("joined", [])]
 
 
 def interval(values: list[float], level: float = 0.95) -> tuple[float, float, float, float]:
@@ -215,9 +219,11 @@ def interval(values: list[float], level: float = 0.95) -> tuple[float, float, fl
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    words = [name for name, kind in COLUMNS.items() if kind == "str"]
-    table = table[list(COLUMNS)].fillna(dict.fromkeys(words, ""))
-    return table.astype(COLUMNS).reset_index(drop=True)
+    """The columns in their order and kinds; a word that is missing is ''."""
+    words = {
+        name: table[name].astype(object).where(table[name].notna(), "") for name in COLUMNS if COLUMNS[name] == "str"
+    }
+    return table.assign(**words)[list(COLUMNS)].astype(COLUMNS).reset_index(drop=True)
 
 
 def _stem(path: str | Path) -> Path:

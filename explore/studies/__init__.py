@@ -17,6 +17,8 @@ from .grids import (
     train_eps_cells,
 )
 from .perturb import GRID, Study, perturb, scale_l2, scale_linf
+from .probes import authors_trap, compare_probes, label_curve, robust_curve
+from .probing import Probing
 from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
 
 __all__ = [
@@ -29,20 +31,25 @@ __all__ = [
     "Cell",
     "Done",
     "Measure",
+    "Probing",
     "Progress",
     "Study",
     "accuracy_vs_test_eps",
     "accuracy_vs_train_eps",
     "attack_cells",
+    "authors_trap",
     "compare_attacks",
+    "compare_probes",
     "cost_of",
     "default_out",
     "equal_compute",
     "equal_compute_cells",
     "gather",
+    "label_curve",
     "loss_vs_eps",
     "passes",
     "perturb",
+    "robust_curve",
     "run_cell",
     "run_cells",
     "run_grid",

@@ -38,6 +38,9 @@ NO_EFFECT = (
 MEASURING = (
     5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
 )
+ADDED: dict[
+    str, Any
+] = {}  # settings newer than SCHEMA, with the value that cells had before: left out while they have it
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
 
 
@@ -77,9 +80,10 @@ class Cell:
             dropped |= {"steps", "attack_branch"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
         else:
             dropped |= {"gaussian_by", "noise_norm"} | (set() if c.attack == "pgd" else {"steps"})
+        dropped |= {name for name, value in ADDED.items() if kept[name] == value}
         kept = {name: value for name, value in kept.items() if name not in dropped}
         if not self.trained:
-            kept = {name: kept[name] for name in NETWORK}
+            kept = {name: kept[name] for name in NETWORK if name in kept}
         return {"schema": SCHEMA, "data": data, "trained": self.trained, "config": kept}
 
     def key(self, data: str) -> str:
@@ -233,7 +237,8 @@ def measured(encoder: Encoder, data: datasets.Data, measure: Measure) -> list[di
 
 def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str, Any], runs: str = "") -> Sweep:
     """Finished cells (name, content) as a `Sweep`; `runs`: what stands before a run's name for `open_run`."""
-    rows, configs = [], {}
+    rows: list[dict[str, Any]] = []
+    configs: dict[str, dict[str, Any]] = {}
     for key, record in records:
         c = TrainConfig.from_dict(record["config"])
         trained, noise = record["training"]["trained"], c.attack in NOISES
@@ -259,7 +264,7 @@ def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str,
         for row in record["rows"]:
             low, high = row["interval"]
             rows.append({**shared, **{k: row[k] for k in ("metric", "value", "n")}, "low": low, "high": high})
-    first = next(iter(configs.values()), {})
+    first: dict[str, Any] = next(iter(configs.values()), {})
     same = {name: value for name, value in first.items() if all(c[name] == value for c in configs.values())}
     own = {key: {name: value for name, value in c.items() if name not in same} for key, c in configs.items()}
     return Sweep.of(rows, {**provenance, "config": same, "cells": own})

@@ -1,11 +1,10 @@
 """Where cells run: in this process, in n processes of this machine, or as tasks of a Ray cluster."""
 
 import contextlib
-import math
+import errno
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,7 +23,7 @@ from .cells import Cell, images_of, read_cell, run_cell, write_cell
 
 Stop = Callable[[], bool]
 RETRIES = 3  # times that a cell may lose its worker
-_stop: Stop = lambda: False  # noqa: E731  asked by the cell that this process works on
+_stop: Stop = bool  # what a worker process asks whether to stop: False until its parent says otherwise
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Job:
 class Progress:
     """How far a study is, and how long the rest takes: by the seconds of the cells finished here, weighted by their cost.
 
-    `workers`: cells at once; None (a cluster) judges by what was finished since the beginning.
+    `workers`: cells at once; None (a cluster): as many as were finished in the time so far, one at least.
     """
 
     def __init__(self, cells: Iterable[Cell], workers: int | None = 1):
@@ -79,9 +78,8 @@ class Progress:
         """Seconds until the last cell; None before the first one is finished here. Cells under way count as not begun."""
         if not self.worked or self.through == len(self.jobs):
             return None if not self.worked else 0.0
-        if self.workers is None:
-            return (time.monotonic() - self.began) * self.left / self.worked
-        at_once = min(self.workers, len(self.jobs) - self.through)
+        seen = max(1.0, self.spent / max(1e-9, self.last - self.began))
+        at_once = min(self.workers or seen, len(self.jobs) - self.through)
         return max(0.0, self.left * self.spent / self.worked / at_once - (time.monotonic() - self.last))
 
 
@@ -120,10 +118,11 @@ def run_cells(
     """Finished cells as they come: first those on disk already, then the others, each on disk before it is handed out.
 
     `engine="local"`: `workers=1` trains in this process, more in as many processes, torch's threads divided among them.
-    `engine="ray"`: one cell a task, with `threads` CPUs (1) and `gpu_share` of a GPU; `address=None` starts Ray here for
-    `workers` cells at once, "auto" or "host:port" joins a cluster, whose size then decides. Its machines need this
-    package and the images; where all share the disk of `out`, a cell whose worker is lost goes on in its run folder, else it starts
-    again. With equal `threads` and machines, results are equal bit for bit whatever the engine.
+    `engine="ray"`: one cell a task, with `threads` CPUs and `gpu_share` of a GPU; `address=None` starts Ray here for
+    `workers` cells at once, "auto" or "host:port" joins a cluster, whose size then decides (one CPU and, where there are some, one
+    GPU a cell unless told otherwise). Its machines need this package and the images; where all share the disk of `out`, a cell
+    whose worker is lost goes on in its run folder, else it starts again. On one machine and with equal `threads` results are
+    equal bit for bit, whatever the engine.
 
     `should_stop` is asked to end: running cells stop after a step and go on from there the next time (under Ray: from their
     last epoch). Ending the iteration does the same. A cell that fails is handed out with its sentence, the others go on.
@@ -148,7 +147,9 @@ def run_cells(
         if not todo:
             return
         if engine == "ray":
-            finished = _on_ray(todo, out, workers, threads, address, gpu_share, device, should_stop)
+            from .cluster import on_ray
+
+            finished = on_ray(todo, out, workers, threads, address, gpu_share, device, should_stop)
         elif workers == 1:
             finished = _here(todo, out, threads, device, should_stop)
         else:
@@ -160,10 +161,11 @@ def run_cells(
                 yield done
 
 
-def _work(job: Job, out: Path, device: str, threads: int | None) -> Done | None:
+def work(job: Job, out: Path, device: str, threads: int | None, should_stop: Stop | None = None) -> Done | None:
     """One cell, in whichever process this is; None where it was stopped."""
+    stop = should_stop or _stop
     try:
-        record = run_cell(job.cell, out, expect=job.data, device=device, threads=threads, should_stop=_stop)
+        record = run_cell(job.cell, out, expect=job.data, device=device, threads=threads, should_stop=stop)
     except UserError as error:
         return Done(job.cell, job.key, None, error=str(error))
     except (torch.OutOfMemoryError, MemoryError):
@@ -174,17 +176,14 @@ def _work(job: Job, out: Path, device: str, threads: int | None) -> Done | None:
 def _here(
     jobs: list[Job], out: Path, threads: int | None, device: str, should_stop: Stop
 ) -> Generator[Done, None, None]:
-    global _stop
-    before, own = _stop, torch.get_num_threads()
-    _stop = should_stop
+    own = torch.get_num_threads()
     try:
         for job in jobs:
-            done = None if should_stop() else _work(job, out, device, threads)
+            done = None if should_stop() else work(job, out, device, threads, should_stop)
             if done is None:
                 return
             yield done
     finally:
-        _stop = before
         torch.set_num_threads(own)
 
 
@@ -199,7 +198,7 @@ def _processes(
         pool = ProcessPoolExecutor(min(workers, len(left)), context, _begin_worker, (stop,))
         try:
             with _environment(OMP_NUM_THREADS=str(share)):  # read when the processes load torch
-                futures = {pool.submit(_work, job, out, device, share) for job in left.values()}
+                futures = {pool.submit(work, job, out, device, share) for job in left.values()}
             while futures:
                 ready, futures = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
                 if should_stop():
@@ -235,75 +234,6 @@ def _begin_worker(stop: Any) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _on_ray(
-    jobs: list[Job],
-    out: Path,
-    workers: int,
-    threads: int | None,
-    address: str | None,
-    gpu_share: float | None,
-    device: str,
-    should_stop: Stop,
-) -> Generator[Done, None, None]:
-    """One task a cell; Ray places it, gives it its share of a GPU, and starts it again where its worker is lost."""
-    ray = _ray()
-    cpus = threads or (max(1, torch.get_num_threads() // workers) if address is None else 1)
-    started = not ray.is_initialized()
-    if started:
-        _start(ray, address, workers * cpus)
-    waiting: dict[Any, Job] = {}
-    try:
-        has = ray.cluster_resources()
-        if has.get("CPU", 0) < cpus:
-            raise UserError(f"A cell needs {cpus} CPUs and the Ray cluster has {has.get('CPU', 0):g}; use --threads.")
-        if gpu_share is None:
-            gpus = 0.0 if device == "cpu" else has.get("GPU", 0.0)
-            gpu_share = min(1.0, gpus) if address else min(1.0, math.floor(1e4 * gpus / workers) / 1e4)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpu_share, max_retries=RETRIES)(_work)
-        waiting = {task.remote(job, out, device, cpus): job for job in jobs}
-        while waiting and not should_stop():
-            for ref in ray.wait(list(waiting), timeout=0.5)[0]:
-                job = waiting.pop(ref)
-                try:
-                    done = ray.get(ref)
-                except ray.exceptions.WorkerCrashedError:
-                    error = f"Its worker was lost {RETRIES + 1} times, out of memory perhaps; run fewer cells at once."
-                    done = Done(job.cell, job.key, None, error=error)
-                if done is not None:
-                    yield done
-    finally:
-        for ref in waiting:
-            ray.cancel(ref, force=True)
-        if started:
-            ray.shutdown()
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise UserError("The engine 'ray' is not installed; pip install '.[cluster]', or use --engine local.") from None
-    return ray
-
-
-def _start(ray: Any, address: str | None, cpus: int) -> None:
-    """Join a cluster, or start Ray here without dashboard and statistics, and with a small store: cells are small."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 100_000_000}
-    try:
-        if address not in (None, "auto"):  # Ray itself would try for many minutes
-            host, _, port = str(address).removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address or "local", **options)
-    except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-        raise UserError(
-            f"No Ray cluster answers at '{address or 'local'}' ({str(error).splitlines()[0]}); start one with ray start --head, or "
-            "leave the address away."
-        ) from error
-
-
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
@@ -317,20 +247,30 @@ def _environment(**values: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Nobody else works in this folder; a lock that a killed process does not leave behind."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "a+b") as file:
+    """Nobody else works in this folder, by a lock that a killed process does not leave behind."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / ".lock", "a+b")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"Nothing can be written in {out} ({error.strerror}); choose another place by --out.") from None
+    with file:
         try:
-            if os.name == "nt":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise UserError(
-                f"Another sweep is at work in {out}; wait for it, or choose another place by --out."
-            ) from None
+            _lock(file.fileno())
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # else: a disk without locks
+                raise UserError(
+                    f"Another sweep is at work in {out}; wait for it, or choose another place by --out."
+                ) from None
         yield
+
+
+def _lock(file: int) -> None:
+    """Lock an open file until it is closed; OSError where another has it."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,18 +6,19 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..datasets import Data, load
 from ..errors import UserError
 from ..evaluate import Probe, robust_accuracy, take_labels
 from ..results import Robustness
 from ..results.probes import ProbeComparison, Selection
-from ..runfolder import Run, open_run, runs
+from ..runfolder import Run, open_run
 from ..state import seeded
 from .probing import Encodes, Probing, Progress
 
 SHARES = (0.01, 0.1, 1.0)
+WEIGHTS = (".safetensors", ".pth", ".pt")
 EPS = tuple(k / 255 for k in (0, 1, 2, 4, 8))
 
 
@@ -100,7 +101,7 @@ def authors_trap(
 ) -> Selection:
     """One probe by the authors' protocol (Adam 3e-4, batch 256), and what five rules of reporting make of it.
 
-    The authors' code prints the best test epoch (eval_lr.py; docs/paper.md). The honest rule chooses the epoch on labels held out
+    The authors' code prints the best test epoch (chihhuiho/CLAE, eval_lr.py). The honest rule chooses the epoch on labels held out
     of training and looks at the test images once. For the size of the trap the test images are halved at random: the best
     epoch on one half, and the same weights on the other half, which nobody chose on.
     """
@@ -171,12 +172,12 @@ def _trap(
 
 
 def _rules(curve: pd.DataFrame) -> dict[str, float]:
-    """What each rule reports for one draw."""
+    """What each rule reports for one draw; of epochs that are equal on the few held-out labels, the last."""
     half = curve.half_a.idxmax()
     return {
         "best test epoch (the authors' code)": float(curve.test.max()),
         "last epoch": float(curve.test.iloc[-1]),
-        "epoch chosen on held-out labels": float(curve.test[curve.held_out.idxmax()]),
+        "epoch chosen on held-out labels": float(curve.test[curve.held_out[::-1].idxmax()]),
         "best epoch of one half of the test images": float(curve.half_a[half]),
         "the same weights on the other half": float(curve.half_b[half]),
     }
@@ -188,9 +189,11 @@ def _data(what: Encodes, images: str | Data | None) -> Data:
         return images
     if images is not None:
         return load(images)
-    known = isinstance(what, str) and what in set(runs()["run"])
-    if not (isinstance(what, Run) or known or (isinstance(what, str | Path) and Path(what).is_dir())):
-        raise UserError("This encoder is no run of this machine, so say which images to probe it on, such as images='fashion'.")
-    run = what if isinstance(what, Run) else open_run(str(what))
+    weights = not isinstance(what, Run | nn.Module) and ("_Weights" in str(what) or Path(what).suffix in WEIGHTS)
+    if weights or isinstance(what, nn.Module):
+        raise UserError(
+            "Only a run knows its own images, and this encoder is none; say which to probe it on: images='fashion'."
+        )
+    run = what if isinstance(what, Run) else open_run(what)
     config = run.config
     return load(config.dataset, config.data_dir, size=config.image_size)

@@ -145,7 +145,8 @@ class Probing:
         was, most, low, high = _condition(net), 0.0, 0.0, 1.0
         features, pixels, labels = [], [], []
         if test == "noise":
-            move, what = Noise.sign(eps), "sign noise"
+            move: Attack | Noise = Noise.sign(eps)
+            what = "sign noise"
         else:
             move = Attack.fgsm(eps) if self.attack == "fgsm" else Attack.pgd(eps, steps=self.steps)
             what = self.attack.upper() + (f", {self.steps} steps" if self.attack == "pgd" else "")
@@ -242,9 +243,7 @@ class Probing:
         found = [Check("standardised on train, at the optimum", left < 0.01, f"a slope of {left:.1g} is left")]
         if not self.train.streamed and not self.data.test.streamed:
             twins = int(torch.isin(self._in_both(), used).sum())
-            found.append(
-                Check("no test image fitted on", not twins, f"{twins} of {len(used):,} are test images too")
-            )
+            found.append(Check("no test image fitted on", not twins, f"{twins} of {len(used):,} are test images too"))
         at = [p.l2_ for p in probes if len(p.path_) and not EDGES[0] * 1.01 < p.l2_ < EDGES[1] * 0.99]
         if any(len(p.path_) for p in probes):
             found.append(Check("l2 inside its sweep", not at, f"{at[0]:g} is the end of the sweep" if at else ""))

@@ -1,0 +1,234 @@
+"""Sweeps as plotly figures: curves over eps with every seed and interval, and what an attack costs beside what it brings."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+
+from .errors import UserError
+from .figures import COLOURS, GREY, blank, line
+from .results import Sweep
+
+WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's frames of 64 px under every second tick
+MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
+DODGE = 0.22  # k/255 between the whiskers of two kinds
+BAND = 0.13  # opacity
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A kind over eps: means with intervals at every k, all seeds' values, and what hover and click say."""
+
+    role: str
+    name: str
+    k: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    seeds: Sequence[Sequence[float]] = ()
+    hover: Sequence[str] = ()
+    keys: Sequence[str] = ()
+    style: dict[str, Any] = field(default_factory=dict)  # line and marker, where they differ from the role's
+
+
+@dataclass(frozen=True)
+class Level:
+    """A line across the chart; with low and high also a band."""
+
+    role: str
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    dash: str = "solid"
+    hover: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A point that is being computed: it keeps its place in the chart."""
+
+    role: str
+    k: float
+    y: float
+    text: str
+    key: str = ""
+
+
+def sweep_curves(
+    curves: Sequence[Curve],
+    levels: Sequence[Level | None] = (),
+    waiting: Sequence[Waiting] = (),
+    *,
+    across: str,
+    up: str,
+    most: float = 16,
+    now: float | None = None,
+    width: int = WIDE,
+    height: int = HIGH,
+) -> go.Figure:
+    """Curves over eps = k/255 up to `most`, lines across, points under way; `across`, `up`: titles of the axes.
+
+    Every curve has two traces and every line too, also where it is empty or None: a live figure keeps them in their places.
+    """
+    step, lines = most / 16, [level for level in levels if level is not None]
+    low, high = _range(curves, lines)
+    left, right = -step, most + step
+    figure = blank(width, height, margin=MARGIN)
+    for level in levels:
+        figure.add_traces(_level(level, left, right, most))
+    drawn = [curve for curve in curves if len(curve.k)]
+    for curve in curves:
+        place = drawn.index(curve) - (len(drawn) - 1) / 2 if curve in drawn else 0
+        figure.add_traces(_curve(curve, DODGE * step * place))
+    figure.add_traces([_waiting(point) for point in waiting])
+    for point in waiting:
+        own = {"x": point.k, "y": point.y, "text": point.text, "showarrow": False, "yshift": 15}
+        figure.add_annotation(**own, font={"color": COLOURS[point.role], "size": 11})
+    ends = [(c.role, c.mean[-1], c.name) for c in drawn] + [(v.role, v.value, v.name) for v in lines]
+    _label_ends(figure, ends, right, gap=(high - low) * 17 / (height - 52), top=high)
+    if now is not None:
+        figure.add_vline(x=now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
+    marks = [step * 2 * i for i in range(9)]
+    figure.update_xaxes(title={"text": across}, tickvals=marks, ticktext=[f"{m:g}" for m in marks], range=[left, right])
+    return figure.update_yaxes(title={"text": up}, range=[low, high], nticks=8)
+
+
+def empty_curves(curves: int, levels: int, waiting: int) -> go.Figure:
+    """A figure with room for so many traces: what a panel makes `live` before it has a result."""
+    figure = blank(WIDE, HIGH, margin=MARGIN)
+    return figure.add_traces([go.Scatter(x=[], y=[]) for _ in range(2 * curves + 2 * levels + waiting)])
+
+
+def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, height: int = 300) -> go.Figure:
+    """Accuracy that each method reaches over what its training costs, SimCLR = 1: means with 95 % t-intervals, every seed as a tick.
+
+    `sweep`: rows of `compare_attacks`, and of `equal_compute` where there are any. The shortest SimCLR is the band across.
+    """
+    rows = sweep.where(metric=metric).summary()
+    rows = rows[rows.cost > 0]
+    plain = rows[rows.attack == "none"].sort_values("cost")
+    if plain.empty or len(plain) == len(rows):
+        raise UserError(
+            f"A comparison needs SimCLR and an attack, measured by '{metric}'; the sweep has {len(rows)} such rows."
+        )
+    base, figure = plain.iloc[0], blank(width, height, margin={"l": 56, "r": 128, "t": 24, "b": 44})
+    most = float(rows.cost.max() / base.cost)
+    level = Level("clean", "SimCLR", 100 * base["mean"], 100 * base.low, 100 * base.high)
+    figure.add_traces(_level(level, 0.85, most + 0.2, most))
+    for row in rows.sort_values("cost").itertuples():
+        role, name = (
+            ("clean", f"SimCLR, {row.epochs} epochs") if row.attack == "none" else ("adv", str(row.attack).upper())
+        )
+        x, y = row.cost / base.cost, 100 * row.mean
+        text = (
+            f"<b>{name}</b><br>{y:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
+        )
+        said = {
+            "hovertext": [text],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+            "text": [name],
+            "textposition": "top center",
+        }
+        point = line(role, [x], [y], [100 * row.low], [100 * row.high], mode="markers", name=name, **said)
+        mark = {"symbol": "line-ew", "size": 10, "line": {"color": COLOURS[role], "width": 1.25}}
+        ticks = {"x": [x] * row.n, "y": [100 * v for v in row.values], "mode": "markers", "marker": mark}
+        figure.add_traces([point, go.Scatter(**ticks, hoverinfo="skip")])
+        figure.add_annotation(
+            x=x, y=100 * row.high, text=name, showarrow=False, yshift=9, font={"color": COLOURS[role], "size": 11}
+        )
+    figure.update_xaxes(title={"text": "cost of the training, × SimCLR"}, range=[0.85, most + 0.2])
+    return figure.update_yaxes(
+        title={"text": f"{metric}, % of {int(sweep.table.n.max()):,} test images correct"}, nticks=7
+    )
+
+
+def gradients_spent(
+    rows: Sequence[tuple[str, int, float, float, float]], *, clean: float, width: int = 640, height: int = 280
+) -> go.Figure:
+    """Loss that attacks reach over the gradients they take: (name, gradients, loss, low, high) each; rows of one name are a line."""
+    figure, ends = blank(width, height, margin={"r": 128}), []
+    for name in dict.fromkeys(row[0] for row in rows):
+        own = sorted([row for row in rows if row[0] == name], key=lambda row: row[1])
+        x, y = [row[1] for row in own], [row[2] for row in own]
+        text = [f"{name}, {n} gradient{'s' * (n != 1)}<br>loss {v:.2f} nats" for n, v in zip(x, y, strict=True)]
+        said: dict[str, Any] = {"hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
+        figure.add_trace(line("adv", x, y, [row[3] for row in own], [row[4] for row in own], name=name, **said))
+        ends.append((x[-1], y[-1], name))
+    top = max(row[4] for row in rows)
+    for last in sorted({end[0] for end in ends}):
+        together = [("adv", value, name) for at, value, name in ends if at == last]
+        _label_ends(figure, together, last, gap=0.07 * top, top=top)
+    figure.add_hline(y=clean, line={"color": COLOURS["clean"], "width": 1.5, "dash": "dash"})
+    most = max(row[1] for row in rows)
+    _label_ends(figure, [("clean", clean, "clean")], most + 0.5, gap=1, top=clean)
+    figure.update_xaxes(title={"text": "gradients taken for an image"}, range=[0.5, most + 0.5], dtick=1)
+    return figure.update_yaxes(title={"text": "contrastive loss, nats"}, rangemode="tozero")
+
+
+def _curve(curve: Curve, shift: float) -> list[go.Scatter]:
+    x = [k + shift for k in curve.k]
+    hover = {
+        "customdata": list(curve.keys),
+        "hovertext": list(curve.hover),
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
+    main = line(curve.role, x, curve.mean, curve.low, curve.high, name=curve.name, **hover)
+    main.update(curve.style)
+    several = [(at, value) for at, values in zip(x, curve.seeds, strict=False) if len(values) > 1 for value in values]
+    mark = {"symbol": "line-ew", "size": 10, "line": {"color": COLOURS[curve.role], "width": 1.25}}
+    ticks = {"x": [x for x, _ in several], "y": [y for _, y in several], "mode": "markers", "marker": mark}
+    return [main, go.Scatter(**ticks, hoverinfo="skip", cliponaxis=False)]
+
+
+def _level(level: Level | None, left: float, right: float, most: float) -> list[go.Scatter]:
+    if level is None:
+        return [go.Scatter(x=[], y=[], hoverinfo="skip"), go.Scatter(x=[], y=[])]
+    colour = COLOURS[level.role]
+    x = [left, *(most / 8 * i for i in range(9)), right]
+    pen = {"color": colour, "width": 2 if level.dash == "solid" else 1.75, "dash": level.dash}
+    said = {
+        "customdata": [level.key] * len(x),
+        "hovertext": [level.hover] * len(x),
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
+    drawn = go.Scatter(x=x, y=[level.value] * len(x), mode="lines", line=pen, name=level.name, **said)
+    if level.low is None or level.high is None or not math.isfinite(level.low):
+        return [go.Scatter(x=[], y=[], hoverinfo="skip"), drawn]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    fill = {"fill": "toself", "fillcolor": f"rgba({red},{green},{blue},{BAND})", "line": {"width": 0}, "mode": "lines"}
+    corners = {"x": [left, right, right, left], "y": [level.low, level.low, level.high, level.high]}
+    return [go.Scatter(**corners, **fill, hoverinfo="skip"), drawn]
+
+
+def _waiting(point: Waiting) -> go.Scatter:
+    mark = {"symbol": "circle-open-dot", "size": 13, "color": COLOURS[point.role], "line": {"width": 1.75}}
+    said = {"customdata": [point.key], "hovertext": [point.text], "hovertemplate": "%{hovertext}<extra></extra>"}
+    return go.Scatter(x=[point.k], y=[point.y], mode="markers", marker=mark, **said)
+
+
+def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float, *, gap: float, top: float) -> None:
+    """Names at the right edge, in the roles' colours, no two nearer than `gap`, none above the top."""
+    ends = sorted(ends, key=lambda end: end[1])
+    at: list[float] = []
+    for _, y, _ in ends:
+        at.append(max(y, at[-1] + gap) if at else y)
+    for i in range(len(at) - 1, -1, -1):
+        at[i] = min(at[i], top if i == len(at) - 1 else at[i + 1] - gap)
+    for (role, _, text), y in zip(ends, at, strict=True):
+        own = {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": "left", "xshift": 6}
+        figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12 if len(text) < 18 else 11})
+
+
+def _range(curves: Sequence[Curve], levels: Sequence[Level]) -> tuple[float, float]:
+    """The y axis: all that is drawn, with a little air."""
+    seen = [v for c in curves for column in (c.mean, c.low, c.high, *c.seeds) for v in column]
+    seen += [v for level in levels for v in (level.value, level.low, level.high) if v is not None]
+    seen = [v for v in seen if math.isfinite(v)]
+    if not seen:
+        return 0.0, 100.0
+    air = 0.06 * (max(seen) - min(seen)) or 0.5
+    return min(seen) - air, max(seen) + air

@@ -1,0 +1,312 @@
+"""Noise or adversary: accuracy and loss over eps, in training and at test, with seeds and intervals; missing points are computed here.
+
+Rows come from `supply`, `points` says what is shown and found, `charts`, `strip` and `cards` draw it. Trainings run in processes of
+their own (`background`), sweeps over test images in the panel's worker.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import torch
+import traitlets
+from traitlets import Enum, Float, Int, Unicode
+
+from .. import figures, figures_sweep
+from ..errors import UserError
+from ..results import Sweep
+from ..runfolder import Run, runs
+from . import cards, charts
+from .background import Training
+from .base import Job, Panel
+from .desk import Look, desk
+from .orders import Orders
+from .picks import Picks
+from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, SPREADS, Choice, Scene, scene_of
+from .shelf import Shelf
+from .strip import IMAGES, Film, Films, film_head, strip
+from .supply import Supply, written
+from .verdicts import reading
+
+ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
+DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
+
+
+class NoiseOrAdversary(Panel):
+    """`NoiseOrAdversary(sweep, run)`: shipped results at once, missing points computed here; `panel.result` is the `Sweep` on the screen."""
+
+    title = "Noise or adversary"
+    inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
+    show = Enum(["loss", "accuracy"], "accuracy")
+    against = Enum(["test ε", "training ε"], "training ε", help="whose eps the axis is")
+    match = Enum(
+        list(MATCHES), "ε", help="what noise shares with the adversary: length after clipping, or eps as drawn"
+    )
+    gaussian = Enum(list(GAUSSIANS), "σ", help="what eps is in N(0, eps), where noise is as drawn")
+    judge = Enum(list(JUDGES), "linear probe")
+    spread = Enum(list(SPREADS), SPREADS[0], help="what whiskers and band are")
+    kinds = traitlets.List(Enum(list(KINDS)), [key for key in KINDS if key != "sign"])
+    encoder = Unicode("", help="of the sweeps over test eps: a method of the tables, or a run")
+    images = Int(1000, min=2, help="test images of a sweep that is made now")
+    eps = Float(8, min=0, max=255, help="k/255: the slider's place")
+    kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
+    picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
+
+    def __init__(self, sweep: Any = None, run: Run | str | None = None, **traits: Any):
+        self.supply = Supply(sweep)
+        self.shelf = Shelf(*([run] if isinstance(run, Run) else []))
+        self._run = run.name if isinstance(run, Run) else run or ""
+        if self._run:
+            self.shelf.run(self._run)
+        if traits.get("show") == "loss" and traits.setdefault("against", "test ε") != "test ε":
+            raise UserError(
+                "The loss is measured over test ε, got against='training ε'; leave it out, or show accuracy."
+            )
+        self._matches = {"training ε": "ε", "test ε": "L∞"}
+        traits.setdefault("match", self._matches[traits.get("against", "training ε")])
+        self._extra: dict[str, set[float]] = {}  # encoder -> eps asked for beyond the usual ones
+        self._films = Films(self.shelf)
+        self._shown: tuple[Sweep, Scene, Film | None, set[str]] | None = None
+        self._next: tuple[Sweep, Scene, Film | None, set[str]] | None = None
+        self._closed, self._upto, self._marked = False, "", ""
+        self._drawn: tuple[Any, ...] = (None, 0.0, [])  # scene, eps and jobs of the chart on the screen
+        first = self._run or next(iter(sorted(self.supply.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
+        self.orders = Orders(self.supply, torch.get_num_threads(), self._followed)
+        super().__init__(**{"encoder": first, **traits})
+        self.orders.jobs.watch()
+
+    @traitlets.validate("encoder")
+    def _offer(self, proposal: Any) -> str:
+        """A run that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
+        name, field = proposal["value"], getattr(self, "_encoder", None)
+        if field is not None and name not in dict(field.options).values():
+            if name not in self.supply.methods:
+                self.shelf.run(name)
+            field.options = [*field.options, (name, name)]
+        return name
+
+    # widgets
+    def controls(self) -> list[w.Widget]:
+        names = [*self.supply.methods, self.encoder, *(name for name in runs().get("run", []) if "/runs/" not in name)]
+        self._encoder = w.Dropdown(options=[(name, name) for name in dict.fromkeys(names)])
+        self._gaussian = w.ToggleButtons(options=list(GAUSSIANS)).add_class("ex-seg")
+        self._judge = w.Dropdown(options=list(JUDGES))
+        fields: list[tuple[str, Any, str, str]] = [
+            ("Show", w.ToggleButtons(options=["loss", "accuracy"]).add_class("ex-seg"), "show", "auto"),
+            ("against", w.ToggleButtons(options=["test ε", "training ε"]).add_class("ex-seg"), "against", "auto"),
+            ("Noise of equal", w.ToggleButtons(options=list(MATCHES)).add_class("ex-seg"), "match", "auto"),
+            ("Gaussian N(0, ε): ε is", self._gaussian, "gaussian", "auto"),
+            ("Encoder", self._encoder, "encoder", "152px"),
+            ("Measured by", self._judge, "judge", "108px"),
+            ("Interval", w.Dropdown(options=list(SPREADS)), "spread", "84px"),
+        ]
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class("ex-match" if isinstance(field, w.ToggleButtons) else "ex-choice")
+            traitlets.link((self, name), (field, "value"))
+        self._chips = {key: self._chip(key) for key in KINDS}
+        for name, react in (
+            ("show", self._other_show),
+            ("against", self._other_axis),
+            ("match", self._fit),
+            ("kinds", self._tick),
+        ):
+            self.observe(react, names=[name])
+        self._tick(None)
+        self._fit(None)
+        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+        return [row, w.HBox([*self._chips.values()]).add_class("ex-chips")]
+
+    def _chip(self, key: str) -> w.Checkbox:
+        role, name = KINDS[key]
+        chip = (
+            w.Checkbox(description=name, indent=False).add_class("ex-chip").add_class(role).add_class(f"ex-chip-{key}")
+        )
+
+        def ticked(change: Any) -> None:
+            self.kinds = [k for k in KINDS if (change["new"] if k == key else k in self.kinds)]
+
+        chip.observe(ticked, names=["value"])
+        return chip
+
+    def body(self) -> list[w.Widget]:
+        self._reading, self._saved = w.HTML(), ""
+        self._chart = figures.live(
+            figures_sweep.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
+        )
+        self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
+        traitlets.link((self, "eps"), (self._slider, "value"))
+        self.film = Picks()
+        self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
+        self.cards, self._foot = (
+            cards.Cards(lambda act: self.guard(lambda: self._act(*act.split(":", 1)))) for _ in range(2)
+        )
+        self.observe(lambda _: self.redraw(), names=["eps", "kind", "picture"])
+        main = w.VBox([self._chart, self._slider, self.film]).add_class("ex-plot")
+        return [self._reading, w.Box([main, self.cards]).add_class("ex-sweep"), self._foot]
+
+    def _other_show(self, change: Any) -> None:
+        if change["new"] == "loss":
+            self.against = "test ε"
+        self._fit(None)
+
+    def _other_axis(self, change: Any) -> None:
+        if change["new"] == "training ε":
+            self.show = "accuracy"
+        self._matches[change["old"]] = self.match
+        self.match = self._matches[change["new"]]
+        self._fit(None)
+
+    def _fit(self, _change: Any) -> None:
+        """Show the controls and kinds that the choice has."""
+        training, loss = self.against == "training ε", self.show == "loss"
+        self._gaussian.layout.display = "" if self.match == "ε" else "none"  # matched noise is as long as the adversary
+        hidden = {"probe": training or loss, **{key: not training for key in LEVELS}}
+        for key, chip in self._chips.items():
+            chip.layout.display = "none" if hidden.get(key) else ""
+        self._encoder.layout.display = "none" if training else ""
+        self._judge.layout.display = "none" if loss else ""
+
+    def _tick(self, _change: Any) -> None:
+        for key, chip in self._chips.items():
+            chip.value = key in self.kinds
+
+    # work
+    def compute(self, job: Job, **inputs: Any) -> Sweep:
+        encoder, kinds, images = (inputs.pop(name) for name in ("encoder", "kinds", "images"))
+        choice, run = Choice(**inputs), None
+        if choice.training:
+            rows = self.supply.trained()
+        elif encoder in self.supply.methods:
+            rows = self.supply.looked_at(choice, encoder, images, (), job.progress)
+        else:
+            run = self.shelf.run(encoder)
+            self.shelf.set(run.config.dataset)  # refuses to download
+            job.busy("opening the encoder")
+            extra = sorted(self._extra.get(encoder, ()))
+            rows = self.supply.looked_at(choice, run, images, extra, job.progress)
+        job.check()
+        scene = scene_of(choice, rows, kinds, self.supply.base)
+        names = [encoder if run is not None else "", self._run, *DEMOS]
+        film = self._films.through(
+            names, run.config.dataset if run else self.supply.dataset, choice, charts.most(scene)
+        )
+        result = Sweep(scene.sweep.table, {**scene.sweep.provenance, "shown": {**asdict(choice), "kinds": kinds}})
+        self._next = (result, scene, film, self.supply.here(result.table.run.unique()))
+        return result
+
+    def idle(self) -> bool:
+        """The price of a training here, measured once when a card asks for it."""
+        if not self.orders.measure(self.shelf):
+            return False
+        self.redraw()
+        return True
+
+    # points that are not there yet
+    def compute_point(self, kind: str, k: float) -> Training | None:
+        """Compute a missing point: train the seeds it lacks in the background (the job), or look at a run at one more eps (None)."""
+        self.wait()
+        return self._order(kind, k)
+
+    def _order(self, kind: str, k: float) -> Training | None:
+        if self._shown is None:
+            raise UserError("There is no figure yet to add a point to; wait until it is drawn.")
+        scene = self._shown[1]
+        if kind not in scene.kinds:
+            raise UserError(f"There is no curve '{kind}' on the screen; it has {', '.join(scene.kinds)}.")
+        if scene.choice.training:
+            job = self.orders.place(scene, kind, k)
+            self._followed(False)
+            return job
+        if self.encoder in self.supply.methods:
+            raise UserError(f"The encoders of '{self.encoder}' are not on this machine; choose a run.")
+        self._extra.setdefault(self.encoder, set()).add(float(k))
+        self.refresh()
+        return None
+
+    def _followed(self, ended: bool) -> None:
+        """The jobs have moved; `ended`: there are new points."""
+        if self._closed:
+            return
+        if ended:
+            self.supply.stale = True
+            self.refresh()
+        else:
+            self.redraw()
+            if self.state == "ready":
+                self._settle("ready", self._upto)
+
+    def _act(self, verb: str, what: str = "") -> None:
+        """What a card's button asks."""
+        if verb == "save":
+            self.export()
+        elif verb == "open":
+            self.encoder = what
+            self.against = "test ε"
+        elif verb == "compute":
+            kind, k = what.split(",")
+            self._order(kind, float(k))
+        else:
+            self.orders.act(verb, what)
+            self.redraw()
+
+    def _pin(self, key: str) -> None:
+        """A clicked point or frame, 'gaussian,8', or a turn of the film, 'image:3'."""
+        if key.startswith("image:"):
+            self.picture = int(key[6:])
+        elif key and key != self._marked:
+            kind, k = key.split(",")
+            with self.hold_trait_notifications():
+                self.kind, self.eps = kind, (self.eps if kind in LEVELS else float(k))
+
+    def export(self) -> Path:
+        """Write what is shown as CSV, parquet and JSON into the current folder, under a name that is free."""
+        if self._shown is None:
+            raise UserError("There is no table yet; wait until the figure is drawn.")
+        path, self._saved = written(self._shown[0], self.label(self._shown[0]))
+        self.redraw()
+        return path
+
+    # pictures
+    def draw(self, result: Sweep) -> None:
+        if self._next is not None and self._next[0] is result:
+            self._shown = self._next
+        if self._shown is None:
+            return
+        _, scene, film, here = self._shown
+        self._slider.max = max(charts.most(scene), self.eps)
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.eps)}</p>{ALT}'
+        under_way = self.orders.under_way(scene)
+        if self._drawn[0] is not scene or self._drawn[1:] != (self.eps, under_way):  # else it keeps its hover
+            figures.follow(self._chart, charts.chart(scene, self.eps, under_way))
+            self._drawn = (scene, self.eps, under_way)
+        image = min(self.picture, len(film.names) - 1) if film else 0
+        key = self._pinned(scene)
+        self.film.html = (
+            film_head(film, image, scene.choice.spread) + strip(film, image, list(scene.kinds)) if film else ""
+        )
+        self._marked = self.film.picked = f"{key},{self.eps:g}"
+        look = Look(self.encoder, self.encoder in self.supply.methods, self.images)
+        self.cards.html = desk(scene, key, self.eps, self.orders, here, look)
+        self._foot.html = cards.foot(scene, self.supply.base, f"{self.images:,} test images", self._saved)
+
+    def _pinned(self, scene: Scene) -> str:
+        """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
+        return self.kind if self.kind in scene.kinds else next(iter(scene.kinds), "")
+
+    def label(self, result: Sweep) -> str:
+        shown = result.provenance["shown"]
+        return f"{shown['show']} over {shown['against']}"
+
+    def close(self) -> None:
+        """As every panel's; trainings under way go on."""
+        self._closed = True
+        super().close()
+
+    def _settle(self, state: str, text: str) -> None:
+        self._upto = text
+        if state == "ready" and self._shown is not None:
+            n, running = self._shown[0].table.run.nunique(), self.orders.running()
+            text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
+        super()._settle(state, text)
