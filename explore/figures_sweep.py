@@ -65,17 +65,18 @@ def sweep_curves(
     *,
     across: str,
     up: str,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
     most: float = 16,
     now: float | None = None,
     width: int = WIDE,
     height: int = HIGH,
 ) -> go.Figure:
-    """Curves over eps = k/255 up to `most`, lines across, points under way; `across`, `up`: titles of the axes.
+    """Curves over eps = k/255 up to `most`, lines across, points under way; `across`, `up`: titles of the axes; `bounds`: of y.
 
     Every curve has two traces and every line too, also where it is empty or None: a live figure keeps them in their places.
     """
     step, lines = most / 16, [level for level in levels if level is not None]
-    low, high = _range(curves, lines)
+    low, high = _range(curves, lines, bounds)
     left, right = -step, most + step
     figure = blank(width, height, margin=MARGIN)
     for level in levels:
@@ -91,10 +92,16 @@ def sweep_curves(
     ends = [(c.role, c.mean[-1], c.name) for c in drawn] + [(v.role, v.value, v.name) for v in lines]
     _label_ends(figure, ends, right, gap=(high - low) * 17 / (height - 52), top=high)
     if now is not None:
-        figure.add_vline(x=now, line={"color": GREY, "width": 1, "dash": "dot"}, layer="below")
+        figure.update_layout(shapes=[upright(now)])
     marks = [step * 2 * i for i in range(9)]
     figure.update_xaxes(title={"text": across}, tickvals=marks, ticktext=[f"{m:g}" for m in marks], range=[left, right])
     return figure.update_yaxes(title={"text": up}, range=[low, high], nticks=8)
+
+
+def upright(k: float) -> dict[str, Any]:
+    """The dotted line at eps = k/255, one of a layout's shapes."""
+    pen = {"color": GREY, "width": 1, "dash": "dot"}
+    return {"type": "line", "x0": k, "x1": k, "y0": 0, "y1": 1, "yref": "paper", "line": pen, "layer": "below"}
 
 
 def empty_curves(curves: int, levels: int, waiting: int) -> go.Figure:
@@ -223,11 +230,11 @@ def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float,
         figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12 if len(text) < 18 else 11})
 
 
-def _range(curves: Sequence[Curve], levels: Sequence[Level]) -> tuple[float, float]:
-    """The y axis: all that is drawn, with a little air."""
+def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:
+    """The y axis: all that is drawn and possible (an interval of two seeds may reach below 0 %), with a little air."""
     seen = [v for c in curves for column in (c.mean, c.low, c.high, *c.seeds) for v in column]
     seen += [v for level in levels for v in (level.value, level.low, level.high) if v is not None]
-    seen = [v for v in seen if math.isfinite(v)]
+    seen = [min(max(v, bounds[0]), bounds[1]) for v in seen if math.isfinite(v)]
     if not seen:
         return 0.0, 100.0
     air = 0.06 * (max(seen) - min(seen)) or 0.5

@@ -222,10 +222,10 @@ def test_encoders_are_called_by_their_method_or_by_their_run():
 
 # the authors' rule
 def test_the_trap_is_the_protocol_watched_three_ways(encoder, data, tmp_path):
-    found = authors_trap(encoder, images=data, share=0.5, seeds=2, epochs=6, cache=False)
+    found = authors_trap(encoder, images=data, share=0.5, seeds=2, epochs=60, cache=False)
     h, y = ex.embed(encoder, data.train)
     used = take_labels(y, 0.5, ex.seeded(1))
-    probe = ex.Probe(protocol="authors", epochs=6, seed=1).fit(
+    probe = ex.Probe(protocol="authors", epochs=60, seed=1).fit(
         h[used], y[used], classes=CLASSES, test=ex.embed(encoder, data.test)
     )
     own = found.curve[found.curve.seed == 1]
@@ -233,7 +233,7 @@ def test_the_trap_is_the_protocol_watched_three_ways(encoder, data, tmp_path):
     out = used[take_labels(y[used], 0.2, ex.seeded(1))]
     kept = used[~torch.isin(used, out)]
     assert len(kept) + len(out) == 120
-    chosen = ex.Probe(protocol="authors", epochs=6, seed=1).fit(
+    chosen = ex.Probe(protocol="authors", epochs=60, seed=1).fit(
         h[kept], y[kept], classes=CLASSES, test=(h[out], y[out])
     )
     np.testing.assert_allclose(own.held_out, chosen.curve_.test.astype(float), atol=1e-9)

@@ -689,7 +689,7 @@ def test_settings_that_are_not_kept_offer_nothing(root):
     assert panel.wait(60) and panel.error is None
     panel.eps = 10
     assert (
-        "the settings of this sweep are not kept" in text(panel.cards.html)
+        "settings or images of this sweep are not kept" in text(panel.cards.html)
         and "Compute this point" not in panel.cards.html
     )
     with pytest.raises(ex.UserError, match="cannot be computed here"):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import anywidget
@@ -52,7 +52,7 @@ def pinned(
     buttons = _button("Open run", f"open:{opened}" if opened else "", why) if scene.choice.training else ""
     buttons += f'<button class="jupyter-button" data-copy="{escape(command)}">Copy command</button>' if command else ""
     n = f"n = {point.n}" if point.n > 1 else f"one seed, {rows.n.iloc[0]:,} images"
-    span = f"<small><span>[{u.value(point.low)}, {u.value(point.high)}]</span> <span>{n}</span></small>"
+    span = f"<small><span>{u.bounds(point.low, point.high)}</span> <span>{n}</span></small>"
     value = f'<div class="ex-fact">{u.value(point.mean)}{u.mark} {span}</div>'
     buttons += _button("Compute the other seeds", rest[0]) if rest[0] else ""
     return _card(point.kind, point.k, "pinned", f"{value}<dl>{listed}</dl>", buttons, rest[1])
@@ -78,7 +78,7 @@ def differences(scene: Scene, point: Point) -> list[tuple[str, str]]:
         d = scene.compare(other, point)
         if d is not None:
             name = "clean" if other.kind.key == point.kind.key else other.kind.name
-            span = f" [{scene.unit.value(d.low)}, {scene.unit.value(d.high)}]" if d.n > 1 else ", no verdict"
+            span = f" {scene.unit.bounds(d.low, d.high)}" if d.n > 1 else ", no verdict"
             found.append((escape(name), f"{scene.unit.change(d.mean)}{span}"))
     return found
 
@@ -175,7 +175,7 @@ def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -
     table, about = scene.sweep.table, scene.sweep.provenance
     words = []
     if len(table):
-        words = [table.dataset.iloc[0], table.arch.iloc[0]]
+        words = [_named(table.dataset.iloc[0]), table.arch.iloc[0]]
         words += (
             [f"{base.epochs} epochs", f"batch {base.batch_size}"]
             if scene.choice.training and base is not None
@@ -195,3 +195,9 @@ def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -
     made = [about.get("command"), f"{lasting(seconds)} of computing" if seconds else "", about.get("commit")]
     origin = " · ".join(escape(str(part)) for part in made if part)
     return f'<div class="ex-foot"><span>{escape(" · ".join(words))}</span>{theirs}{save}<span class="prov mono">{origin}</span></div>'
+
+
+def _named(dataset: str) -> str:
+    """'fashion', 'folder:cats': without the way to a folder."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{PurePath(path).name}"

@@ -1,5 +1,6 @@
 """A scene as the chart's curves, lines and titles: what `figures` draws. No widget."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,8 @@ def chart(scene: Scene, now: float, waiting: Iterable[tuple[str, float, str]] = 
     of = f"% of {n.pop():,} test images correct" if len(n) == 1 else "% correct"
     up = "contrastive loss, nats" if scene.choice.show == "loss" else f"{scene.choice.judge}, {of}"
     across = "training ε, k/255" if scene.choice.training else "ε on the test images, k/255"
-    return sweep_curves(curves, levels, ahead, across=across, up=up, most=most(scene), now=now)
+    bounds = (0.0, math.inf if scene.choice.show == "loss" else 100.0)
+    return sweep_curves(curves, levels, ahead, across=across, up=up, bounds=bounds, most=most(scene), now=now)
 
 
 def most(scene: Scene) -> float:
@@ -52,7 +54,7 @@ def said(scene: Scene, point: Point) -> str:
     """What hovering over a point says: what, value with interval and n, run, what a click does."""
     u, n = scene.unit, f"n = {point.n}" if point.n > 1 else f"one seed, {point.rows.n.iloc[0]:,} images"
     name = point.kind.name if point.kind.level else f"{point.kind.name}, ε = {point.k:g}/255"
-    value = f"{u.value(point.mean)}{u.mark}  [{u.value(point.low)}, {u.value(point.high)}], {n}"
+    value = f"{u.value(point.mean)}{u.mark}  {u.bounds(point.low, point.high)}, {n}"
     return f"<b>{name}</b><br>{value}<br>{short_runs(point.rows.run.tolist())}<br>click: pin it"
 
 

@@ -71,12 +71,16 @@ class Jobs:
 
     def _look(self) -> bool:
         """Tell the panel how the jobs are; False where none is left to be watched."""
+        gone = [name for name, job in self if not job.spec.is_file()]  # another panel has removed it
+        with self._lock:
+            for name in gone:
+                del self._all[name]
         changed, states = self._changed(), {name: job.state["state"] for name, job in self}
         ended = {name for name, state in states.items() if state in ENDED}
         for name in ended:
             if states[name] == "done":
                 self.forget(name)
-        alive, new = bool(states.keys() - ended), bool(ended - self._ended)
+        alive, new = bool(states.keys() - ended), bool(gone or ended - self._ended)
         self._ended = ended
         if changed is None or not alive:
             with self._lock:

@@ -22,7 +22,7 @@ class Orders:
         base = supply.base
         self.supply, self.threads = supply, threads
         self.jobs = Jobs(supply.out, family_of(base, supply.data) if base is not None else "", changed)
-        self.why_not = "" if base is not None else "the settings of this sweep are not kept"
+        self.why_not = "" if supply.grows else "settings or images of this sweep are not kept"
         self._a_pass: float | None = None  # seconds of a forward pass of an image on this machine
         self._asked = False  # a card waits for a price
 

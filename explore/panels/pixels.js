@@ -93,7 +93,7 @@ function render(own, model, el) {
   const strip = $(".ex-strip"), [back, next] = all(".ex-page button"), select = $("select");
   const big = Object.fromEntries(all("canvas").map((c) => [c.dataset.id, c]));
   const set = (name, value) => { model.set(name, value); model.save_changes(); };
-  let thumbs = [], values = new Float32Array(0), due = 0;
+  let thumbs = [], values = new Float32Array(0), due = 0, late = 0, shown = null; // shown: batch and eps on the screen
 
   const eps = () => (model.get("hold") < 0 ? model.get("k") : model.get("hold"));
 
@@ -118,8 +118,10 @@ function render(own, model, el) {
   }
 
   function put() {
-    const b = own.batch, k = eps(), gain = model.get("gain"), show = SHOW.indexOf(model.get("show"));
-    const i = Math.min(model.get("picked"), b.n - 1), name = b.names[i], ready = b.single || !!frameOf(own, k);
+    const b = own.batch, ready = b.single || !!frameOf(own, eps());
+    const k = ready || shown?.key !== b.key ? eps() : shown.k; // until its frame is here, all stays at the last one's eps
+    const gain = model.get("gain"), show = SHOW.indexOf(model.get("show"));
+    const i = Math.min(model.get("picked"), b.n - 1), name = b.names[i];
     const rise = floats(model.get("rises")), most = rise.reduce((m, r) => (r > m ? r : m), 1e-6);
     all(".gain").forEach((g) => (g.textContent = `× ${gain}`));
     $(".cap").innerHTML = `${name}<span class="at1000">, no. ${b.ids[i]}</span>`;
@@ -143,8 +145,12 @@ function render(own, model, el) {
       big[role + "-d"].setAttribute("aria-label", `signed difference, ${kind ? what : b.attack + " adversary"}, times ${gain}; grey is unchanged`);
       big[role + "-p"].setAttribute("aria-label", `perturbed by ${kind ? what : "the adversary"} at ${k}/255: ${name}`);
     });
-    if (ready) el.dataset.k = k;
-    el.classList.toggle("waiting", !ready);
+    clearTimeout(late);
+    if (ready) {
+      el.dataset.k = k;
+      shown = { key: b.key, k };
+      el.classList.remove("waiting");
+    } else late = setTimeout(() => el.classList.add("waiting"), 150); // sooner, and quick work would flicker
   }
 
   const focus = (j) => { const t = thumbs[Math.max(0, Math.min(j, thumbs.length - 1))]; thumbs.forEach((o) => (o.tabIndex = o === t ? 0 : -1)); t.focus(); };

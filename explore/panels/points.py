@@ -1,5 +1,6 @@
 """What the noise-or-adversary panel shows of a sweep: which rows, as points with their intervals. No widget."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,10 @@ class Unit:
 
     def change(self, value: float) -> str:
         return signed(self.scale * value, self.digits)
+
+    def bounds(self, low: float, high: float) -> str:
+        """'[82.9, 83.9]'; nothing where there is no interval."""
+        return f"[{self.value(low)}, {self.value(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
     def span(self, low: float, high: float) -> str:
         return f"{self.value(low)} to {self.value(high)}"

@@ -98,11 +98,11 @@ def strip(film: Film, image: int, kinds: list[str]) -> str:
     return "".join(rows)
 
 
-def film_head(film: Film, image: int, spread: str) -> str:
+def film_head(film: Film, image: int, whiskers: str) -> str:
     """Above the film: what it is, how to read the chart, and the way to other images."""
     back, ahead = ((image + step) % len(film.names) for step in (-1, 1))
     return (
-        f'<div class="ex-film-h ex-note"><span>In the chart: line, mean; tick, one seed; whisker and band, {spread} over seeds.<br>'
+        f'<div class="ex-film-h ex-note"><span>In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.<br>'
         f"{escape(film.names[image].capitalize())}, a test image, at each ε above, attacked through {escape(film.run)}.</span>"
         f'<span class="ex-page" data-row><button data-pick="image:{back}" aria-label="image before">‹</button>'
         f'<button data-pick="image:{ahead}" aria-label="next image">›</button></span></div>'

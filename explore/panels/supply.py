@@ -45,6 +45,11 @@ class Supply:
         return sorted({found for part in parts for found in part.get("data", [])})
 
     @property
+    def grows(self) -> bool:
+        """Whether points computed here can be told to belong to it: settings and images are known."""
+        return self.base is not None and (bool(self.data) or not len(self.training))
+
+    @property
     def dataset(self) -> str:
         """That of the trainings."""
         named = self.training.table.dataset
@@ -65,7 +70,7 @@ class Supply:
     def trained(self) -> Sweep:
         """The trainings: shipped or given, and what was computed here with the same settings."""
         if self.stale and self.base is not None:
-            data = self.data or [images_of(self.base)[1]]
+            data = self.data or ([] if len(self.training) else [images_of(self.base)[1]])
             root, runs = places.runs_root().resolve(), self.out.resolve() / "runs"
             before = f"{runs.relative_to(root).as_posix()}/" if runs.is_relative_to(root) else ""
             own = finished(self.out, self.base, data, self.measure, before)

@@ -27,7 +27,7 @@ from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, SPREADS, Choice, 
 from .shelf import Shelf
 from .strip import IMAGES, Film, Films, film_head, strip
 from .supply import Supply, written
-from .verdicts import reading
+from .verdicts import reading, whiskers
 
 ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
 DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
@@ -70,7 +70,7 @@ class NoiseOrAdversary(Panel):
         self._shown: tuple[Sweep, Scene, Film | None, set[str]] | None = None
         self._next: tuple[Sweep, Scene, Film | None, set[str]] | None = None
         self._closed, self._upto, self._marked = False, "", ""
-        self._drawn: tuple[Any, ...] = (None, 0.0, [])  # scene, eps and jobs of the chart on the screen
+        self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
         first = self._run or next(iter(sorted(self.supply.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
         self.orders = Orders(self.supply, torch.get_num_threads(), self._followed)
         super().__init__(**{"encoder": first, **traits})
@@ -278,14 +278,14 @@ class NoiseOrAdversary(Panel):
         self._slider.max = max(charts.most(scene), self.eps)
         self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.eps)}</p>{ALT}'
         under_way = self.orders.under_way(scene)
-        if self._drawn[0] is not scene or self._drawn[1:] != (self.eps, under_way):  # else it keeps its hover
+        if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
             figures.follow(self._chart, charts.chart(scene, self.eps, under_way))
-            self._drawn = (scene, self.eps, under_way)
+        elif self._drawn[2] != self.eps:
+            self._chart.update_layout(shapes=[figures_sweep.upright(self.eps)])
+        self._drawn = (scene, under_way, self.eps)
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)
-        self.film.html = (
-            film_head(film, image, scene.choice.spread) + strip(film, image, list(scene.kinds)) if film else ""
-        )
+        self.film.html = film_head(film, image, whiskers(scene)) + strip(film, image, list(scene.kinds)) if film else ""
         self._marked = self.film.picked = f"{key},{self.eps:g}"
         look = Look(self.encoder, self.encoder in self.supply.methods, self.images)
         self.cards.html = desk(scene, key, self.eps, self.orders, here, look)

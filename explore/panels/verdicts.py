@@ -84,6 +84,13 @@ def _also(scene: Scene, found: Difference, level: Point) -> str:
     return f"To {name}: {scene.unit.change(found.mean)} ({scene.unit.span(found.low, found.high)}){end}."
 
 
+def whiskers(scene: Scene) -> str:
+    """What whiskers and band are: '95 % t-interval over seeds'."""
+    if all(point.n == 1 for point in scene.points.values()):
+        return "95 % interval over the images"
+    return "95 % t-interval over seeds" if scene.choice.spread == SPREADS[0] else "± standard deviation over seeds"
+
+
 def called(scene: Scene, kind: Kind) -> str:
     """A kind in a sentence, with what eps is for noise: 'Gaussian noise (σ = ε)', 'uniform noise of equal L∞'."""
     if kind.key not in NOISE_NAMES:

@@ -1,0 +1,268 @@
+"""Noise or adversary in a real JupyterLab and a real browser: controls, clicks, keys, points computed in the background, themes."""
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import Notebook, lab  # noqa: F401  (`lab` is a fixture)
+from dataset_files import noise
+from PIL import Image
+
+import explore as ex
+from explore import places
+from explore.runfolder import Run, build_encoder
+from explore.studies import run_grid, train_eps_cells
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+CELL = """import os
+os.environ["CLAE_RUNS"] = {runs!r}
+import explore as ex
+panel = ex.panels.NoiseOrAdversary({study!r}, "mine", images=15)
+panel"""
+SHIPPED = """import explore as ex
+panel = ex.panels.NoiseOrAdversary()
+panel"""
+CHART = """() => { const gd = document.querySelector('.ex .js-plotly-plot');
+  return gd.data.filter((t) => t.name && t.x?.length).map((t) => ({ name: t.name, x: [...t.x], y: [...t.y], keys: t.customdata })) }"""
+PLACE = """([name, i]) => { const gd = document.querySelector('.ex .js-plotly-plot'), t = gd.data.find((t) => t.name === name);
+  const box = gd.getBoundingClientRect(), { xaxis, yaxis } = gd._fullLayout;
+  return [box.left + xaxis._offset + xaxis.l2p(t.x[i]), box.top + yaxis._offset + yaxis.l2p(t.y[i])] }"""
+FILM = """() => [...document.querySelectorAll('.ex-film button')].map((b) => { const img = b.querySelector('img');
+  const c = document.createElement('canvas'); c.width = img.naturalWidth; c.height = img.naturalHeight;
+  const pen = c.getContext('2d'); pen.drawImage(img, 0, 0); const box = b.getBoundingClientRect();
+  return { pick: b.dataset.pick, middle: box.left + box.width / 2,
+           px: btoa(String.fromCharCode(...[...pen.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 < 3))) } })"""
+TICKS = """() => { const gd = document.querySelector('.ex .js-plotly-plot'), a = gd._fullLayout.xaxis, left = gd.getBoundingClientRect().left;
+  return Object.fromEntries([0, 2, 4, 6, 8, 10, 12, 14, 16].map((k) => [k, left + a._offset + a.l2p(k)])) }"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> dict[str, str]:
+    """A study of SimCLR, an adversary at 4 and 8 and Gaussian noise at 8, two seeds, really trained on 45 images; and a run 'mine'."""
+    folder, runs = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("runs")
+    for side, n in (("train", 15), ("test", 5)):
+        for c, name in enumerate(("bars", "dots", "rings")):
+            (folder / side / name).mkdir(parents=True)
+            for i in range(n):
+                x = noise(32, 32, 3, seed=100 * c + i + (50 if side == "test" else 0)) // 2
+                x[:: 2 + c, :, c] = 250
+                Image.fromarray(x).save(folder / side / name / f"{i}.png")
+    network = {"arch": "resnet10", "width": 4, "proj_dim": 8, "image_size": 32, "batch_size": 16}
+    base = ex.TrainConfig(dataset=f"folder:{folder}", attack="fgsm", eps=8 / 255, epochs=1, knn_every=0, **network)
+    cells = train_eps_cells(base, ("none", "fgsm"), eps=[4 / 255, 8 / 255], seeds=2)
+    cells += train_eps_cells(base, ("gaussian",), eps=[8 / 255], seeds=2)
+    where = tmp_path_factory.mktemp("table") / "train-eps"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAE_RUNS", str(runs))  # the table's runs are found below it
+        run_grid("train-eps", cells, out=runs / "studies").save(where)
+    run = Run.create(base, name="mine", root=runs)
+    run.save_encoder(build_encoder(base), 0)
+    return {"runs": str(runs), "study": str(where)}
+
+
+def opened(lab, folder: Path, code: str):  # noqa: F811
+    """A notebook with this one cell and a look at the result."""
+    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / "sweep.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return lab.open(path)
+
+
+@pytest.fixture
+def panel(lab, tmp_path, study):  # noqa: F811
+    with opened(lab, tmp_path, CELL.format(**study)) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector(".ex-card")
+        yield notebook
+
+
+def asked(notebook: Notebook, expression: str):
+    """What the kernel says."""
+    return json.loads(notebook.execute(f"import json; panel.wait(); print(json.dumps({expression}))"))
+
+
+def drawn(notebook: Notebook) -> dict[str, dict]:
+    """The chart's curves on the screen, by name."""
+    return {trace["name"]: trace for trace in notebook.page.evaluate(CHART)}
+
+
+def same(notebook: Notebook) -> dict[str, dict]:
+    """Assert that the chart on the screen has the means of `panel.result`; returns it."""
+    wanted = asked(
+        notebook,
+        "[dict(attack=r.attack, k=r.k, mean=100 * r.mean) for r in panel.result.summary().itertuples()]",
+    )
+    shown = drawn(notebook)
+    names = {"fgsm": "adversary (CLAE)", "gaussian": "Gaussian", "none": "SimCLR"}
+    for row in wanted:
+        trace = shown[names[row["attack"]]]
+        keys = [key.split(",")[1] for key in trace["keys"]]
+        i = keys.index(f"{row['k']:g}")
+        assert trace["y"][i] == pytest.approx(row["mean"], abs=1e-6), row
+    return shown
+
+
+def settled(notebook: Notebook, text: str) -> None:
+    """Wait until a card says so."""
+    notebook.page.wait_for_function(
+        "(text) => document.querySelector('.ex-cards').innerText.includes(text)", arg=text, timeout=120_000
+    )
+
+
+def test_controls_move_the_figure(panel):
+    page = panel.page
+    first = same(panel)
+    assert set(first) == {"adversary (CLAE)", "Gaussian", "SimCLR"}
+    page.get_by_label("Measured by").select_option("kNN")
+    page.wait_for_function(
+        "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('kNN')"
+    )
+    assert same(panel)["adversary (CLAE)"]["y"] != first["adversary (CLAE)"]["y"]
+    page.get_by_role("checkbox", name="Gaussian").uncheck()
+    page.wait_for_function(
+        "() => !document.querySelector('.ex .js-plotly-plot').data.some((t) => t.name === 'Gaussian' && t.x.length)"
+    )
+    assert "Gaussian" not in same(panel) and asked(panel, "sorted(set(panel.result.table.attack))") == ["fgsm", "none"]
+    handle = page.locator(".ex-at .noUi-handle")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    settled(panel, "ε = 9/255")
+    assert "At ε = 9/255 there is no adversary yet; there is one at 4, 8" in page.locator(".ex-reading").inner_text()
+    page.get_by_role("button", name="loss", exact=True).click()  # over test eps, of the run given, computed now
+    page.wait_for_function(
+        "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')",
+        timeout=120_000,
+    )
+    wanted = asked(panel, "panel.result.where(attack='fgsm').table.sort_values('k').value.tolist()")
+    assert drawn(panel)["adversary"]["y"] == pytest.approx(wanted, abs=1e-6) and len(wanted) == 9
+    assert any(name.startswith("chance, ln ") for name in drawn(panel))
+    assert panel.errors() == []
+
+
+def test_hover_tells_and_a_click_pins(panel):
+    page = panel.page
+    x, y = page.evaluate(PLACE, ["adversary (CLAE)", 0])
+    page.mouse.move(x - 40, y - 30)
+    page.mouse.move(x, y, steps=4)
+    page.wait_for_selector(".hovertext")
+    said = page.locator(".hoverlayer").text_content()
+    assert "adversary, ε = 4/255" in said and "n = 2" in said and "-s0, s1" in said and "click: pin it" in said
+    page.mouse.click(x, y)
+    settled(panel, "ε = 4/255")
+    values = asked(panel, "panel.result.where(attack='fgsm', k=4).table.sort_values('seed').value.tolist()")
+    card = page.locator(".ex-card").first.inner_text()
+    assert " · ".join(f"{100 * v:.1f}" for v in values) in card and "to SimCLR" in card
+    assert asked(panel, "[panel.kind, panel.eps]") == ["adversary", 4]
+    page.get_by_role("button", name="Copy command").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    page.get_by_role("button", name="s1", exact=True).click()  # its run lies here: looked at over test eps
+    page.wait_for_function(
+        "() => document.querySelector('.ex .js-plotly-plot').layout.xaxis.title.text.startsWith('ε on the test')",
+        timeout=120_000,
+    )
+    assert asked(panel, "panel.encoder").endswith(asked(panel, "panel.result.table.run.iloc[0]"))
+    assert panel.errors() == []
+
+
+def test_the_film_hangs_under_its_ticks_and_takes_keys(panel):
+    page = panel.page
+    frames, ticks = page.evaluate(FILM), page.evaluate(TICKS)
+    assert len(frames) == 27 and {f["pick"].split(",")[0] for f in frames} == {"adversary", "gaussian", "uniform"}
+    for frame in frames:
+        assert frame["middle"] == pytest.approx(ticks[frame["pick"].split(",")[1]], abs=1)
+    library = """
+import base64, json, torch
+from explore.results import to_pixels
+from explore.training import make_views
+run, data = ex.open_run("mine"), panel.shelf.set(ex.open_run("mine").config.dataset)
+x = data.test[torch.randperm(len(data.test), generator=ex.seeded(0))[:32]][0]
+apart = ex.contrast(run.encoder(), make_views(run.config, data)(x, ex.seeded(0)), temperature=run.config.temperature)
+made = {f"adversary,{k}": ex.Attack.fgsm(k / 255)(x, apart) for k in range(0, 17, 2)}
+made |= {f"{n},{k}": ex.Noise.__dict__[n].__func__(ex.Noise, k / 255)(x, generator=ex.seeded(0)) for n in ("gaussian", "uniform") for k in range(0, 17, 2)}
+print(json.dumps({key: base64.b64encode(to_pixels(v[:1])[0].tobytes()).decode() for key, v in made.items()}))"""
+    wanted = json.loads(panel.execute(library))
+    assert {f["pick"]: base64.b64decode(f["px"]) for f in frames} == {
+        key: base64.b64decode(px) for key, px in wanted.items()
+    }
+    page.locator(".ex-film button[data-pick='adversary,8']").click()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    settled(panel, "Gaussian, ε = 10/255")
+    assert asked(panel, "[panel.kind, panel.eps]") == ["gaussian", 10]
+    page.get_by_label("next image").click()
+    page.wait_for_function(f"() => document.querySelector('.ex-film img').src.length !== {len(frames[0]['px'])}")
+    assert asked(panel, "panel.picture") == 1 and page.evaluate(FILM)[0]["px"] != frames[0]["px"]
+    assert panel.errors() == []
+
+
+def test_a_missing_point_is_computed_in_the_background_and_appears(panel):
+    page = panel.page
+    before = same(panel)
+    page.locator(".ex-film button[data-pick='gaussian,12']").click()
+    settled(panel, "Gaussian, ε = 12/255")
+    card = page.locator(".ex-card[data-card='gaussian,12']")
+    page.wait_for_function(
+        "() => /2 seeds, about \\d+ s on this machine/.test(document.querySelector('.ex-cards').innerText)",
+        timeout=60_000,
+    )
+    card.get_by_role("button", name="Compute this point here").click()
+    settled(panel, "Goes on if you close the page")
+    assert page.evaluate("() => document.querySelector('.ex-state').innerText").endswith("1 running")
+    page.wait_for_function(
+        "() => document.querySelector('.ex .js-plotly-plot').data.some((t) => t.name === 'Gaussian' && t.x.length === 2)",
+        timeout=120_000,
+    )
+    after = same(panel)
+    assert after["adversary (CLAE)"] == before["adversary (CLAE)"] and after["Gaussian"]["keys"] == [
+        "gaussian,8",
+        "gaussian,12",
+    ]
+    settled(panel, "n = 2")
+    assert asked(panel, "sorted(panel.result.where(attack='gaussian', k=12).table.seed.tolist())") == [0, 1]
+    page.locator(".ex-film button[data-pick='gaussian,14']").click()
+    page.locator(".ex-card[data-card='gaussian,14']").get_by_role("button", name="Compute this point here").click()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    settled(panel, "stopped")
+    page.get_by_role("button", name="Dismiss").click()
+    page.wait_for_function("() => !document.querySelector('.ex-cards').innerText.includes('stopped')")
+    page.get_by_role("button", name="Save table").click()
+    page.get_by_text(re.compile(r"wrote accuracy-over-training-eps\.csv, \.parquet and \.json in")).wait_for()
+    assert panel.errors() == []
+
+
+def test_a_fault_becomes_a_banner(panel):
+    panel.execute("panel.supply.trained = lambda: 1 / 0; panel.judge = 'kNN'; panel.wait()")
+    panel.page.locator(".ex-error").wait_for(state="visible")
+    assert "ZeroDivisionError" in panel.page.locator(".ex-error").inner_text()
+    assert "shows accuracy over training ε" in panel.page.locator(".ex-state").inner_text()
+    assert any(text.startswith("banner: ") for text in panel.errors())
+
+
+def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):  # noqa: F811
+    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    code = SHIPPED if (places.shipped() / "studies").is_dir() else CELL.format(**study)
+    with opened(lab, tmp_path, code) as panel:
+        panel.run_all()
+        panel.page.wait_for_selector(".ex-film")
+        panel.execute("import time\npanel.wait()\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
+        for width in (1000, 800):
+            panel.fit(".ex", width)
+            for dark in (False, True):
+                panel.theme(dark)
+                path = folder / f"noise-or-adversary-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+                box = panel.page.locator(".ex").bounding_box()
+                clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
+                panel.page.screenshot(path=path, clip=clip)
+                wide = panel.page.evaluate(
+                    "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
+                )
+                assert wide <= 0, f"the panel is {wide} px too wide at {width}"
+                assert path.stat().st_size > 20_000
+        assert panel.errors() == []
