@@ -14,7 +14,7 @@ from dataset_files import noise
 from PIL import Image
 
 import explore as ex
-from explore import figures_sweep, places
+from explore import figures, places
 from explore.cli import _parser
 from explore.panels import background, cards, charts, points, strip, verdicts
 from explore.panels.points import Choice, scene_of
@@ -210,7 +210,7 @@ def test_what_would_mix_trainings_is_refused():
 def test_the_chart_draws_every_mean_seed_and_interval():
     shown = scene()
     figure = charts.chart(shown, 8, [("adversary", 6.0, "computing")])
-    assert len(figure.data) <= len(figures_sweep.empty_curves(*charts.ROOM).data)
+    assert len(figure.data) <= len(figures.empty_curves(*charts.ROOM).data)
     curve = next(t for t in figure.data if t.name == "adversary (CLAE)")
     assert list(curve.y) == pytest.approx([82, 84]) and list(curve.customdata) == ["adversary,4", "adversary,8"]
     assert [round(x) for x in curve.x] == [4, 8]
@@ -251,12 +251,12 @@ def test_the_axis_holds_larger_eps_and_the_loss_has_its_chance():
 
 
 def test_cost_beside_gain():
-    figure = figures_sweep.attack_costs(sweep().where(k=[0, 8]))
+    figure = figures.attack_costs(sweep().where(k=[0, 8]))
     at = {t.name: (t.x[0], t.y[0]) for t in figure.data if t.name and t.mode == "markers"}
     assert at["FGSM"] == (1.5, pytest.approx(84)) and at["SimCLR, 6 epochs"] == (1.5, pytest.approx(83))
     with pytest.raises(ex.UserError, match="needs SimCLR and an attack"):
-        figures_sweep.attack_costs(sweep().where(attack="none"))
-    spent = figures_sweep.gradients_spent(
+        figures.attack_costs(sweep().where(attack="none"))
+    spent = figures.gradients_spent(
         [("FGSM", 1, 2.0, 1.9, 2.1), ("PGD", 2, 2.5, 2.4, 2.6), ("PGD", 1, 1.5, 1.4, 1.6)], clean=1.0
     )
     assert list(spent.data[1].x) == [1, 2] and list(spent.data[1].y) == [1.5, 2.5]

@@ -31,7 +31,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m explore", description=__doc__)
     sub = parser.add_subparsers(
-        required=True, metavar="train | probe | knn | robust | transfer | sweep | runs | doctor | lab", parser_class=_Parser
+        required=True,
+        metavar="train | probe | knn | robust | transfer | sweep | runs | doctor | lab",
+        parser_class=_Parser,
     )
 
     for room in (train, judge, sweep):

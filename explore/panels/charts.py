@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..figures_sweep import Curve, Level, Waiting, sweep_curves
+from ..figures import Curve, Level, Waiting, sweep_curves
 from .cards import short_runs
 from .points import KINDS, LEVELS, Point, Scene
 

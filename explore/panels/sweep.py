@@ -13,7 +13,7 @@ import torch
 import traitlets
 from traitlets import Enum, Float, Int, Unicode
 
-from .. import figures, figures_sweep
+from .. import figures
 from ..errors import UserError
 from ..results import Sweep
 from ..runfolder import Run, runs
@@ -133,7 +133,7 @@ class NoiseOrAdversary(Panel):
     def body(self) -> list[w.Widget]:
         self._reading, self._saved = w.HTML(), ""
         self._chart = figures.live(
-            figures_sweep.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
+            figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
         )
         self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
         traitlets.link((self, "eps"), (self._slider, "value"))
@@ -281,7 +281,7 @@ class NoiseOrAdversary(Panel):
         if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
             figures.follow(self._chart, charts.chart(scene, self.eps, under_way))
         elif self._drawn[2] != self.eps:
-            self._chart.update_layout(shapes=[figures_sweep.upright(self.eps)])
+            self._chart.update_layout(shapes=[figures.upright(self.eps)])
         self._drawn = (scene, under_way, self.eps)
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)

@@ -1,139 +1,14 @@
-"""Results as plotly figures: the only room that imports plotly. One template, the roles' colours, lines with direct labels.
-
-`figure = figures.label_curve(result)`; in a notebook's cell it shows itself; in a panel `live(figure)` is the widget, made once,
-and `follow(widget, figure)` puts another figure's content into it.
-"""
+"""A probe's figures: accuracy over labels, over eps, over epochs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from .results import Robustness
-from .results.probes import ProbeComparison, Selection
-
-COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark; explore.css repaints text by it
-    "clean": "#3467d2",
-    "adv": "#e36a0e",
-    "gauss": "#2aa37c",
-    "uniform": "#896630",
-    "sign": "#ae81cf",
-    "ref": "#808080",
-}
-MARKS = {
-    "clean": "circle-open",
-    "adv": "circle",
-    "gauss": "square",
-    "uniform": "diamond",
-    "sign": "triangle-up",
-    "ref": "x",
-}
-WIDTHS = {"adv": 2.25, "ref": 1.5}
-GREY, GRID, CLEAR = "#808080", "rgba(128,128,128,.25)", "rgba(0,0,0,0)"
-FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
-TRAINED = {"SimCLR": "clean", "CLAE": "adv", "Gaussian": "gauss", "Uniform": "uniform", "Sign": "sign"}
-ADDED = {"fgsm": "adv", "rfgsm": "adv", "ffgsm": "adv", "pgd": "adv", "contrast": "adv", "gaussian": "gauss"}
-FOCUS = 16  # points below the best epoch that `selection` shows
-MARGIN = {"l": 56, "r": 16, "t": 8, "b": 44}
-
-
-def roles(names: Sequence[str]) -> tuple[str, ...]:
-    """The role of every encoder, by what it was trained with; where two share one, the earlier is the grey reference."""
-    found = [TRAINED.get(name, "ref") for name in names]
-    kept = [role if role not in found[i + 1 :] else "ref" for i, role in enumerate(found)]
-    return tuple(kept if len(set(kept)) == len(kept) else ("ref", "adv")[: len(kept)])
-
-
-@cache
-def template() -> go.layout.Template:
-    """Type, grid and axes of every figure: grey ink that both themes carry, horizontal grid only, no box, no legend."""
-    axis = {
-        "tickfont": {"size": 11},
-        "title": {"font": {"size": 12}, "standoff": 8},
-        "zeroline": False,
-        "automargin": False,
-    }
-    return go.layout.Template(
-        layout={
-            "font": {"family": FONT, "size": 12, "color": GREY},
-            "paper_bgcolor": CLEAR,
-            "plot_bgcolor": CLEAR,
-            "showlegend": False,
-            "hovermode": "closest",
-            "dragmode": False,
-            "hoverlabel": {"align": "left", "font": {"size": 12, "family": FONT}},
-            "xaxis": {**axis, "showgrid": False, "showline": True, "linewidth": 1, "ticks": "outside", "ticklen": 4},
-            "yaxis": {**axis, "gridcolor": GRID, "gridwidth": 1, "showline": False, "ticks": ""},
-        }
-    )
-
-
-def blank(width: int, height: int, **layout: Any) -> go.Figure:
-    """An empty figure of fixed size in the panels' style; `layout` as plotly names it."""
-    figure = go.Figure(layout={"template": template(), "width": width, "height": height, **layout})
-    return figure.update_layout(margin={**MARGIN, **layout.get("margin", {})})
-
-
-def line(
-    role: str, x: Sequence[float], y: Sequence[float], low: Sequence[float], high: Sequence[float], **more: Any
-) -> go.Scatter:
-    """A role's curve with whiskers (no caps) from low to high."""
-    colour, width = COLOURS[role], WIDTHS.get(role, 1.5)
-    whiskers = {"type": "data", "symmetric": False, "thickness": 1.25, "width": 0, "color": colour}
-    whiskers |= {
-        "array": [b - a for a, b in zip(y, high, strict=True)],
-        "arrayminus": [a - b for a, b in zip(y, low, strict=True)],
-    }
-    marker = {
-        "symbol": MARKS[role],
-        "size": 8 if role == "adv" else 7,
-        "color": colour,
-        "line": {"width": 1.5, "color": colour},
-    }
-    dash = "dash" if role == "ref" else "solid"
-    given: dict[str, Any] = {"x": list(x), "y": list(y), "error_y": whiskers, "mode": "lines+markers", "marker": marker}
-    return go.Scatter(**{**given, "line": {"color": colour, "width": width, "dash": dash}, "cliponaxis": False, **more})
-
-
-def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]], gap: float) -> go.Figure:
-    """Names at the lines' ends, in the roles' colours: role -> (x, y, text); at least `gap` apart in y."""
-    low = -float("inf")
-    for role, (x, y, text) in sorted(labels.items(), key=lambda item: item[1][1]):
-        low = max(y, low + gap)
-        own = {"x": x, "y": low, "text": text, "showarrow": False, "xanchor": "left", "xshift": 10}
-        figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12})
-    return figure
-
-
-def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.FigureWidget:
-    """The figure as a widget without a mode bar; made once a panel. `picked(customdata)` hears of a clicked point."""
-    widget = go.FigureWidget(figure)
-    widget._config = {**widget._config, "displayModeBar": False}
-    if picked is not None:
-
-        def clicked(trace: Any, points: Any, _state: Any) -> None:
-            for i in points.point_inds:
-                picked(trace.customdata[i])
-
-        for trace in widget.data:
-            trace.on_click(clicked)
-    return widget
-
-
-def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty."""
-    plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (
-        len(widget.data) - len(figure.data)
-    )
-    layout = figure.layout.to_plotly_json()
-    with widget.batch_update():
-        for own, new in zip(widget.data, plain, strict=True):
-            own.update({k: v for k, v in new.items() if k not in ("type", "uid")}, overwrite=True)
-        names = ("xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height")
-        widget.update_layout({name: layout.get(name) for name in names}, overwrite=True)
+from ..results import Robustness
+from ..results.probes import ProbeComparison, Selection
+from .base import ADDED, COLOURS, FOCUS, GREY, MARKS, blank, end_labels, line, roles
 
 
 def curves(encoders: int, *, width: int = 336, height: int = 150) -> go.Figure:

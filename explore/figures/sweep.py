@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from .errors import UserError
-from .figures import COLOURS, GREY, blank, line
-from .results import Sweep
+from ..errors import UserError
+from ..results import Sweep
+from .base import COLOURS, GREY, blank, line
 
 WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's frames of 64 px under every second tick
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}

@@ -1,0 +1,32 @@
+"""Results as plotly figures: the only room that imports plotly.
+
+`figure = figures.label_curve(result)`; in a notebook's cell it shows itself; in a panel `live(figure)` is the widget, made once,
+and `follow(widget, figure)` puts another figure's content into it.
+"""
+
+from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+from .probe import curves, label_curve, robust_curve, selection
+from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
+
+__all__ = [
+    "COLOURS",
+    "Curve",
+    "Level",
+    "Waiting",
+    "attack_costs",
+    "blank",
+    "curves",
+    "empty_curves",
+    "end_labels",
+    "follow",
+    "gradients_spent",
+    "label_curve",
+    "line",
+    "live",
+    "robust_curve",
+    "roles",
+    "selection",
+    "sweep_curves",
+    "template",
+    "upright",
+]
