@@ -11,6 +11,8 @@ with warnings.catch_warnings():
 
     hook = install_import_hook("explore", "checker.checked")
 
+from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

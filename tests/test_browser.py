@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from browser import ROOT, Notebook, lab  # noqa: F401  (`lab` is a fixture)
+from browser import ROOT, Notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 LAB = """import explore as ex
@@ -32,7 +32,7 @@ IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform":
 
 
 @pytest.fixture
-def panel(lab, tmp_path):  # noqa: F811
+def panel(lab, tmp_path):
     """A notebook with the perturbation lab in it, run."""
     cells = [nbformat.v4.new_code_cell(LAB), nbformat.v4.new_code_cell("panel.result.table.head()")]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -166,7 +166,7 @@ def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_run_without_an_error(lab, path):  # noqa: F811
+def test_notebooks_run_without_an_error(lab, path):
     with lab.open(path) as notebook:
         notebook.run_all()
         notebook.page.wait_for_timeout(1000)

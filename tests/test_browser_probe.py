@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import Notebook, lab  # noqa: F401  (`lab` is a fixture)
+from browser import Notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CELL = """import explore as ex
@@ -39,7 +39,7 @@ READY = "import time\nwhile not (panel.state == 'ready' and len(panel._result.cu
 
 
 @pytest.fixture
-def probe(lab, tmp_path):  # noqa: F811
+def probe(lab, tmp_path):
     """A notebook with the probe panel in it, run."""
     cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("panel.result.table")]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import Notebook, lab  # noqa: F401  (`lab` is a fixture)
+from browser import Notebook
 from dataset_files import noise
 from PIL import Image
 
@@ -64,7 +64,7 @@ def study(tmp_path_factory) -> dict[str, str]:
     return {"runs": str(runs), "study": str(where)}
 
 
-def opened(lab, folder: Path, code: str):  # noqa: F811
+def opened(lab, folder: Path, code: str):
     """A notebook with this one cell and a look at the result."""
     cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -74,7 +74,7 @@ def opened(lab, folder: Path, code: str):  # noqa: F811
 
 
 @pytest.fixture
-def panel(lab, tmp_path, study):  # noqa: F811
+def panel(lab, tmp_path, study):
     with opened(lab, tmp_path, CELL.format(**study)) as notebook:
         notebook.run_all()
         notebook.page.wait_for_selector(".ex-card")
@@ -244,7 +244,7 @@ def test_a_fault_becomes_a_banner(panel):
     assert any(text.startswith("banner: ") for text in panel.errors())
 
 
-def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):  # noqa: F811
+def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):
     folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     code = SHIPPED if (places.shipped() / "studies").is_dir() else CELL.format(**study)

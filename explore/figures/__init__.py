@@ -4,13 +4,14 @@
 and `follow(widget, figure)` puts another figure's content into it.
 """
 
-from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+from .base import COLOURS, Figure, blank, end_labels, follow, line, live, roles, template
 from .probe import curves, label_curve, robust_curve, selection
 from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
     "COLOURS",
     "Curve",
+    "Figure",
     "Level",
     "Waiting",
     "attack_costs",

@@ -4,9 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import plotly.graph_objects as go
-
-from ..figures import Curve, Level, Waiting, sweep_curves
+from ..figures import Curve, Figure, Level, Waiting, sweep_curves
 from .cards import short_runs
 from .points import KINDS, LEVELS, Point, Scene
 
@@ -17,7 +15,7 @@ CURVES = tuple(key for key in KINDS if key not in LEVELS)
 ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # curves, lines across, points under way that the chart has traces for
 
 
-def chart(scene: Scene, now: float, waiting: Iterable[tuple[str, float, str]] = ()) -> go.Figure:
+def chart(scene: Scene, now: float, waiting: Iterable[tuple[str, float, str]] = ()) -> Figure:
     """The figure of a scene, every kind in traces of its own. `now`: the slider's k; `waiting`: (kind, k, word) of points under way."""
     curves = [_curve(scene, key) for key in CURVES]
     levels = [_level(scene, key) for key in LEVELS] + [_chance(scene)]
