@@ -4,7 +4,9 @@
 and `follow(widget, figure)` puts another figure's content into it.
 """
 
-from .base import COLOURS, Figure, blank, end_labels, follow, line, live, roles, template
+from plotly.graph_objects import Figure
+
+from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
 from .probe import curves, label_curve, robust_curve, selection
 from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
