@@ -1,4 +1,4 @@
-"""python -m benchmarks step|views|import|panel|probe|sweep [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|views|import|panel|probe|sweep|engines [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -7,7 +7,15 @@ from importlib import import_module
 
 from explore.errors import UserError
 
-NAMES = {"step": "step", "views": "views", "import": "imports", "panel": "panel", "probe": "probe", "sweep": "sweep"}
+NAMES = {
+    "step": "step",
+    "views": "views",
+    "import": "imports",
+    "panel": "panel",
+    "probe": "probe",
+    "sweep": "sweep",
+    "engines": "engines",
+}
 
 
 def main() -> int:
