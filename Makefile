@@ -33,7 +33,7 @@ lint format: $(READY)
 demo: $(READY)         ## train the three shipped runs again (CPU; the time stands in LOG.md)
 	$(PY) data/make_demo.py
 
-studies: $(READY)      ## train the shipped studies again (CPU, about an hour on two cores; goes on where it was stopped)
+studies: $(READY)      ## train the shipped studies again (CPU, one to two hours on two cores; goes on where it was stopped)
 	$(PY) data/make_studies.py
 
 screenshots: $(READY)  ## the README's pictures, from the browser ring
