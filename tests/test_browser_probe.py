@@ -20,7 +20,7 @@ ON_SCREEN = """() => [...document.querySelectorAll('.ex-cell img')].map((img) =>
 LIBRARY = """
 import json
 from explore.results import to_pixels
-from explore.panels.findings import PAGE
+from explore.panels.probe.findings import PAGE
 result = panel.result
 i, j = (int(k) for k in panel.matrix.picked.split(","))
 whose = "a" if panel.shown == "A" else "b"

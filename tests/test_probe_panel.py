@@ -13,7 +13,7 @@ import explore as ex
 from explore import figures
 from explore.datasets import Data, Split
 from explore.evaluate import take_labels
-from explore.panels import findings, matrices
+from explore.panels.probe import findings, matrices
 from explore.results import Paired, Scores, to_pixels
 from explore.results.probes import ProbeComparison, Selection, blocks, curve_table
 from explore.studies.probes import _rules, authors_trap, compare_probes, label_curve, robust_curve

@@ -16,10 +16,10 @@ from PIL import Image
 import explore as ex
 from explore import figures, places
 from explore.cli import _parser
-from explore.panels import background, cards, charts, points, strip, verdicts
-from explore.panels.points import Choice, scene_of
-from explore.panels.supply import Supply
-from explore.panels.wanted import cells_of, config_of, train_command
+from explore.panels.sweep import background, cards, charts, points, strip, verdicts
+from explore.panels.sweep.points import Choice, scene_of
+from explore.panels.sweep.supply import Supply
+from explore.panels.sweep.wanted import cells_of, config_of, train_command
 from explore.results import Sweep, to_pixels
 from explore.runfolder import Run, build_encoder
 from explore.studies import Cell, Measure, run_grid, train_eps_cells
@@ -382,7 +382,7 @@ def images(tmp_path_factory):
 def root(tmp_path, monkeypatch):
     """A place for runs, and no shipped studies."""
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("explore.panels.supply.SHIPPED", ())
+    monkeypatch.setattr("explore.panels.sweep.supply.SHIPPED", ())
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -461,7 +461,7 @@ def test_finished_cells_are_those_of_the_same_settings_and_images(tiny, root):
 
 
 def test_the_price_is_measured_and_grows_with_the_work(tiny):
-    from explore.panels.prices import price_of, seconds_a_pass
+    from explore.panels.sweep.prices import price_of, seconds_a_pass
 
     a_pass = seconds_a_pass(tiny, 1)
     assert 0 < a_pass < 1 and torch.get_num_threads() >= 1

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..attacks import ATTACKS, NOISES
-from ..config import TrainConfig
-from ..errors import UserError
-from ..results import Difference, Sweep
-from ..results.sweep import interval
-from ..studies import step_passes
-from .tables import signed
+from ...attacks import ATTACKS, NOISES
+from ...config import TrainConfig
+from ...errors import UserError
+from ...results import Difference, Sweep
+from ...results.sweep import interval
+from ...studies import step_passes
+from ..tables import signed
 
 MATCHES = {"L∞": "linf", "L2": "l2", "ε": "plain"}  # what noise shares with the adversary
 GAUSSIANS = {"σ": "std", "σ²": "variance"}  # what eps is in N(0, eps)

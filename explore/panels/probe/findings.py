@@ -5,10 +5,10 @@ from html import escape
 
 import numpy as np
 
-from ..config import show_eps
-from ..results.probes import Cell, ProbeComparison
+from ...config import show_eps
+from ...results.probes import Cell, ProbeComparison
+from ..tables import png, signed
 from .matrices import points, possessive, roled
-from .tables import png, signed
 
 PAGE = 20  # images of a cell
 NUMBERS = ("no", "one", "two", "three", "four", "five")

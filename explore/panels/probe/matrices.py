@@ -7,10 +7,10 @@ from html import escape
 import torch
 from torch import Tensor
 
-from ..figures import COLOURS, roles
-from ..results import wilson
-from ..results.probes import ProbeComparison
-from .tables import signed
+from ...figures import COLOURS, roles
+from ...results import wilson
+from ...results.probes import ProbeComparison
+from ..tables import signed
 
 SHOWN = ("A", "B", "B − A")
 MOST = 20  # classes in the matrix; of more, those that are confused most often

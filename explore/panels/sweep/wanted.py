@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-from ..attacks import NOISES
-from ..config import TrainConfig
-from ..studies import Cell, Measure
+from ...attacks import NOISES
+from ...config import TrainConfig
+from ...studies import Cell, Measure
 from .points import MATCHES, Choice, Kind, longer
 
 OWN = (

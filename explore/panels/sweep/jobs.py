@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
-from ..studies import Cell
-from ..studies.cells import content_hash
+from ...config import TrainConfig
+from ...studies import Cell
+from ...studies.cells import content_hash
 from .background import ENDED, Training, trainings
 
 LOOK = 0.7  # seconds between two looks at the jobs' files

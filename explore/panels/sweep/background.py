@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
-from ..errors import UserError
-from ..results import Sweep
-from ..runfolder import Run
-from ..studies import Cell, Done, Measure, run_cells, step_passes
-from ..studies.cells import collect, images_of, read_cell
-from ..weights import write_text
+from ...config import TrainConfig
+from ...errors import UserError
+from ...results import Sweep
+from ...runfolder import Run
+from ...studies import Cell, Done, Measure, run_cells, step_passes
+from ...studies.cells import collect, images_of, read_cell
+from ...weights import write_text
 
 BEAT, SILENT = 1.0, 30.0  # seconds between signs of life, and without one until a job counts as lost
 ENDED = ("done", "stopped", "failed", "lost")
@@ -75,12 +75,12 @@ class Training:
         write_text(spec, json.dumps(asked, indent=1))
         job = cls(spec)
         job._say("waiting")
-        package = str(Path(__file__).resolve().parents[2])
+        package = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {**os.environ, "PYTHONPATH": path} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         with open(job._file("log"), "w") as log:
             _processes[spec] = subprocess.Popen(
-                [sys.executable, "-m", "explore.panels.background", str(spec)],
+                [sys.executable, "-m", "explore.panels.sweep.background", str(spec)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

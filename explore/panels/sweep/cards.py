@@ -9,7 +9,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..config import TrainConfig
+from ...config import TrainConfig
 from .background import Progress
 from .points import Kind, Point, Scene, cost_of, fair
 

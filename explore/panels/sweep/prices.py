@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from ..config import TrainConfig
-from ..runfolder import build_encoder
-from ..state import seeded
-from ..studies import Cell
-from ..studies.cells import MEASURING, images_of
-from ..training import make_stepper, make_views, resolve_device
+from ...config import TrainConfig
+from ...runfolder import build_encoder
+from ...state import seeded
+from ...studies import Cell
+from ...studies.cells import MEASURING, images_of
+from ...training import make_stepper, make_views, resolve_device
 
 
 def seconds_a_pass(config: TrainConfig, threads: int) -> float:

@@ -10,15 +10,15 @@ import ipywidgets as w
 import traitlets
 from traitlets import Enum, Int, Unicode
 
-from .. import figures
-from ..errors import UserError
-from ..results.probes import TESTS, ProbeComparison
-from ..runfolder import Run, runs
-from ..studies.probing import Probing
+from ... import figures
+from ...errors import UserError
+from ...results.probes import TESTS, ProbeComparison
+from ...runfolder import Run, runs
+from ...studies.probing import Probing
+from ..base import Job, Nothing, Panel
+from ..picks import Picks
+from ..shelf import Shelf
 from . import findings, matrices
-from .base import Job, Nothing, Panel
-from .picks import Picks
-from .shelf import Shelf
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CURVE = (0.01, 0.1, 1.0)  # computed ahead, while nothing is asked ...

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ..figures import Curve, Figure, Level, Waiting, sweep_curves
+from ...figures import Curve, Figure, Level, Waiting, sweep_curves
 from .cards import short_runs
 from .points import KINDS, LEVELS, Point, Scene
 

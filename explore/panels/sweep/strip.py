@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..objectives import contrast
-from ..results import to_pixels
-from ..state import seeded
-from ..studies import Batch
-from ..training import make_views
+from ...objectives import contrast
+from ...results import to_pixels
+from ...state import seeded
+from ...studies import Batch
+from ...training import make_views
+from ..shelf import Shelf
+from ..tables import png
 from .points import MATCHES, Choice
-from .shelf import Shelf
-from .tables import png
 
 IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
 ROWS = (

@@ -13,18 +13,18 @@ import torch
 import traitlets
 from traitlets import Enum, Float, Int, Unicode
 
-from .. import figures
-from ..errors import UserError
-from ..results import Sweep
-from ..runfolder import Run, runs
+from ... import figures
+from ...errors import UserError
+from ...results import Sweep
+from ...runfolder import Run, runs
+from ..base import Job, Panel
+from ..picks import Picks
+from ..shelf import Shelf
 from . import cards, charts
 from .background import Training
-from .base import Job, Panel
 from .desk import Look, desk
 from .orders import Orders
-from .picks import Picks
 from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, SPREADS, Choice, Scene, scene_of
-from .shelf import Shelf
 from .strip import IMAGES, Film, Films, film_head, strip
 from .supply import Supply, written
 from .verdicts import reading, whiskers

@@ -1,6 +1,6 @@
 """The finding of the noise-or-adversary panel in words: who is above whom, by how much, and whether that is settled."""
 
-from ..results import Difference
+from ...results import Difference
 from .points import SPREADS, Kind, Point, Scene, fair
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

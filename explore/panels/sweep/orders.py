@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UserError
-from ..studies import Cell
+from ...errors import UserError
+from ...studies import Cell
+from ..shelf import Shelf
 from . import cards
 from .background import ENDED, Training
 from .jobs import Jobs, family_of
 from .points import KINDS, LEVELS, Kind, Scene, adversary
 from .prices import price_of, seconds_a_pass
-from .shelf import Shelf
 from .supply import Supply
 from .wanted import cells_of, config_of, train_command
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from .. import places
-from ..config import TrainConfig
-from ..errors import UserError
-from ..results import Sweep
-from ..runfolder import Run
-from ..studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps
-from ..studies.cells import images_of
-from ..studies.sweep import kept
+from ... import places
+from ...config import TrainConfig
+from ...errors import UserError
+from ...results import Sweep
+from ...runfolder import Run
+from ...studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps
+from ...studies.cells import images_of
+from ...studies.sweep import kept
 from .background import finished
 from .points import MATCHES, Choice, adversary, is_training
 

@@ -1,0 +1,5 @@
+"""The noise-or-adversary panel: `supply` brings the rows, `points` says what is shown, `verdicts` what was found, the rest draws and orders."""
+
+from .panel import NoiseOrAdversary
+
+__all__ = ["NoiseOrAdversary"]
