@@ -43,6 +43,7 @@ TRAINED = {
     "equal-compute": equal_compute_cells(BASE, ("fgsm",), eps=EPS, seeds=SEEDS),
 }
 LOOKED_AT = {"loss-eps": loss_vs_eps, "test-eps": accuracy_vs_test_eps}
+KINDS = (*ATTACKS, "gaussian", "uniform", "sign")
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
     studies = {name: gather(name, grid, out) for name, grid in TRAINED.items()}
     for name, question in LOOKED_AT.items():
         print(name, flush=True)
-        curves = [kept(question, run, out, match=match) for match in ("linf", "l2") for run in runs(out)]
+        curves = [kept(question, run, out, match=match, kinds=KINDS) for match in ("linf", "l2") for run in runs(out)]
         studies[name] = curves[0].join(*curves[1:])
     for name, found in studies.items():
         assert not found.provenance.get("missing"), f"{name} lacks {found.provenance['missing']} cells"

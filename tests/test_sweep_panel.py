@@ -117,6 +117,34 @@ def looked(values, *, metric="loss", method="SimCLR", match="linf"):
     return Sweep.of(found, about | ({"chance": 5.5, "batch": 125} if metric == "loss" else {}))
 
 
+def rivals(**more):
+    """The rows by hand, with R-FGSM and PGD at 8 beside them."""
+    own = sweep()
+    found = trained("CLAE (rfgsm)", "rfgsm", 8, [0.83, 0.84, 0.86], cost=44)
+    found += trained("CLAE (pgd)", "pgd", 8, [0.86, 0.87, 0.88], cost=76)
+    return scene(own.join(Sweep.of(found, {"cells": {}, "config": {}})), rivals=True, **more)
+
+
+def test_attack_against_attack():
+    """FGSM goes by its own name, what is not there has no point, and the reading counts who is clear of SimCLR."""
+    assert not {"rfgsm", "ffgsm", "pgd"} & set(scene().kinds)
+    here = rivals()
+    assert [kind.name for kind in here.kinds.values()][:4] == ["FGSM", "R-FGSM", "F-FGSM", "PGD"]
+    assert here.at("ffgsm", 8) is None and here.at("pgd", 8).mean == pytest.approx(0.87)
+    said = text(verdicts.reading(here, 8))
+    assert "the attacks reach FGSM 84.0, R-FGSM 84.3, PGD 87.0 %" in said
+    each = [b - a for a, b in zip(FGSM[8], [0.86, 0.87, 0.88], strict=True)]
+    half = 4.302653 * np.std(each, ddof=1) / 3**0.5
+    assert f"PGD over FGSM, 3.0 points (95 % interval {100 * (0.03 - half):.1f}".replace("-", "−") in said
+    assert "Above SimCLR: 3 of 3, settled for two" in said  # +6.0 in every seed, and R-FGSM's +3.3 within 0.6
+    drawn = {t.name: t for t in charts.chart(here, 8).data if t.name}
+    assert drawn["FGSM"].line.dash == "solid" and drawn["PGD"].line.dash == "dot" and list(drawn["F-FGSM"].x) == []
+    assert "no attack that is ticked has been trained yet" in verdicts.reading(rivals(ticked=["simclr"]), 8)
+    loss = looked({("fgsm", "contrast", 0): [1.0], ("fgsm", "contrast", 8): [2.0], ("pgd", "contrast", 8): [3.0]})
+    seen = scene_of(Choice(show="loss", against="test ε", match="L∞", rivals=True), loss, ALL, BASE)
+    assert "in nats, FGSM 2.00, PGD 3.00 (clean 1.00)" in text(verdicts.reading(seen, 8))
+
+
 def test_points_have_the_mean_and_students_interval():
     point = scene().at("adversary", 8)
     mean, sd = np.mean(FGSM[8]), np.std(FGSM[8], ddof=1)
@@ -348,7 +376,8 @@ def test_the_films_pixels_are_the_librarys(match, variance):
             for kind in ("gaussian", "uniform", "sign"):
                 length, wanted = (ex.norms(images - x)[match] for images in (film.frames[kind][i], adversary))
                 torch.testing.assert_close(length, wanted, rtol=1e-4, atol=1e-6)
-    html = strip.strip(film, 5, ["adversary", "gaussian"])
+    kinds = points.kinds_of(Choice(), sweep(), BASE)
+    html = strip.strip(film, 5, [kinds["adversary"], kinds["gaussian"]])
     frames = re.findall(r'data-pick="adversary,(\d+)".*?base64,([^"]+)"', html)
     assert [k for k, _ in frames] == ["0", "4", "16"] and "uniform" not in html
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(frames[2][1]))).convert("RGB"))
@@ -382,7 +411,7 @@ def images(tmp_path_factory):
 def root(tmp_path, monkeypatch):
     """A place for runs, and no shipped studies."""
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("explore.panels.sweep.supply.SHIPPED", ())
+    monkeypatch.setattr("explore.panels.sweep.supply.shipped", lambda: ex.results.Sweep.of([]))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -694,6 +723,20 @@ def test_settings_that_are_not_kept_offer_nothing(root):
     )
     with pytest.raises(ex.UserError, match="cannot be computed here"):
         panel.compute_point("adversary", 10)
+    panel.close()
+
+
+def test_four_attacks_looks_at_a_run_and_films_it(root):
+    """All four are swept over test eps through a run, and every one has its row of the film."""
+    from explore.panels import FourAttacks
+
+    panel = FourAttacks(None, "demo/clae", show="loss", images=20)
+    assert panel.wait(120) and panel.error is None
+    assert set(panel.result.table.attack) == {"fgsm", "rfgsm", "ffgsm", "pgd", "sign"}
+    last = panel.result.where(attack=["fgsm", "pgd"], k=16).table.set_index("attack").value
+    assert last["pgd"] > last["fgsm"]
+    assert re.findall(r'data-pick="(\w+),0"', panel.film.html) == ["adversary", "rfgsm", "ffgsm", "pgd", "sign"]
+    assert "in nats, FGSM" in text(panel._reading.value) and list(panel._chips) == list(FourAttacks.offers)
     panel.close()
 
 

@@ -3,6 +3,6 @@
 from .base import Panel
 from .perturbation import Perturbation
 from .probe import Probe
-from .sweep import NoiseOrAdversary
+from .sweep import FourAttacks, NoiseOrAdversary
 
-__all__ = ["NoiseOrAdversary", "Panel", "Perturbation", "Probe"]
+__all__ = ["FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe"]

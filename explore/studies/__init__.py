@@ -14,6 +14,7 @@ from .grids import (
     equal_compute_cells,
     gather,
     run_grid,
+    shipped,
     train_eps_cells,
 )
 from .perturb import GRID, Study, perturb, scale_l2, scale_linf
@@ -55,6 +56,7 @@ __all__ = [
     "run_grid",
     "scale_l2",
     "scale_linf",
+    "shipped",
     "step_passes",
     "train_eps_cells",
 ]

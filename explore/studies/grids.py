@@ -130,6 +130,18 @@ def gather(name: str, cells: Sequence[Cell], out: str | Path, failed: dict[str, 
     return collect(found, about, before)
 
 
+def shipped(*names: str) -> Sweep:
+    """The studies that come with the project ('train-eps', 'attacks', 'equal-compute', 'loss-eps', 'test-eps'; none named: all there are), in one."""
+    root = places.shipped() / "studies"
+    there = sorted(path.stem for path in root.glob("*.json"))
+    for name in names:
+        if name not in there:
+            have = f"there are {', '.join(there)}" if there else "there are none; make studies trains them"
+            raise UserError(f"No study '{name}' is shipped: {have}.{nearest(name, there)}")
+    found = [Sweep.load(root / name) for name in names or there]
+    return found[0].join(*found[1:]) if found else Sweep.of([])
+
+
 def default_out() -> Path:
     """Where studies keep their cells unless told otherwise."""
     return places.runs_root() / "sweeps"

@@ -9,7 +9,10 @@ from .cards import short_runs
 from .points import KINDS, LEVELS, Point, Scene
 
 STYLE: dict[str, dict[str, Any]] = {
-    "probe": {"line": {"dash": "dot"}, "marker": {"symbol": "cross", "size": 9, "line": {"width": 0}}}
+    "probe": {"line": {"dash": "dot"}, "marker": {"symbol": "cross", "size": 9, "line": {"width": 0}}},
+    "rfgsm": {"line": {"dash": "dash", "width": 1.5}, "marker": {"symbol": "triangle-up", "size": 9}},
+    "ffgsm": {"line": {"dash": "dashdot", "width": 1.5}, "marker": {"symbol": "square", "size": 7}},
+    "pgd": {"line": {"dash": "dot", "width": 1.5}, "marker": {"symbol": "diamond", "size": 9}},
 }
 CURVES = tuple(key for key in KINDS if key not in LEVELS)
 ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # curves, lines across, points under way that the chart has traces for
@@ -58,10 +61,11 @@ def said(scene: Scene, point: Point) -> str:
 
 def _curve(scene: Scene, key: str) -> Curve:
     own, scale, (role, name) = scene.of(key), scene.unit.scale, KINDS[key]
+    name = scene.kinds[key].name if key in scene.kinds else name
     mean, low, high = ([scale * getattr(p, part) for p in own] for part in ("mean", "low", "high"))
     return Curve(
         role,
-        f"{name} (CLAE)" if scene.choice.training and key == "adversary" else name,
+        f"{name} (CLAE)" if scene.choice.training and key == "adversary" and not scene.choice.rivals else name,
         [p.k for p in own],
         mean,
         low,

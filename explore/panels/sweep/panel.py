@@ -24,7 +24,7 @@ from . import cards, charts
 from .background import Training
 from .desk import Look, desk
 from .orders import Orders
-from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, SPREADS, Choice, Scene, scene_of
+from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, RIVALS, SPREADS, Choice, Scene, scene_of
 from .strip import IMAGES, Film, Films, film_head, strip
 from .supply import Supply, written
 from .verdicts import reading, whiskers
@@ -37,6 +37,8 @@ class NoiseOrAdversary(Panel):
     """`NoiseOrAdversary(sweep, run)`: shipped results at once, missing points computed here; `panel.result` is the `Sweep` on the screen."""
 
     title = "Noise or adversary"
+    offers: tuple[str, ...] = tuple(key for key in KINDS if key not in RIVALS[1:])  # kinds with a chip
+    attacks: tuple[str, ...] = ("fgsm",)  # those of sweeps that are made here
     inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
     show = Enum(["loss", "accuracy"], "accuracy")
     against = Enum(["test ε", "training ε"], "training ε", help="whose eps the axis is")
@@ -46,7 +48,7 @@ class NoiseOrAdversary(Panel):
     gaussian = Enum(list(GAUSSIANS), "σ", help="what eps is in N(0, eps), where noise is as drawn")
     judge = Enum(list(JUDGES), "linear probe")
     spread = Enum(list(SPREADS), SPREADS[0], help="what whiskers and band are")
-    kinds = traitlets.List(Enum(list(KINDS)), [key for key in KINDS if key != "sign"])
+    kinds = traitlets.List(Enum(list(KINDS)), [key for key in offers if key != "sign"])
     encoder = Unicode("", help="of the sweeps over test eps: a method of the tables, or a run")
     images = Int(1000, min=2, help="test images of a sweep that is made now")
     eps = Float(8, min=0, max=255, help="k/255: the slider's place")
@@ -105,7 +107,7 @@ class NoiseOrAdversary(Panel):
             field.description, field.layout.width = label, width
             field.add_class("ex-field").add_class("ex-match" if isinstance(field, w.ToggleButtons) else "ex-choice")
             traitlets.link((self, name), (field, "value"))
-        self._chips = {key: self._chip(key) for key in KINDS}
+        self._chips = {key: self._chip(key) for key in self.offers}
         for name, react in (
             ("show", self._other_show),
             ("against", self._other_axis),
@@ -125,7 +127,7 @@ class NoiseOrAdversary(Panel):
         )
 
         def ticked(change: Any) -> None:
-            self.kinds = [k for k in KINDS if (change["new"] if k == key else k in self.kinds)]
+            self.kinds = [k for k in self.offers if (change["new"] if k == key else k in self.kinds)]
 
         chip.observe(ticked, names=["value"])
         return chip
@@ -161,7 +163,8 @@ class NoiseOrAdversary(Panel):
     def _fit(self, _change: Any) -> None:
         """Show the controls and kinds that the choice has."""
         training, loss = self.against == "training ε", self.show == "loss"
-        self._gaussian.layout.display = "" if self.match == "ε" else "none"  # matched noise is as long as the adversary
+        drawn = "gaussian" in self.offers and self.match == "ε"  # matched noise is as long as the adversary
+        self._gaussian.layout.display = "" if drawn else "none"
         hidden = {"probe": training or loss, **{key: not training for key in LEVELS}}
         for key, chip in self._chips.items():
             chip.layout.display = "none" if hidden.get(key) else ""
@@ -175,22 +178,26 @@ class NoiseOrAdversary(Panel):
     # work
     def compute(self, job: Job, **inputs: Any) -> Sweep:
         encoder, kinds, images = (inputs.pop(name) for name in ("encoder", "kinds", "images"))
-        choice, run = Choice(**inputs), None
+        choice, run = Choice(**inputs, rivals=len(self.attacks) > 1), None
         if choice.training:
             rows = self.supply.trained()
         elif encoder in self.supply.methods:
-            rows = self.supply.looked_at(choice, encoder, images, (), job.progress)
+            rows = self.supply.looked_at(choice, encoder, images, (), job.progress, self.attacks)
         else:
             run = self.shelf.run(encoder)
             self.shelf.set(run.config.dataset)  # refuses to download
             job.busy("opening the encoder")
             extra = sorted(self._extra.get(encoder, ()))
-            rows = self.supply.looked_at(choice, run, images, extra, job.progress)
+            rows = self.supply.looked_at(choice, run, images, extra, job.progress, self.attacks)
         job.check()
         scene = scene_of(choice, rows, kinds, self.supply.base)
         names = [encoder if run is not None else "", self._run, *DEMOS]
         film = self._films.through(
-            names, run.config.dataset if run else self.supply.dataset, choice, charts.most(scene)
+            names,
+            run.config.dataset if run else self.supply.dataset,
+            choice,
+            charts.most(scene),
+            [key for key in self.offers if key not in (*LEVELS, "probe")],
         )
         result = Sweep(scene.sweep.table, {**scene.sweep.provenance, "shown": {**asdict(choice), "kinds": kinds}})
         self._next = (result, scene, film, self.supply.here(result.table.run.unique()))
@@ -285,7 +292,9 @@ class NoiseOrAdversary(Panel):
         self._drawn = (scene, under_way, self.eps)
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)
-        self.film.html = film_head(film, image, whiskers(scene)) + strip(film, image, list(scene.kinds)) if film else ""
+        self.film.html = (
+            film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
+        )
         self._marked = self.film.picked = f"{key},{self.eps:g}"
         look = Look(self.encoder, self.encoder in self.supply.methods, self.images)
         self.cards.html = desk(scene, key, self.eps, self.orders, here, look)

@@ -21,6 +21,9 @@ JUDGES = {"linear probe": "probe", "kNN": "knn"}
 SPREADS = ("95 %, t", "± sd")
 KINDS = {  # key -> role and name
     "adversary": ("adv", "adversary"),
+    "rfgsm": ("adv", "R-FGSM"),
+    "ffgsm": ("adv", "F-FGSM"),
+    "pgd": ("adv", "PGD"),
     "probe": ("adv", "probe’s adversary"),
     "gaussian": ("gauss", "Gaussian"),
     "uniform": ("uniform", "uniform"),
@@ -29,6 +32,8 @@ KINDS = {  # key -> role and name
     "same": ("clean", "SimCLR, same compute"),
 }
 LEVELS = ("simclr", "same")  # lines across the chart
+RIVALS = ("adversary", "rfgsm", "ffgsm", "pgd")  # attack against attack: there the first one goes by its own name
+TITLES = {"fgsm": "FGSM", "rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD"}
 SIMCLR = "SimCLR"
 
 
@@ -42,6 +47,7 @@ class Choice:
     gaussian: str = "σ"  # one of GAUSSIANS
     judge: str = "linear probe"  # one of JUDGES
     spread: str = SPREADS[0]
+    rivals: bool = False  # attack against attack rather than attack against noise
 
     @property
     def training(self) -> bool:
@@ -159,9 +165,11 @@ def kinds_of(choice: Choice, rows: Sweep, base: TrainConfig | None) -> dict[str,
         "gaussian": {"attack": gaussian, "match": match},
     }
     where |= {name: {"attack": name, "match": match} for name in ("uniform", "sign")}
+    where |= {name: {"attack": name} for name in RIVALS[1:] if choice.rivals and name != attack}
     if not choice.training:
-        own = {"attack": attack, "match": match}
-        where |= {"adversary": {**own, "against": "contrast"}, "probe": {**own, "against": "probe"}}
+        own = {"match": match, "against": "contrast"}
+        where |= {key: {**where[key], **own} for key in RIVALS if key in where}
+        where["probe"] = {"attack": attack, "match": match, "against": "probe"}
         if choice.show == "loss":
             del where["probe"]
     else:
@@ -176,7 +184,12 @@ def kinds_of(choice: Choice, rows: Sweep, base: TrainConfig | None) -> dict[str,
         where["simclr"] = {"method": SIMCLR, "epochs": epochs}
         if base is not None:
             where["same"] = {"method": SIMCLR, "epochs": longer(base, attack)}
-    return {key: Kind(key, *KINDS[key], where[key], key in LEVELS) for key in KINDS if key in where}
+    names = {"adversary": TITLES[attack]} if choice.rivals else {}
+    return {
+        key: Kind(key, role, names.get(key, name), where[key], key in LEVELS)
+        for key, (role, name) in KINDS.items()
+        if key in where
+    }
 
 
 def adversary(rows: Sweep, base: TrainConfig | None = None) -> str:

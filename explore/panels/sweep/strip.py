@@ -1,7 +1,7 @@
 """The film: one test image along eps, a row a kind, hung under the ticks of a chart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -16,15 +16,10 @@ from ...studies import Batch
 from ...training import make_views
 from ..shelf import Shelf
 from ..tables import png
-from .points import MATCHES, Choice
+from .points import MATCHES, Choice, Kind
 
 IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
-ROWS = (
-    ("adversary", "adv", "adversary"),
-    ("gaussian", "gauss", "Gaussian"),
-    ("uniform", "uniform", "uniform"),
-    ("sign", "sign", "sign noise"),
-)
+FILMED = ("adversary", "gaussian", "uniform", "sign")
 
 
 @dataclass(frozen=True)
@@ -49,21 +44,32 @@ class Films:
         self.shelf = shelf
         self._kept: dict[tuple, Film] = {}
 
-    def through(self, names: Sequence[str], dataset: str, choice: Choice, most: float) -> Film | None:
+    def through(
+        self, names: Sequence[str], dataset: str, choice: Choice, most: float, kinds: Sequence[str] = FILMED
+    ) -> Film | None:
         """Through the first of these runs that was trained on `dataset`, at the chart's nine ticks up to `most`; None where none was."""
         run = next((name for name in names if name and self.shelf.run(name).config.dataset == dataset), None)
         if run is None:
             return None
-        key = (run, most, choice.match, choice.gaussian)
+        key = (run, most, choice.match, choice.gaussian, *kinds)
         if key not in self._kept:
             self.shelf.set(dataset)  # refuses to download
             ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
-            film = film_of(self.shelf, run, ks, match=MATCHES[choice.match], variance=choice.gaussian == "σ²")
+            match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
+            film = film_of(self.shelf, run, ks, match=match, variance=variance, kinds=kinds)
             self._kept = {**dict([*self._kept.items()][-3:]), key: film}
         return self._kept[key]
 
 
-def film_of(shelf: Shelf, run: str, ks: tuple[float, ...], *, match: str, variance: bool = False) -> Film:
+def film_of(
+    shelf: Shelf,
+    run: str,
+    ks: tuple[float, ...],
+    *,
+    match: str,
+    variance: bool = False,
+    kinds: Sequence[str] = FILMED,
+) -> Film:
     """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
     with eps as its variance, where it is as drawn.
     """
@@ -76,24 +82,25 @@ def film_of(shelf: Shelf, run: str, ks: tuple[float, ...], *, match: str, varian
     batch, eps = Batch(x, objective, match=match), [k / 255 for k in ks]
     names = {"adversary": "fgsm", "gaussian": "gaussian-variance" if variance and match == "plain" else "gaussian"}
     frames = {}
-    for kind, _, _ in ROWS:
+    for kind in kinds:
         moved = batch.at(names.get(kind, kind), [e for e in eps if e > 0])
         frames[kind] = torch.cat([x[None].expand(len(eps) - len(moved), *x.shape), moved])
     return Film(run, ks, [shelf.class_name(images, int(label)) for label in y], index, frames)
 
 
-def strip(film: Film, image: int, kinds: list[str]) -> str:
+def strip(film: Film, image: int, kinds: Iterable[Kind]) -> str:
     """The film's rows for one image; every frame carries `data-pick="kind,k"`."""
     rows = []
-    for kind, role, name in ROWS:
-        if kind in kinds:
+    for kind in kinds:
+        if kind.key in film.frames:
             frames = "".join(
-                f'<button data-pick="{kind},{k:g}" aria-label="{name} at {k:g}/255: {escape(film.names[image])}">{picture(frame)}</button>'
-                for k, frame in zip(film.ks, film.pixels(kind, image), strict=True)
+                f'<button data-pick="{kind.key},{k:g}" aria-label="{kind.name} at {k:g}/255: {escape(film.names[image])}">'
+                f"{picture(frame)}</button>"
+                for k, frame in zip(film.ks, film.pixels(kind.key, image), strict=True)
             )
             rows.append(
-                f'<div class="ex-film {role}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
-                f'<b class="role">{name}</b></div>'
+                f'<div class="ex-film {kind.role}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
+                f'<b class="role">{kind.name}</b></div>'
             )
     return "".join(rows)
 

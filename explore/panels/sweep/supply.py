@@ -1,6 +1,6 @@
 """Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, sweeps made now."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,12 @@ from ...config import TrainConfig
 from ...errors import UserError
 from ...results import Sweep
 from ...runfolder import Run
-from ...studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps
+from ...studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps, shipped
 from ...studies.cells import images_of
 from ...studies.sweep import kept
 from .background import finished
 from .points import MATCHES, Choice, adversary, is_training
 
-SHIPPED = ("train-eps", "attacks", "equal-compute", "loss-eps", "test-eps")
 BASE = TrainConfig(
     attack="fgsm", epochs=10, knn_every=0
 )  # points are computed with it where no study is there to go by
@@ -26,8 +25,8 @@ class Supply:
     """Rows for the panel. `sweep`: a `Sweep` or the path of a saved one, in the place of the shipped studies of its sort."""
 
     def __init__(self, sweep: Any = None):
-        given, shipped = _split(_opened(sweep)), _split(_shipped())
-        self.training, self.tests = (own if len(own) else theirs for own, theirs in zip(given, shipped, strict=True))
+        given, ours = _split(_opened(sweep)), _split(shipped())
+        self.training, self.tests = (own if len(own) else theirs for own, theirs in zip(given, ours, strict=True))
         self.base = self._base()
         self.measure = Measure(**self.training.provenance.get("measure", {}))
         self.stale = True  # points may have been computed here since the last look
@@ -79,7 +78,13 @@ class Supply:
         return self.training.join(self._own) if len(self._own) else self.training
 
     def looked_at(
-        self, choice: Choice, encoder: "str | Run", images: int, extra: Iterable[float], watch: Watch
+        self,
+        choice: Choice,
+        encoder: "str | Run",
+        images: int,
+        extra: Iterable[float],
+        watch: Watch,
+        attacks: Sequence[str] = ("fgsm",),
     ) -> Sweep:
         """Loss or accuracy over test eps: of a method from the tables, of a run by looking now (kept on disk for the next time).
 
@@ -90,7 +95,7 @@ class Supply:
             own = self.tests.table[self.tests.table.metric == choice.metric]
             return Sweep(own[own.method == encoder], _about(self.tests, study))
         gaussian = "gaussian-variance" if (choice.match, choice.gaussian) == ("ε", "σ²") else "gaussian"
-        options: dict[str, Any] = {"kinds": ("fgsm", gaussian, "uniform", "sign"), "match": MATCHES[choice.match]}
+        options: dict[str, Any] = {"kinds": (*attacks, gaussian, "uniform", "sign"), "match": MATCHES[choice.match]}
         options |= {"images": images, "progress": lambda done, total: watch(f"{choice.show} over ε", done, total)}
         question = loss_vs_eps if choice.show == "loss" else accuracy_vs_test_eps
         found = kept(question, encoder, self.out, eps=list(TEST_EPS), **options)
@@ -135,15 +140,6 @@ def _opened(sweep: Any) -> Sweep:
             f"sweep takes a results.Sweep or the path of a saved one, got {type(sweep).__name__}; studies return one."
         )
     return sweep
-
-
-def _shipped() -> Sweep:
-    found = []
-    for name in SHIPPED:
-        path = places.shipped() / "studies" / name
-        if path.with_name(f"{name}.csv").is_file() or path.with_name(f"{name}.parquet").is_file():
-            found.append(Sweep.load(path))
-    return found[0].join(*found[1:]) if found else Sweep.of([])
 
 
 def _split(sweep: Sweep) -> tuple[Sweep, Sweep]:

@@ -1,7 +1,7 @@
 """The finding of the noise-or-adversary panel in words: who is above whom, by how much, and whether that is settled."""
 
 from ...results import Difference
-from .points import SPREADS, Kind, Point, Scene, fair
+from .points import RIVALS, SPREADS, Kind, Point, Scene, fair
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NOISE_NAMES = {"gaussian": "Gaussian noise", "uniform": "uniform noise", "sign": "sign noise"}
@@ -10,6 +10,8 @@ NOISE_NAMES = {"gaussian": "Gaussian noise", "uniform": "uniform noise", "sign":
 def reading(scene: Scene, k: float) -> str:
     """One or two sentences about eps = k/255: adversary against noise, and against SimCLR of equal compute."""
     at = f"At ε = {k:g}/255 "
+    if scene.choice.rivals and (k or not scene.choice.training):
+        return at + _of_rivals(scene, k)
     own, against = scene.at("adversary", k), _opponent(scene, k)
     if scene.choice.training and k == 0:
         level = scene.at("simclr", 0)
@@ -65,6 +67,31 @@ def _of_test(scene: Scene, own: Point, against: Point | None) -> str:
         return f"{text}."
     side = "higher" if found.mean > 0 else "lower"
     return f"{text}, <b>{u.value(abs(found.mean))} {u.word}</b> {side} {_verdict(scene, found)}."
+
+
+def _of_rivals(scene: Scene, k: float) -> str:
+    """Attack against attack: how far apart they are, and which of them stand clear of SimCLR or of noise."""
+    u, there = scene.unit, [p for key in RIVALS if (p := scene.at(key, k)) is not None]
+    if not there:
+        return "no attack that is ticked has been trained yet."
+    each = ", ".join(f"{p.kind.name} {u.value(p.mean)}" for p in there)
+    if not scene.choice.training:
+        clean, noise = scene.at("adversary", 0), scene.at("sign", k)
+        start = f" (clean {u.value(clean.mean)})" if clean is not None else ""
+        beside = f"; sign noise of the same size: {u.value(noise.mean)}" if noise is not None else ""
+        what = "the loss is, in nats," if scene.choice.show == "loss" else "the share of images right is, in %,"
+        return f"{what} <b>{each}</b>{start}{beside}."
+    text = f"{'the attacks reach' if len(there) > 1 else 'only'} <b>{each}</b> %."
+    low, high = min(there, key=lambda p: p.mean), max(there, key=lambda p: p.mean)
+    gap = scene.compare(low, high) if low is not high else None
+    if gap is not None:
+        text += f" Farthest apart: {high.kind.name} over {low.kind.name}, {u.value(gap.mean)} points {_verdict(scene, gap)}."
+    plain = scene.at("simclr", k)
+    against = [found for p in there if plain is not None and (found := scene.compare(plain, p)) is not None]
+    if against:
+        above, clear = sum(d.mean > 0 for d in against), sum(d.settled and d.mean > 0 for d in against)
+        text += f" Above SimCLR: {above} of {len(against)}, settled for {NUMBERS[clear]}."
+    return text
 
 
 def _verdict(scene: Scene, found: Difference) -> str:
