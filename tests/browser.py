@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,30 @@ class Notebook:
             self.page.set_viewport_size(size)
             self.page.wait_for_timeout(200)
             size["width"] += width - round(self.page.locator(selector).bounding_box()["width"])
+
+    def pictures(
+        self, name: str, folder: Path, *, selector: str = ".ex", look: Callable[[], None] = lambda: None
+    ) -> None:
+        """Screenshots of a panel in both themes, 1000 and 800 px wide, into CLAE_SCREENSHOTS (else `folder`); nothing may stand out at the side.
+
+        `look` is called before each.
+        """
+        folder = Path(os.environ.get("CLAE_SCREENSHOTS") or folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for width in (1000, 800):
+            self.fit(selector, width)
+            for dark in (False, True):
+                self.theme(dark)
+                path = folder / f"{name}-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+                box = self.page.locator(selector).bounding_box()
+                clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
+                look()
+                self.page.screenshot(path=path, clip=clip)
+                wide = self.page.evaluate(
+                    "(s) => { const e = document.querySelector(s); return e.scrollWidth - e.clientWidth }", selector
+                )
+                assert wide <= 0, f"the panel is {wide} px too wide at {width}"
+                assert path.stat().st_size > 20_000
 
     def close(self) -> None:
         """Close the page and shut its kernel."""

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 from pathlib import Path
 
 import nbformat
@@ -146,22 +145,8 @@ def test_a_fault_in_a_callback_becomes_a_banner(panel):
 
 
 def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
-    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
     panel.execute("import time\nwhile not panel._ahead: time.sleep(0.1)")
-    for width in (1000, 800):
-        panel.fit(".ex", width)
-        for dark in (False, True):
-            panel.theme(dark)
-            path = folder / f"perturbation-lab-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
-            box = panel.page.locator(".ex").bounding_box()
-            clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-            panel.page.screenshot(path=path, clip=clip)
-            wide = panel.page.evaluate(
-                "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
-            )
-            assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-            assert path.stat().st_size > 20_000
+    panel.pictures("perturbation-lab", tmp_path)
     assert panel.errors() == []
 
 

@@ -1,8 +1,6 @@
 """The linear-probe panel in a real JupyterLab and a real browser: cells by click and key, images, curve, slider, themes."""
 
 import json
-import os
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -177,27 +175,14 @@ def test_a_fault_becomes_a_banner(probe):
 
 
 def test_the_panel_in_both_themes_and_widths(probe, tmp_path):
-    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
     probe.execute(READY)
     inks = []
-    for width in (1000, 800):
-        probe.fit(".ex", width)
-        for dark in (False, True):
-            probe.theme(dark)
-            path = folder / f"linear-probe-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
-            box = probe.page.locator(".ex").bounding_box()
-            clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-            probe.page.screenshot(path=path, clip=clip)
-            wide = probe.page.evaluate(
-                "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
-            )
-            assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-            rows = probe.page.evaluate(
-                "() => new Set([...document.querySelectorAll('.ex-probe-row > *')].map((e) => e.offsetTop)).size"
-            )
-            assert rows <= 2
-            inks.append(probe.page.evaluate("() => getComputedStyle(document.querySelector('.ex .xtick text')).fill"))
-            assert path.stat().st_size > 20_000
+
+    def look():
+        rows = "() => new Set([...document.querySelectorAll('.ex-probe-row > *')].map((e) => e.offsetTop)).size"
+        assert probe.page.evaluate(rows) <= 2
+        inks.append(probe.page.evaluate("() => getComputedStyle(document.querySelector('.ex .xtick text')).fill"))
+
+    probe.pictures("linear-probe", tmp_path, look=look)
     assert inks[0] != inks[1]  # plotly's ticks follow the theme
     assert probe.errors() == []

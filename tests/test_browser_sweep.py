@@ -24,7 +24,7 @@ import explore as ex
 panel = ex.panels.NoiseOrAdversary({study!r}, "mine", images=15)
 panel"""
 SHIPPED = """import explore as ex
-panel = ex.panels.NoiseOrAdversary()
+panel = ex.panels.{name}()
 panel"""
 CHART = """() => { const gd = document.querySelector('.ex .js-plotly-plot');
   return gd.data.filter((t) => t.name && t.x?.length).map((t) => ({ name: t.name, x: [...t.x], y: [...t.y], keys: t.customdata })) }"""
@@ -245,24 +245,35 @@ def test_a_fault_becomes_a_banner(panel):
 
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):
-    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    code = SHIPPED if (places.shipped() / "studies").is_dir() else CELL.format(**study)
+    code = SHIPPED.format(name="NoiseOrAdversary") if (places.shipped() / "studies").is_dir() else CELL.format(**study)
     with opened(lab, tmp_path, code) as panel:
         panel.run_all()
         panel.page.wait_for_selector(".ex-film")
         panel.execute("import time\npanel.wait()\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
-        for width in (1000, 800):
-            panel.fit(".ex", width)
-            for dark in (False, True):
-                panel.theme(dark)
-                path = folder / f"noise-or-adversary-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
-                box = panel.page.locator(".ex").bounding_box()
-                clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-                panel.page.screenshot(path=path, clip=clip)
-                wide = panel.page.evaluate(
-                    "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
-                )
-                assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-                assert path.stat().st_size > 20_000
+        panel.pictures("noise-or-adversary", tmp_path)
+        assert panel.errors() == []
+
+
+@pytest.mark.skipif(not (places.shipped() / "studies").is_dir(), reason="data/studies is not there: make studies")
+def test_four_attacks_from_the_shipped_studies(lab, tmp_path):
+    with opened(lab, tmp_path, SHIPPED.format(name="FourAttacks")) as panel:
+        panel.run_all()
+        panel.page.wait_for_selector(".ex-film")
+        wanted = asked(panel, "{r.attack: 100 * r.mean for r in panel.result.where(k=[0, 8]).summary().itertuples()}")
+        shown = drawn(panel)
+        names = {"fgsm": "FGSM", "rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD", "sign": "sign noise"}
+        for attack, name in names.items():
+            own = dict(zip([key.split(",")[1] for key in shown[name]["keys"]], shown[name]["y"], strict=True))
+            assert own["8"] == pytest.approx(wanted[attack], abs=1e-6)
+        assert len(panel.page.evaluate(FILM)) == 45
+        said = panel.page.locator(".ex-reading").inner_text()
+        assert said.startswith("At ε = 8/255 the attacks reach FGSM") and "Farthest apart" in said
+        panel.execute("import time\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
+        panel.pictures("four-attacks", tmp_path)
+        panel.page.get_by_role("button", name="loss", exact=True).click()
+        panel.page.wait_for_function(
+            "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')"
+        )
+        last = asked(panel, "panel.result.where(attack='pgd', k=16).summary()['mean'].tolist()")
+        assert drawn(panel)["PGD"]["y"][-1] == pytest.approx(last[0], abs=1e-6)
         assert panel.errors() == []

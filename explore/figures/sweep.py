@@ -15,6 +15,11 @@ WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
 DODGE = 0.22  # k/255 between the whiskers of two kinds
 BAND = 0.13  # opacity
+NAMES = {  # an attack's role and name
+    "none": ("clean", "SimCLR"),
+    **{"fgsm": ("adv", "FGSM"), "rfgsm": ("adv", "R-FGSM"), "ffgsm": ("adv", "F-FGSM"), "pgd": ("adv", "PGD")},
+    **{"gaussian": ("gauss", "Gaussian"), "uniform": ("uniform", "uniform"), "sign": ("sign", "sign noise")},
+}
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,8 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
     level = Level("clean", "SimCLR", 100 * base["mean"], 100 * base.low, 100 * base.high)
     figure.add_traces(_level(level, 0.85, most + 0.2, most))
     for row in rows.sort_values("cost").itertuples():
-        role, name = (
-            ("clean", f"SimCLR, {row.epochs} epochs") if row.attack == "none" else ("adv", str(row.attack).upper())
-        )
+        role, name = NAMES.get(row.attack, ("adv", row.attack))
+        name = f"{name}, {row.epochs} epochs" if row.attack == "none" else name
         x, y = row.cost / base.cost, 100 * row.mean
         text = (
             f"<b>{name}</b><br>{y:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
