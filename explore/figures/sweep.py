@@ -17,8 +17,13 @@ DODGE = 0.22  # k/255 between the whiskers of two kinds
 BAND = 0.13  # opacity
 NAMES = {  # an attack's role and name
     "none": ("clean", "SimCLR"),
-    **{"fgsm": ("adv", "FGSM"), "rfgsm": ("adv", "R-FGSM"), "ffgsm": ("adv", "F-FGSM"), "pgd": ("adv", "PGD")},
-    **{"gaussian": ("gauss", "Gaussian"), "uniform": ("uniform", "uniform"), "sign": ("sign", "sign noise")},
+    "fgsm": ("adv", "FGSM"),
+    "rfgsm": ("adv", "R-FGSM"),
+    "ffgsm": ("adv", "F-FGSM"),
+    "pgd": ("adv", "PGD"),
+    "gaussian": ("gauss", "Gaussian"),
+    "uniform": ("uniform", "uniform"),
+    "sign": ("sign", "sign noise"),
 }
 
 
