@@ -115,7 +115,10 @@ def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.F
 
 
 def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty."""
+    """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty.
+
+    The widget's whole state goes along: a browser that opens it later, or has not loaded plotly yet, hears of no message before.
+    """
     plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (
         len(widget.data) - len(figure.data)
     )
@@ -125,3 +128,4 @@ def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
             own.update({k: v for k, v in new.items() if k not in ("type", "uid")}, overwrite=True)
         names = ("xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height")
         widget.update_layout({name: layout.get(name) for name in names}, overwrite=True)
+    widget._repr_mimebundle_()

@@ -167,7 +167,10 @@ class Panel(traitlets.HasTraits):
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
         self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
-        self._body, self._empty = w.VBox(self.body()).add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
+        self._parts = (
+            self.body()
+        )  # they appear with the first result: a figure shown before it has content can stay blank
+        self._body, self._empty = w.VBox().add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
         sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         self.view = w.VBox([sheet, head, *self.controls(), self._banner, self._trace, self._body, self._empty])
         self.view.add_class("ex")
@@ -282,6 +285,7 @@ class Panel(traitlets.HasTraits):
         with self._drawing:
             self._result = result
             self.draw(result)
+            self._body.children = self._body.children or self._parts
         self._hide_error()
         spent = time.perf_counter() - job.began
         self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")

@@ -24,7 +24,7 @@ from . import cards, charts
 from .background import Training
 from .desk import Look, desk
 from .orders import Orders
-from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, RIVALS, SPREADS, Choice, Scene, scene_of
+from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, RIVALS, SPREADS, TITLES, Choice, Scene, scene_of
 from .strip import IMAGES, Film, Films, film_head, strip
 from .supply import Supply, written
 from .verdicts import reading, whiskers
@@ -122,6 +122,7 @@ class NoiseOrAdversary(Panel):
 
     def _chip(self, key: str) -> w.Checkbox:
         role, name = KINDS[key]
+        name = TITLES[self.attacks[0]] if key == "adversary" and len(self.attacks) > 1 else name
         chip = (
             w.Checkbox(description=name, indent=False).add_class("ex-chip").add_class(role).add_class(f"ex-chip-{key}")
         )

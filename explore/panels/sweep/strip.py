@@ -99,7 +99,7 @@ def strip(film: Film, image: int, kinds: Iterable[Kind]) -> str:
                 for k, frame in zip(film.ks, film.pixels(kind.key, image), strict=True)
             )
             rows.append(
-                f'<div class="ex-film {kind.role}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
+                f'<div class="ex-film {kind.role} {kind.key}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
                 f'<b class="role">{kind.name}</b></div>'
             )
     return "".join(rows)

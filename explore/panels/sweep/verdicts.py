@@ -90,7 +90,7 @@ def _of_rivals(scene: Scene, k: float) -> str:
     against = [found for p in there if plain is not None and (found := scene.compare(plain, p)) is not None]
     if against:
         above, clear = sum(d.mean > 0 for d in against), sum(d.settled and d.mean > 0 for d in against)
-        text += f" Above SimCLR: {above} of {len(against)}, settled for {NUMBERS[clear]}."
+        text += f" Above SimCLR: {above} of {len(against)}, settled for {NUMBERS[clear] if clear else 'none'}."
     return text
 
 
