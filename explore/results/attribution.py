@@ -158,7 +158,7 @@ _KINDS = ("clean", "perturbed", "randomised")
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's rank correlation of every pair of maps (n, h, w), (n,); NaN where one of them is constant."""
-    ranks = [torch.from_numpy(pd.DataFrame(m.flatten(1).T.double().numpy()).rank().to_numpy()) for m in (a, b)]
+    ranks = [torch.tensor(pd.DataFrame(m.flatten(1).T.double().numpy()).rank().to_numpy()) for m in (a, b)]
     u, v = (r - r.mean(0) for r in ranks)
     return ((u * v).sum(0) / (u.square().sum(0) * v.square().sum(0)).sqrt()).float()
 
