@@ -17,7 +17,7 @@ from .errors import UserError, nearest
 from .nets import as_encoder
 from .objectives import contrast
 from .results import Attribution
-from .shapes import Branch, Embeddings, Images, Labels, PerImage
+from .shapes import Branch, Images, Labels, PerImage
 from .state import untouched
 
 METHODS = ("integrated_gradients", "saliency", "occlusion", "gradcam")
@@ -97,7 +97,11 @@ class own_loss:
     """
 
     def __init__(self, objective: contrast, x: Images):
-        self.objective, self.modules, self.name = objective, objective.modules, "contrastive loss, the others held fixed"
+        self.objective, self.modules, self.name = (
+            objective,
+            objective.modules,
+            "contrastive loss, the others held fixed",
+        )
         self.rows = torch.arange(len(x), device=x.device)
         with torch.no_grad(), untouched(*self.modules):
             for net in self.modules:
@@ -125,7 +129,7 @@ class own_loss:
 
 def attribute(
     encoder: nn.Module,
-    x: Images,
+    x: Tensor,
     target: Target,
     method: str = "integrated_gradients",
     *,
@@ -203,7 +207,9 @@ def baseline_of(x: Images, baseline: str | Tensor) -> Images:
             )
         return baseline.detach().to(x)
     if baseline not in BASELINES:
-        raise UserError(f"baseline is {', '.join(BASELINES)} or images, got '{baseline}'.{nearest(baseline, BASELINES)}")
+        raise UserError(
+            f"baseline is {', '.join(BASELINES)} or images, got '{baseline}'.{nearest(baseline, BASELINES)}"
+        )
     if baseline == "black":
         return torch.zeros_like(x)
     if baseline == "mean":
@@ -349,7 +355,9 @@ def _value(target: Target, x: Tensor) -> Tensor:
     value = value.detach()
     if not torch.isfinite(value).all():
         broken = int((~torch.isfinite(value)).sum())
-        raise UserError(f"The target is NaN or infinite for {broken} of {len(x)} images; look at the encoder's weights.")
+        raise UserError(
+            f"The target is NaN or infinite for {broken} of {len(x)} images; look at the encoder's weights."
+        )
     if len(x) > 1 and not hasattr(target, "take"):
         with torch.no_grad():
             alone = target(torch.cat([x[:1], 1 - x[1:]]))[0]

@@ -35,10 +35,19 @@ def seen(result: Seen, i: int = 0, *, side: int = 192) -> go.Figure:
         for q, title in enumerate(titles):
             _axes(figure, 2 * p + q, (wide, tall), (width, height))
             role = COLOURS["clean" if name == "clean" else "adv"] if q == 0 else GREY
-            own = {"x": (2 * p + q) * (wide + GAP) / (4 * wide + 3 * GAP), "y": 1, "xanchor": "left", "yanchor": "bottom"}
-            figure.add_annotation(text=title, xref="paper", yref="paper", showarrow=False, font={"color": role, "size": 12}, **own)
+            own = {
+                "x": (2 * p + q) * (wide + GAP) / (4 * wide + 3 * GAP),
+                "y": 1,
+                "xanchor": "left",
+                "yanchor": "bottom",
+            }
+            figure.add_annotation(
+                text=title, xref="paper", yref="paper", showarrow=False, font={"color": role, "size": 12}, **own
+            )
     own = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "align": "left", "yshift": -8}
-    return figure.add_annotation(text=caption(result, i), xref="paper", yref="paper", showarrow=False, font={"size": 11}, **own)
+    return figure.add_annotation(
+        text=caption(result, i), xref="paper", yref="paper", showarrow=False, font={"size": 11}, **own
+    )
 
 
 def caption(result: Seen, i: int) -> str:
@@ -66,7 +75,12 @@ def _axes(figure: go.Figure, at: int, box: tuple[int, int], pixels: tuple[int, i
     whole, left = 4 * wide + 3 * GAP, at * (wide + GAP)
     bare = {"visible": False, "fixedrange": True, "constrain": "domain"}
     axes = {
-        f"xaxis{n}": {**bare, "domain": [left / whole, (left + wide) / whole], "range": [-0.5, width - 0.5], "anchor": f"y{n}"},
+        f"xaxis{n}": {
+            **bare,
+            "domain": [left / whole, (left + wide) / whole],
+            "range": [-0.5, width - 0.5],
+            "anchor": f"y{n}",
+        },
         f"yaxis{n}": {**bare, "domain": [0, 1], "range": [height - 0.5, -0.5], "anchor": f"x{n}"},
     }
     figure.update_layout(axes)

@@ -178,7 +178,11 @@ class WhatItSees(Panel):
         """The layers that GradCAM can look at, coarse ones first named; asked once a run."""
         if getattr(self, "_layers_of", None) != run:
             shapes = feature_layers(study.encoder, study.x[:1])
-            named = [(f"{name.removeprefix('trunk.')}, {s[-1]} px", name) for name, s in shapes.items() if name.count(".") <= 1]
+            named = [
+                (f"{name.removeprefix('trunk.')}, {s[-1]} px", name)
+                for name, s in shapes.items()
+                if name.count(".") <= 1
+            ]
             known = [("automatic", ""), *named]
             if self.layer and self.layer not in dict(named).values():
                 known.append((self.layer, self.layer))

@@ -13,9 +13,18 @@ from ..figures import COLOURS
 from ..results import Attribution, Seen, to_pixels
 from .tables import png, signed
 
-BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen at 1000 and at 800: the four pictures, the two beside them
+BIG, MID, SMALL, TINY = (
+    192,
+    160,
+    96,
+    64,
+)  # pixels on the screen at 1000 and at 800: the four pictures, the two beside them
 UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}
-SAYS = {"similarity": "its cosine to the other view", "loss": "its contrastive loss", "logit": "the probe’s logit for its class"}
+SAYS = {
+    "similarity": "its cosine to the other view",
+    "loss": "its contrastive loss",
+    "logit": "the probe’s logit for its class",
+}
 
 
 def strip(images: np.ndarray, names: Sequence[str]) -> str:
@@ -31,11 +40,17 @@ def reading(result: Seen, attack: str) -> str:
     """The finding in one or two sentences."""
     before, after = float(result.clean.value[0]), float(result.perturbed.value[0])
     what, rho = SAYS[result.provenance["target"]], float(result.correlation[0])
-    kept = "the map cannot be compared" if math.isnan(rho) else f"of the map’s order of pixels <b>{signed(rho)}</b> remains"
+    kept = (
+        "the map cannot be compared"
+        if math.isnan(rho)
+        else f"of the map’s order of pixels <b>{signed(rho)}</b> remains"
+    )
     if result.eps == 0:
         return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
     verb = "lifts" if after > before else "lowers"
-    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {kept} (Spearman’s ρ, 1 is unmoved)."
+    return (
+        f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {kept} (Spearman’s ρ, 1 is unmoved)."
+    )
 
 
 def number(value: float) -> str:
@@ -65,7 +80,9 @@ def pictures(result: Seen, name: str) -> str:
         _figure("clean", "clean", name, clean, "clean", f"{name}, clean", "big"),
         _figure("map", "", "what adds to it", maps[0], "clean-map", f"map of the clean image by {method}", "big"),
         _figure("perturbed", "adv", f"ε = {show_eps(result.eps)}", moved, "perturbed", f"{name}, perturbed", "big"),
-        _figure("map", "", "the same scale", maps[1], "perturbed-map", f"map of the perturbed image by {method}", "big"),
+        _figure(
+            "map", "", "the same scale", maps[1], "perturbed-map", f"map of the perturbed image by {method}", "big"
+        ),
     ]
     small = []
     if result.reference is not None:
@@ -73,8 +90,8 @@ def pictures(result: Seen, name: str) -> str:
         small.append(_figure("other view", "", "", view, "reference", f"another view of the {name}", "small"))
     alt = f"map by {method} of the clean image through randomised weights, on its own scale"
     small.append(_figure("random weights", "", "", rgba(random, own), "random-map", alt, "small"))
-    sizes = [result.clean.x.shape[-1]] * 4
-    style = ";".join(f"--{n}:{_times(s, m)}px" for n, m, s in zip(("big", "mid", "small", "tiny"), (BIG, MID, SMALL, TINY), sizes, strict=True))
+    sizes = {"big": BIG, "mid": MID, "small": SMALL, "tiny": TINY}
+    style = ";".join(f"--{size}:{_times(result.clean.x.shape[-1], most)}px" for size, most in sizes.items())
     return f'<div class="ex-see" style="{style}"><div class="ex-tri">{"".join(large)}</div><div class="ex-see-small">{"".join(small)}</div></div>'
 
 
@@ -116,8 +133,8 @@ def table(result: Seen) -> str:
     """One row a kind: the number, at the baseline, what the map adds up to, completeness delta, focus, rank correlation."""
     unit = UNITS[result.provenance["target"]]
     head = (
-        f'<tr><th>seen</th><th>{unit}</th><th>at the<br>baseline</th><th>sum of<br>the map</th><th>completeness<br>delta</th>'
-        '<th>in the top<br>10 % of pixels</th><th>ρ to the<br>clean map</th><th>ρ of absolute<br>values</th></tr>'
+        f"<tr><th>seen</th><th>{unit}</th><th>at the<br>baseline</th><th>sum of<br>the map</th><th>completeness<br>delta</th>"
+        "<th>in the top<br>10 % of pixels</th><th>ρ to the<br>clean map</th><th>ρ of absolute<br>values</th></tr>"
     )
     sizes = (1.0, None, float(result.sanity_size[0]))
     rows = (
@@ -134,7 +151,15 @@ def _row(role: str, name: str, found: Attribution, rho: float, size: float | Non
     start = number(own.at_baseline) if found.baseline else ""
     delta = "" if math.isnan(own.delta) else f"{signed(own.delta, 3)} ({100 * own.error:.1f} %)"
     total = number(own["sum"]) if found.delta is not None else ""
-    cells = [number(own.value), start, total, delta, f"{100 * own.top:.0f} %", _rho(rho), "" if size is None else _rho(size)]
+    cells = [
+        number(own.value),
+        start,
+        total,
+        delta,
+        f"{100 * own.top:.0f} %",
+        _rho(rho),
+        "" if size is None else _rho(size),
+    ]
     dot = f'<i class="dot"></i><b class="role">{name}</b>'
     return f'<tr class="{role}"><td>{dot}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
@@ -146,10 +171,20 @@ def _rho(value: float) -> str:
 def foot(result: Seen) -> str:
     """Invariants as measured, and where the result came from."""
     marks = "".join(
-        f'<span class="ex-ok">{escape(c.name)}</span>' if c.ok else f'<span class="ex-bad">{escape(c.name)}: {escape(c.detail)}</span>'
+        f'<span class="ex-ok">{escape(c.name)}</span>'
+        if c.ok
+        else f'<span class="ex-bad">{escape(c.name)}: {escape(c.detail)}</span>'
         for c in result.checks
     )
     p = result.provenance
     run = " ".join(str(part) for part in (p.get("run"), p.get("commit")) if part)
-    words = [run, p.get("layer"), f"seed {p.get('seed')}", str(p.get("device")), f"torch {str(p.get('torch', '')).split('+')[0]}"]
-    return f'<div class="ex-foot">{marks}<span class="prov mono">{escape(" · ".join(w for w in words if w))}</span></div>'
+    words = [
+        run,
+        p.get("layer"),
+        f"seed {p.get('seed')}",
+        str(p.get("device")),
+        f"torch {str(p.get('torch', '')).split('+')[0]}",
+    ]
+    return (
+        f'<div class="ex-foot">{marks}<span class="prov mono">{escape(" · ".join(w for w in words if w))}</span></div>'
+    )

@@ -91,7 +91,9 @@ class Seen:
 
     clean: Attribution
     perturbed: Attribution
-    randomised: Attribution  # the clean images, the network's weights drawn anew (Adebayo et al. 2018, arXiv:1810.03292)
+    randomised: (
+        Attribution  # the clean images, the network's weights drawn anew (Adebayo et al. 2018, arXiv:1810.03292)
+    )
     eps: float  # pixel units, k/255
     attack: str
     index: Tensor  # (n,) place of every image in its split
