@@ -23,7 +23,7 @@ from .state import untouched
 METHODS = ("integrated_gradients", "saliency", "occlusion", "gradcam")
 BASELINES = ("black", "mean", "blur")
 BATCH = 256  # images in one pass
-HALVINGS = 10  # of the line that gradients are integrated along
+HALVINGS, PIECES = 10, 32  # of the line that gradients are integrated along; pieces an image at once
 COARSEST = 4  # the side in pixels that GradCAM's default layer has at least
 
 Target = Callable[[Tensor], Tensor]
@@ -254,7 +254,8 @@ def _integrated(own: Any, x: Tensor, start: Tensor, rise: Tensor, steps: int, to
     """Integrated gradients along the straight line from start to x, in pieces where one quadrature of it is not enough.
 
     Every piece of the line has a completeness delta of its own. While an image's deltas add up to more than `tolerance` of its rise, its
-    pieces with large ones are halved, `HALVINGS` times at most.
+    pieces with large ones are halved, `HALVINGS` times at most. (A loss that holds one side constant, as 'uel' does, has no gradient to
+    integrate: its delta stays, and says so.)
     """
     per_image = torch.zeros_like(rise).index_add
     total, kept, kept_size = torch.zeros_like(x), torch.zeros_like(rise), torch.zeros_like(rise)  # of pieces that stay
@@ -266,7 +267,7 @@ def _integrated(own: Any, x: Tensor, start: Tensor, rise: Tensor, steps: int, to
         open_ = (kept + per_image(0, rows, delta)).abs() > wanted
         allowed = (wanted - kept_size).clamp_min(0) / per_image(0, rows, torch.ones_like(delta)) / 2
         rough = open_[rows] & (delta.abs() > allowed[rows])
-        if tolerance is None or halving == HALVINGS:
+        if tolerance is None or halving == HALVINGS or len(rows) > PIECES * len(x):
             rough.fill_(False)
         stay = ~rough
         total = total.index_add(0, rows[stay], maps[stay])
