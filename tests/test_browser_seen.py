@@ -17,6 +17,7 @@ ON_SCREEN = """() => Object.fromEntries([...document.querySelectorAll('.ex-see i
   const pen = c.getContext('2d'); pen.drawImage(img, 0, 0);
   return [img.dataset.id, { px: [...pen.getImageData(0, 0, c.width, c.height).data],
                             wide: img.getBoundingClientRect().width, natural: img.naturalWidth }] }))"""
+ROWS = "() => new Set([...document.querySelectorAll('.ex-row > *')].filter((e) => e.offsetWidth).map((e) => e.offsetTop)).size"
 LIBRARY = """
 import json
 r = panel.result
@@ -123,10 +124,12 @@ def test_the_panel_in_both_themes_and_widths(seen, tmp_path):
                 "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
             )
             assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-            rows = seen.page.evaluate(
-                "() => new Set([...document.querySelectorAll('.ex-row > *')].filter((e) => e.offsetWidth).map((e) => e.offsetTop)).size"
-            )
+            rows = seen.page.evaluate(ROWS)
             assert rows == 1
+            seen.execute("panel.method = 'GradCAM'; panel.wait()")  # with the layer's menu
+            seen.page.wait_for_function("() => document.querySelector('.ex-layer').offsetWidth > 0")
+            assert seen.page.evaluate(ROWS) == 1
+            seen.execute("panel.method = 'integrated gradients'; panel.wait()")
             assert all(s["wide"] % s["natural"] == 0 for s in seen.page.evaluate(ON_SCREEN).values())
             inks.append(seen.page.evaluate("() => getComputedStyle(document.querySelector('.ex .ex-reading')).color"))
             assert path.stat().st_size > 20_000

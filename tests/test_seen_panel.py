@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from traitlets import TraitError
 
 import explore as ex
 from explore.panels import sights
@@ -107,7 +108,7 @@ def test_the_layer_is_one_of_the_runs(panel):
     assert first.clean.layer == "trunk.layer3" and ("layer2, 8 px", "trunk.layer2") in panel._layer.options
     panel.layer = "trunk.layer2"
     assert panel.result.clean.layer == "trunk.layer2" and not panel.result.clean.maps.equal(first.clean.maps)
-    with pytest.raises(Exception, match="layer"):
+    with pytest.raises(TraitError, match="Invalid selection"):
         panel._layer.value = "no such layer"
 
 

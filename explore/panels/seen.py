@@ -78,11 +78,11 @@ class WhatItSees(Panel):
         self._layer = w.Dropdown(options=[("automatic", ""), *([(self.layer, self.layer)] if self.layer else [])])
         self._baseline = w.Dropdown(options=list(BASELINES))
         fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "132px"),
-            ("Images", self._images, "images", "124px"),
-            ("Explain", w.Dropdown(options=list(TARGETS)), "target", "148px"),
-            ("By", w.Dropdown(options=list(METHODS)), "method", "148px"),
-            ("Layer", self._layer, "layer", "132px"),
+            ("Run", self._run, "run", "116px"),
+            ("Images", self._images, "images", "120px"),
+            ("Explain", w.Dropdown(options=list(TARGETS)), "target", "160px"),
+            ("By", w.Dropdown(options=list(METHODS)), "method", "164px"),
+            ("Layer", self._layer, "layer", "112px"),
             ("Baseline", self._baseline, "baseline", "76px"),
             ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
         ]

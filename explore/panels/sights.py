@@ -41,9 +41,7 @@ def reading(result: Seen, attack: str) -> str:
     before, after = float(result.clean.value[0]), float(result.perturbed.value[0])
     what, rho = SAYS[result.provenance["target"]], float(result.correlation[0])
     kept = (
-        "the map cannot be compared"
-        if math.isnan(rho)
-        else f"of the map’s order of pixels <b>{signed(rho)}</b> remains"
+        "flat, without an order" if math.isnan(rho) else f"by ranks <b>{signed(rho)}</b> correlated with the clean one"
     )
     if result.eps == 0:
         return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
@@ -147,16 +145,16 @@ def table(result: Seen) -> str:
 
 
 def _row(role: str, name: str, found: Attribution, rho: float, size: float | None) -> str:
-    own = found.table.iloc[0]
-    start = number(own.at_baseline) if found.baseline else ""
-    delta = "" if math.isnan(own.delta) else f"{signed(own.delta, 3)} ({100 * own.error:.1f} %)"
+    own = {name: float(entry) for name, entry in found.table.iloc[0].items()}
+    start = number(own["at_baseline"]) if found.baseline else ""
+    delta = "" if math.isnan(own["delta"]) else f"{signed(own['delta'], 3)} ({100 * own['error']:.1f} %)"
     total = number(own["sum"]) if found.delta is not None else ""
     cells = [
-        number(own.value),
+        number(own["value"]),
         start,
         total,
         delta,
-        f"{100 * own.top:.0f} %",
+        f"{100 * own['top']:.0f} %",
         _rho(rho),
         "" if size is None else _rho(size),
     ]
