@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import explore as ex
-from explore.attribution import METHODS, _Alone, baseline_of, feature_layers, own_loss
+from explore.attribution import METHODS, baseline_of, feature_layers, own_loss
+from explore.attribution.targets import Alone
 from explore.results import Attribution, Seen, to_pixels
 from explore.results.attribution import rank_correlation, top_share
 from explore.studies.seen import Seeing, cascade, randomised, what_it_sees
@@ -178,7 +179,7 @@ def test_a_function_of_ones_own(encoder, x, view):
     wanted = ex.attribute(encoder, x, ex.similarity(encoder, view), steps=8)
     torch.testing.assert_close(found.channels, wanted.channels, rtol=1e-3, atol=1e-6)
     rows = torch.tensor([3, 1, 3, 3])
-    alone = _Alone(lambda images: images.sum((1, 2, 3)) * torch.arange(4), x, rows)
+    alone = Alone(lambda images: images.sum((1, 2, 3)) * torch.arange(4), x, rows)
     torch.testing.assert_close(alone(view[rows]), view[rows].sum((1, 2, 3)) * rows)
 
 
