@@ -8,7 +8,7 @@ from ..results import Seen, to_pixels
 from .base import COLOURS, GREY, blank
 
 GAP, TOP, BOTTOM = 12, 24, 78  # pixels around the pictures
-DIVERGING = [[0.0, COLOURS["clean"]], [0.5, "rgba(128,128,128,0)"], [1.0, COLOURS["adv"]]]  # below zero, zero, above
+DIVERGING = [[0.0, COLOURS["clean"]], [0.5, "rgba(52,103,210,0)"], [0.5, "rgba(227,106,14,0)"], [1.0, COLOURS["adv"]]]
 
 
 def seen(result: Seen, i: int = 0, *, side: int = 192) -> go.Figure:

@@ -46,9 +46,7 @@ def reading(result: Seen, attack: str) -> str:
     if result.eps == 0:
         return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
     verb = "lifts" if after > before else "lowers"
-    return (
-        f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {kept} (Spearman’s ρ, 1 is unmoved)."
-    )
+    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; the perturbed map is {kept}."
 
 
 def number(value: float) -> str:
