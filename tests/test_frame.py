@@ -19,12 +19,12 @@ FLOORS = [
     {"config", "results", "state", "weights"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"runfolder", "objectives", "steps"},
-    {"training", "evaluate", "doctor", "lab"},
+    {"training", "evaluate", "attribution", "doctor", "lab"},
     {"studies", "figures"},
     {"panels"},
 ]
 SAME_FLOOR = {("training", "evaluate")}  # live kNN while training
-ONLY = {"ipywidgets": "panels", "anywidget": "panels", "plotly": "figures", "umap": "maps", "captum": "attribute"}
+ONLY = {"ipywidgets": "panels", "anywidget": "panels", "plotly": "figures", "umap": "maps", "captum": "attribution"}
 
 
 def room_of(path: Path) -> str:

@@ -6,6 +6,7 @@ and `follow(widget, figure)` puts another figure's content into it.
 
 from plotly.graph_objects import Figure
 
+from .attribution import seen
 from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
 from .probe import curves, label_curve, robust_curve, selection
 from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
@@ -28,6 +29,7 @@ __all__ = [
     "live",
     "robust_curve",
     "roles",
+    "seen",
     "selection",
     "sweep_curves",
     "template",

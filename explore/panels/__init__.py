@@ -3,6 +3,7 @@
 from .base import Panel
 from .perturbation import Perturbation
 from .probe import Probe
+from .seen import WhatItSees
 from .sweep import FourAttacks, NoiseOrAdversary
 
-__all__ = ["FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe"]
+__all__ = ["FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "WhatItSees"]

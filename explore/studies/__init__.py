@@ -20,6 +20,7 @@ from .grids import (
 from .perturb import GRID, Study, perturb, scale_l2, scale_linf
 from .probes import authors_trap, compare_probes, label_curve, robust_curve
 from .probing import Probing
+from .seen import Seeing, cascade, randomised, what_it_sees
 from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
 
 __all__ = [
@@ -34,11 +35,13 @@ __all__ = [
     "Measure",
     "Probing",
     "Progress",
+    "Seeing",
     "Study",
     "accuracy_vs_test_eps",
     "accuracy_vs_train_eps",
     "attack_cells",
     "authors_trap",
+    "cascade",
     "compare_attacks",
     "compare_probes",
     "cost_of",
@@ -50,6 +53,7 @@ __all__ = [
     "loss_vs_eps",
     "passes",
     "perturb",
+    "randomised",
     "robust_curve",
     "run_cell",
     "run_cells",
@@ -59,4 +63,5 @@ __all__ = [
     "shipped",
     "step_passes",
     "train_eps_cells",
+    "what_it_sees",
 ]

@@ -1,0 +1,69 @@
+"""Layers by name: which GradCAM can look at, and what is wrong with the others."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError, nearest
+from ..nets import as_encoder
+from ..shapes import Images
+from ..state import untouched
+from .targets import Target
+
+COARSEST = 4  # the side in pixels that GradCAM's default layer has at least
+
+
+def feature_layers(encoder: nn.Module, x: Images, target: Target | None = None) -> dict[str, tuple[int, ...]]:
+    """Layers that give feature maps once in a pass, by name, with their shape (c, h, w): those that GradCAM can look at."""
+    run = target or as_encoder(encoder).features
+    with untouched(encoder):
+        encoder.eval()
+        return {name: shapes[0][1:] for name, shapes in _shapes(encoder, x, run).items() if _suits(shapes)}
+
+
+def _shapes(encoder: nn.Module, x: Tensor, run: Target) -> dict[str, list[tuple[int, ...]]]:
+    """What every named layer gave in one pass: a shape a call, () for what is no tensor."""
+    seen: dict[str, list[tuple[int, ...]]] = {}
+
+    def note(name: str) -> Callable:
+        return lambda _m, _in, out: seen.setdefault(name, []).append(
+            tuple(out.shape) if isinstance(out, Tensor) else ()
+        )
+
+    hooks = [m.register_forward_hook(note(name)) for name, m in encoder.named_modules() if name]
+    try:
+        with torch.no_grad():
+            run(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _suits(shapes: list[tuple[int, ...]]) -> bool:
+    return len(shapes) == 1 and len(shapes[0]) == 4 and min(shapes[0][-2:]) > 1
+
+
+def layer_named(encoder: nn.Module, name: str | None, x: Tensor, run: Target) -> nn.Module:
+    """The layer of that name; None is the last whose maps have 4 x 4 pixels or more."""
+    known, seen = dict(encoder.named_modules()), _shapes(encoder, x, run)
+    suited = {n: shapes[0] for n, shapes in seen.items() if _suits(shapes)}
+    if name is None:
+        fine = [n for n, shape in suited.items() if min(shape[-2:]) >= COARSEST and n.count(".") <= 1] or list(suited)
+        if not fine:
+            raise UserError("GradCAM needs a layer with feature maps (n, c, h, w), and this encoder has none.")
+        return known[fine[-1]]
+    if not name or name not in known:
+        raise UserError(
+            f"This encoder has no layer '{name}'; GradCAM can look at {', '.join(list(suited)[:40])}.{nearest(name, suited)}"
+        )
+    if name not in suited:
+        shapes = seen.get(name, [])
+        came = f"runs {len(shapes)} times in a pass" if len(shapes) != 1 else f"gives {shapes[0] or 'no tensor'}"
+        raise UserError(f"GradCAM needs a layer that gives feature maps (n, c, h, w) once; '{name}' {came}.")
+    return known[name]
+
+
+def name_of(encoder: nn.Module, module: nn.Module) -> str:
+    return next(name for name, m in encoder.named_modules() if m is module)

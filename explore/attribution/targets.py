@@ -1,0 +1,138 @@
+"""Targets: functions `images -> one number an image` whose rows can be taken, as captum's stacks of images ask."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..nets import as_encoder
+from ..objectives import contrast
+from ..shapes import Branch, Images, Labels, PerImage
+from ..state import untouched
+
+BATCH = 256  # images in one pass
+Target = Callable[[Tensor], Tensor]
+
+
+class similarity:
+    """Cosine of every image's embedding to its reference's: row i's reference is `reference[i]`.
+
+    `reference`: images (n, c, h, w), embedded once without gradient. `what`: projections 'z', which the contrastive loss compares, or
+    features 'h', which probes read.
+    """
+
+    def __init__(self, encoder: nn.Module, reference: Images, *, what: str = "z", branch: Branch = "clean"):
+        if what not in ("h", "z"):
+            raise UserError(f"what is 'z' (projections) or 'h' (features), got '{what}'.")
+        self.encoder, self.what, self.branch = as_encoder(encoder), what, branch
+        self.modules, self.size = (self.encoder,), tuple(reference.shape[1:])
+        self.name = f"cosine of {what} to the reference"
+        with torch.no_grad(), untouched(self.encoder):
+            self.encoder.eval()
+            self.reference = self._embed(reference)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return F.normalize((self.encoder if self.what == "z" else self.encoder.features)(x, branch=self.branch), dim=1)
+
+    def take(self, rows: Tensor) -> "similarity":
+        """The target of these rows alone; a row may come several times."""
+        part = copy.copy(self)
+        part.reference = self.reference[rows]
+        return part
+
+    def __call__(self, x: Images) -> PerImage:
+        if len(x) != len(self.reference):
+            raise UserError(
+                f"There are {len(x)} images and {len(self.reference)} references; each image needs its own, so pass the same number."
+            )
+        if tuple(x.shape[1:]) != self.size:
+            raise UserError(
+                f"The images have the shape {tuple(x.shape[1:])} and the reference {self.size}; resize one to the other."
+            )
+        return (self._embed(x) * self.reference).sum(1)
+
+
+class logit:
+    """The number that a head (features h -> logits) gives to class `y[i]` for image i: what a probe adds up for that class."""
+
+    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+        self.encoder, self.head, self.y, self.branch = as_encoder(encoder), head, y, branch
+        self.modules = (self.encoder, head) if isinstance(head, nn.Module) else (self.encoder,)
+        self.name = "logit of the class"
+
+    def take(self, rows: Tensor) -> "logit":
+        """The target of these rows alone; a row may come several times."""
+        return logit(self.encoder, self.head, self.y[rows], branch=self.branch)
+
+    def __call__(self, x: Images) -> PerImage:
+        if len(x) != len(self.y):
+            raise UserError(f"There are {len(x)} images and {len(self.y)} labels; pass one label an image.")
+        logits = self.head(self.encoder.features(x, branch=self.branch))
+        if int(self.y.min()) < 0 or int(self.y.max()) >= logits.shape[1]:
+            wrong = int(self.y.min()) if int(self.y.min()) < 0 else int(self.y.max())
+            raise UserError(f"Labels must lie in 0 .. {logits.shape[1] - 1} for this head, got {wrong}.")
+        return logits.gather(1, self.y[:, None])[:, 0]
+
+
+class own_loss:
+    """The contrastive loss of every image, the other images of its batch held as they are.
+
+    An `ex.contrast` couples its batch: moving one image moves the loss of all. Here image i moves alone, so that its map adds up to its
+    own loss: L_i(x_1, .., x'_i, .., x_n) - L_i(x_1, .., baseline, .., x_n).
+    """
+
+    def __init__(self, objective: contrast, x: Images):
+        self.objective, self.modules, self.name = (
+            objective,
+            objective.modules,
+            "contrastive loss, the others held fixed",
+        )
+        self.rows = torch.arange(len(x), device=x.device)
+        with torch.no_grad(), untouched(*self.modules):
+            for net in self.modules:
+                net.eval()
+            objective(x)  # says what is wrong with the sizes
+            self.batch = objective.encoder(x, branch=objective.branch)
+
+    def take(self, rows: Tensor) -> "own_loss":
+        """The target of these rows alone; a row may come several times."""
+        part = copy.copy(self)
+        part.rows = self.rows[rows]
+        return part
+
+    def __call__(self, x: Images) -> PerImage:
+        o = self.objective
+        places = torch.arange(len(self.batch), device=x.device)
+
+        def one(z: Tensor, row: Tensor) -> Tensor:
+            here = places == row
+            losses = o._loss(o.z, torch.where(here[:, None], z[None], self.batch), o.temperature)
+            return (losses * here).sum()
+
+        return torch.vmap(one, chunk_size=BATCH)(o.encoder(x, branch=o.branch), self.rows)
+
+
+class Alone:
+    """A target of anybody's own, asked for one row of the batch at a time: every image moves in its place among the clean others."""
+
+    def __init__(self, target: Target, x: Tensor, rows: Tensor | None = None):
+        self.target, self.x = target, x
+        self.rows = torch.arange(len(x), device=x.device) if rows is None else rows
+
+    def take(self, rows: Tensor) -> "Alone":
+        return Alone(self.target, self.x, self.rows[rows])
+
+    def __call__(self, many: Tensor) -> Tensor:
+        copies = (self.rows[:, None] == self.rows).tril(-1).sum(1)  # how often this row has come before
+        turns = [torch.where(copies == turn)[0] for turn in range(int(copies.max()) + 1)]
+        found = [self.target(self.x.index_copy(0, self.rows[t], many[t]))[self.rows[t]] for t in turns]
+        return torch.cat(found)[torch.cat(turns).argsort()]
+
+
+def copies_of(target: Any, rows: Tensor) -> Target:
+    """The target on some rows of its batch, for any whole number of copies of them: captum stacks steps and occluded images as copies."""
+    return lambda many: target.take(rows.repeat(len(many) // len(rows)))(many)

@@ -1,0 +1,204 @@
+"""What the model sees: which pixels make two views alike, clean and attacked, and whether the map is about what was learnt."""
+
+from typing import Any
+
+import ipywidgets as w
+import torch
+import traitlets
+from traitlets import Enum, Int, Unicode
+
+from ..attribution import BASELINES, feature_layers
+from ..results import Seen, to_pixels
+from ..runfolder import Run, runs
+from ..state import seeded
+from ..studies import GRID
+from ..studies.probing import Probing
+from ..studies.seen import Seeing
+from ..training import make_views
+from . import sights
+from .base import Job, Nothing, Panel
+from .picks import Picks
+from .shelf import Shelf
+from .tables import ruler
+
+BATCH = 32  # images of a page; the attack and the contrastive loss couple them
+TARGETS = {"similarity to a view": "similarity", "contrastive loss": "loss", "probe’s logit": "logit"}
+METHODS = {
+    "integrated gradients": "integrated_gradients",
+    "saliency": "saliency",
+    "occlusion": "occlusion",
+    "GradCAM": "gradcam",
+}
+AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
+LABELS = 0.1  # share of the labels that the probe is fitted on
+KEPT = 6  # batches
+
+
+class WhatItSees(Panel):
+    """`WhatItSees(run)`: name a number, move eps, pick an image; `panel.result` is a `results.Seen` of that image."""
+
+    title = "What the model sees"
+    inputs = ("run", "images", "target", "method", "layer", "baseline", "seed", "eps", "picked")
+    run = Unicode("", help="name of the run whose encoder is looked into")
+    images = Unicode("", help="'fashion · test'")
+    target = Enum(list(TARGETS), "similarity to a view", help="the number that the map explains")
+    method = Enum(list(METHODS), "integrated gradients")
+    layer = Unicode("", help="GradCAM's; '' is the last with 4 x 4 pixels or more")
+    baseline = Enum(list(BASELINES), "black", help="what integrated gradients start from and occlusion shows")
+    seed = Int(0, min=0, help="of the page, the views and the random weights")
+    eps = Int(8, min=GRID[0], max=GRID[-1], help="in k/255")
+    picked = Int(0, min=0, max=BATCH - 1)
+
+    def __init__(self, run: Run | str | None = None, **traits: Any):
+        name = run.name if isinstance(run, Run) else run or ""
+        self.shelf = Shelf(*([run] if isinstance(run, Run) else []))
+        self._studies: dict[tuple, Seeing] = {}
+        self._heads: dict[tuple[str, str], Any] = {}
+        self._drawn: Seeing | None = None  # whose strip is on the screen
+        self._offered = self.shelf.sides(name)
+        super().__init__(**{"run": name, "images": self._offered[0], **traits})
+
+    @traitlets.validate("run", "images")
+    def _offer(self, proposal: Any) -> str:
+        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
+        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
+        if field is not None and name not in dict(field.options).values():
+            if name:
+                (self.shelf.run if field is self._run else self.shelf.split)(name)
+            field.options = [*field.options, (name or "choose", name)]
+        return name
+
+    # widgets
+    def controls(self) -> list[w.Widget]:
+        found = runs()
+        names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
+        choose = [] if self.run else [("choose" if names else "none found", "")]
+        self._run = w.Dropdown(options=[*choose, *((name, name) for name in names)])
+        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        self._layer = w.Dropdown(options=[("automatic", ""), *([(self.layer, self.layer)] if self.layer else [])])
+        self._baseline = w.Dropdown(options=list(BASELINES))
+        fields: list[tuple[str, Any, str, str]] = [
+            ("Run", self._run, "run", "116px"),
+            ("Images", self._images, "images", "120px"),
+            ("Explain", w.Dropdown(options=list(TARGETS)), "target", "160px"),
+            ("By", w.Dropdown(options=list(METHODS)), "method", "164px"),
+            ("Layer", self._layer, "layer", "112px"),
+            ("Baseline", self._baseline, "baseline", "76px"),
+            ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
+        ]
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class(f"ex-{name}")
+            traitlets.link((self, name), (field, "value"))
+        traitlets.dlink((self, "method"), (self._layer.layout, "display"), lambda m: "" if m == "GradCAM" else "none")
+        shows = ("integrated gradients", "occlusion")
+        traitlets.dlink((self, "method"), (self._baseline.layout, "display"), lambda m: "" if m in shows else "none")
+        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+        slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
+        traitlets.link((self, "eps"), (slider, "value"))
+        self._of_range = w.HTML().add_class("ex-range")
+        note = '<span class="ex-note">{:.3f} of pixel range</span>'
+        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note.format(k / 255))
+        under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
+        return [row, w.VBox([slider, under]).add_class("ex-hero")]
+
+    def body(self) -> list[w.Widget]:
+        self.strip = Picks(picked=str(self.picked)).add_class("ex-see-pick")
+        self._reading, self._pictures, self._scale, self._table, self._foot = (w.HTML() for _ in range(5))
+        self.strip.observe(lambda change: self._take(change["new"]), names=["picked"])
+        self.observe(lambda change: self.strip.set_trait("picked", str(change["new"])), names=["picked"])
+        return [self.strip, self._reading, self._pictures, self._scale, self._table, self._foot]
+
+    def _take(self, key: str) -> None:
+        if key:
+            self.picked = int(key)
+
+    def empty(self) -> list[w.Widget]:
+        text = (
+            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
+            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
+        )
+
+        def shipped() -> None:
+            self.run = "demo/clae"
+
+        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
+
+    # work
+    def compute(self, job: Job, **inputs: Any) -> Seen:
+        if not inputs["run"]:
+            raise Nothing("no run chosen")
+        study = self._study(job, inputs["run"], inputs["images"], TARGETS[inputs["target"]], inputs["seed"])
+        job.check()
+        self._offer_layers(inputs["run"], study)
+        job.busy(inputs["method"])
+        row = min(inputs["picked"], len(study.x) - 1)
+        how = {"layer": inputs["layer"] or None, "baseline": inputs["baseline"]}
+        found = study.look(inputs["eps"], METHODS[inputs["method"]], rows=[row], **how)
+        self._shown = study
+        return found
+
+    def _study(self, job: Job, run: str, images: str, target: str, seed: int) -> Seeing:
+        key = (run, images, target, seed)
+        if key not in self._studies:
+            job.busy("computing")
+            opened, split = self.shelf.run(run), self.shelf.split(images)
+            index = torch.randperm(len(split), generator=seeded(seed))[:BATCH]
+            x, y = split[index]
+            head = self._head(job, run, images) if target == "logit" else None
+            self._studies[key] = Seeing(
+                self.shelf.encoder(run),
+                x,
+                target=target,
+                reference=make_views(opened.config, self.shelf.set(images))(x, seeded(seed)),
+                head=head,
+                labels=y,
+                seed=seed,
+                temperature=opened.config.temperature,
+                loss=opened.config.loss,
+                index=index,
+                classes=tuple(self.shelf.set(images).classes),
+                provenance={"run": run, "commit": opened.env.get("commit"), "images": images},
+            )
+            while len(self._studies) > KEPT:
+                self._studies.pop(next(iter(self._studies)))
+        return self._studies[key]
+
+    def _head(self, job: Job, run: str, images: str) -> Any:
+        """A linear probe on a share of the set's training labels; fitted once a run and set."""
+        key = (run, images.split(" · ")[0])
+        if key not in self._heads:
+            job.busy("fitting the probe")
+            probing = Probing(self.shelf.set(images))
+            name = probing.add(self.shelf.run(run), self.shelf.encoder(run))
+            self._heads[key] = probing.probe(name, LABELS, 0, job.progress)
+        return self._heads[key]
+
+    def _offer_layers(self, run: str, study: Seeing) -> None:
+        """The layers that GradCAM can look at, coarse ones first named; asked once a run."""
+        if getattr(self, "_layers_of", None) != run:
+            shapes = feature_layers(study.encoder, study.x[:1])
+            named = [
+                (f"{name.removeprefix('trunk.')}, {s[-1]} px", name)
+                for name, s in shapes.items()
+                if name.count(".") <= 1
+            ]
+            known = [("automatic", ""), *named]
+            if self.layer and self.layer not in dict(named).values():
+                known.append((self.layer, self.layer))
+            self._layer.options, self._layers_of = known, run
+
+    # pictures
+    def draw(self, result: Seen) -> None:
+        study = self._shown
+        images = result.provenance["images"]
+        if study is not self._drawn:
+            names = [self.shelf.class_name(images, int(y)) for y in (study.labels if study.labels is not None else [])]
+            self.strip.html, self._drawn = sights.strip(to_pixels(study.x), names), study
+        name = self.shelf.class_name(images, int(result.labels[0]))
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{sights.reading(result, "FGSM")}</p>'
+        self._pictures.value, self._scale.value = sights.pictures(result, name), sights.scale(result)
+        self._table.value, self._foot.value = sights.table(result), sights.foot(result)
+
+    def label(self, result: Seen) -> str:
+        return f"{result.provenance['run']}, {result.clean.method.replace('_', ' ')}, ε = {result.eps * 255:g}/255"

@@ -1,0 +1,172 @@
+"""What an encoder looks at: signed maps of one number an image; clean beside perturbed beside randomised weights."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .files import load_arrays, save_arrays
+from .perturbation import Check
+
+TOP = 0.1  # share of the pixels that `top_share` looks at
+_ARRAYS = ("x", "channels", "value", "at_baseline", "delta")
+_WORDS = ("method", "target", "layer", "baseline", "provenance")
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """How much every pixel of n images adds to one number an image. Tensors on the CPU."""
+
+    x: Tensor  # (n, c, h, w) the images, in [0, 1]
+    channels: Tensor  # (n, c or 1, h, w) signed, in the number's unit (saliency: per unit of pixel)
+    value: Tensor  # (n,) the number at x
+    at_baseline: Tensor  # (n,) the number at the baseline
+    delta: Tensor | None  # (n,) sum of the map - (value - at_baseline); None where the method promises no such sum
+    method: str
+    target: str  # what the number is, in words
+    layer: str = ""  # GradCAM's
+    baseline: str = ""  # 'black', 'mean', 'blur', 'images'; '' where the method has none
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> Tensor:
+        """Signed maps (n, h, w): the sum over channels, which for gray images is the chain rule's."""
+        return self.channels.sum(1)
+
+    @property
+    def error(self) -> Tensor:
+        """The completeness delta as a share of value - at_baseline, (n,); NaN where the method promises none."""
+        if self.delta is None:
+            return torch.full_like(self.value, torch.nan)
+        return self.delta.abs() / (self.value - self.at_baseline).abs().clamp_min(1e-12)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row an image: its number, the number at the baseline, what the map adds up to, delta, share in the top 10 % of pixels."""
+        maps = self.maps
+        columns = {
+            "value": self.value,
+            "at_baseline": self.at_baseline,
+            "sum": maps.flatten(1).sum(1),
+            "delta": torch.full_like(self.value, torch.nan) if self.delta is None else self.delta,
+            "error": self.error,
+            "top": top_share(maps),
+        }
+        table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+        table.attrs = {"method": self.method, "target": self.target, "baseline": self.baseline, **self.provenance}
+        return table
+
+    def arrays(self, before: str = "") -> dict[str, np.ndarray]:
+        """The tensors that there are, by name."""
+        found = {name: getattr(self, name) for name in _ARRAYS}
+        return {before + name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
+
+    def words(self) -> dict[str, Any]:
+        """All but the tensors, as plain JSON."""
+        return {name: getattr(self, name) for name in _WORDS}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], words: dict[str, Any], before: str = "") -> "Attribution":
+        """What `arrays` and `words` came from."""
+        return cls(**{name: tensors.get(before + name) for name in _ARRAYS}, **words)  # type: ignore[arg-type]
+
+    def save(self, path: str | Path) -> Path:
+        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
+        return save_arrays(path, self.arrays(), self.words())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Attribution":
+        """Read what `save` wrote."""
+        return cls.of(*load_arrays(path, "a saved attribution"))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The same maps for clean images, for perturbed ones, and for the clean ones through randomised weights."""
+
+    clean: Attribution
+    perturbed: Attribution
+    randomised: (
+        Attribution  # the clean images, the network's weights drawn anew (Adebayo et al. 2018, arXiv:1810.03292)
+    )
+    eps: float  # pixel units, k/255
+    attack: str
+    index: Tensor  # (n,) place of every image in its split
+    labels: Tensor  # (n,)
+    classes: tuple[str, ...] = ()
+    reference: Tensor | None = None  # (n, c, h, w) the other views
+    checks: tuple[Check, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def correlation(self) -> Tensor:
+        """Spearman's rank correlation of the clean and the perturbed map, (n,)."""
+        return rank_correlation(self.clean.maps, self.perturbed.maps)
+
+    @cached_property
+    def sanity(self) -> Tensor:
+        """Spearman's rank correlation of the clean map and that of randomised weights, (n,): near 0 if the map is about what was learnt."""
+        return rank_correlation(self.clean.maps, self.randomised.maps)
+
+    @cached_property
+    def sanity_size(self) -> Tensor:
+        """The same for the maps' absolute values, (n,): an image's own outline can keep it high, whatever the weights."""
+        return rank_correlation(self.clean.maps.abs(), self.randomised.maps.abs())
+
+    def scale(self, i: int) -> float:
+        """The largest |value| of image i's clean and perturbed map: the end of their one colour scale, which is symmetric about 0."""
+        return float(torch.stack([self.clean.maps[i], self.perturbed.maps[i]]).abs().max()) or 1.0
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row an image and kind (clean, perturbed, randomised): `Attribution.table` and the rank correlation to the clean map."""
+        n = len(self.index)
+        found = {"clean": (self.clean, torch.ones(n)), "perturbed": (self.perturbed, self.correlation)}
+        found["randomised"] = (self.randomised, self.sanity)
+        parts = []
+        for kind, (maps, to_clean) in found.items():
+            name = [self.classes[y] if 0 <= y < len(self.classes) else str(y) for y in self.labels.tolist()]
+            head = pd.DataFrame({"image": self.index.numpy(), "label": name, "kind": kind})
+            parts.append(pd.concat([head, maps.table.assign(to_clean=to_clean.numpy())], axis=1))
+        table = pd.concat(parts, ignore_index=True)
+        table.attrs = dict(self.provenance)
+        return table
+
+    def save(self, path: str | Path) -> Path:
+        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
+        parts = {kind: getattr(self, kind) for kind in _KINDS}
+        arrays = {name: array for kind, part in parts.items() for name, array in part.arrays(f"{kind}_").items()}
+        arrays |= {"index": self.index.numpy(), "labels": self.labels.numpy()}
+        arrays |= {} if self.reference is None else {"reference": self.reference.numpy()}
+        rest = {name: getattr(self, name) for name in ("eps", "attack", "classes", "checks", "provenance")}
+        return save_arrays(path, arrays, {**rest, **{kind: part.words() for kind, part in parts.items()}})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Seen":
+        """Read what `save` wrote."""
+        tensors, rest = load_arrays(path, "a saved pair of attributions")
+        rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
+        rest |= {kind: Attribution.of(tensors, rest[kind], f"{kind}_") for kind in _KINDS}
+        return cls(index=tensors["index"], labels=tensors["labels"], reference=tensors.get("reference"), **rest)
+
+
+_KINDS = ("clean", "perturbed", "randomised")
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rank correlation of every pair of maps (n, h, w), (n,); NaN where one of them is constant."""
+    ranks = [torch.tensor(pd.DataFrame(m.flatten(1).T.double().numpy()).rank().to_numpy()) for m in (a, b)]
+    u, v = (r - r.mean(0) for r in ranks)
+    return ((u * v).sum(0) / (u.square().sum(0) * v.square().sum(0)).sqrt()).float()
+
+
+def top_share(maps: Tensor, share: float = TOP) -> Tensor:
+    """How much of a map's absolute values the top `share` of its pixels hold, (n,); an even map has `share` itself."""
+    size = maps.flatten(1).abs().double()
+    top = max(1, round(share * size.shape[1]))
+    return (size.topk(top, dim=1).values.sum(1) / size.sum(1).clamp_min(1e-300)).float()

@@ -1,0 +1,137 @@
+"""'What the model sees' in a real JupyterLab and a real browser: choose, slide, pick; the page's pixels are the kernel's."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import Notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+CELL = """import explore as ex
+panel = ex.panels.WhatItSees(ex.open_run("demo/clae"))
+panel"""
+ON_SCREEN = """() => Object.fromEntries([...document.querySelectorAll('.ex-see img')].map((img) => {
+  const c = document.createElement('canvas'); c.width = img.naturalWidth; c.height = img.naturalHeight;
+  const pen = c.getContext('2d'); pen.drawImage(img, 0, 0);
+  return [img.dataset.id, { px: [...pen.getImageData(0, 0, c.width, c.height).data],
+                            wide: img.getBoundingClientRect().width, natural: img.naturalWidth }] }))"""
+ROWS = "() => new Set([...document.querySelectorAll('.ex-row > *')].filter((e) => e.offsetWidth).map((e) => e.offsetTop)).size"
+LIBRARY = """
+import json
+r = panel.result
+alpha = lambda part: (part.maps[0].abs() / r.scale(0) * 255).round().int().flatten().tolist()
+gray = lambda part: (part.x[0, 0] * 255 + .5).floor().int().flatten().tolist()
+print(json.dumps(dict(eps=r.eps * 255, index=int(r.index[0]), method=r.clean.method, target=r.provenance["target"], layer=r.clean.layer,
+    picked=panel.picked, clean=gray(r.clean), perturbed=gray(r.perturbed), clean_map=alpha(r.clean), perturbed_map=alpha(r.perturbed),
+    value=float(r.perturbed.value[0]), state=panel.state)))"""
+
+
+@pytest.fixture
+def seen(lab, tmp_path):
+    """A notebook with the panel in it, run."""
+    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("panel.result.table")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "seen.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    with lab.open(path) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector(".ex-see img")
+        yield notebook
+
+
+def same(notebook: Notebook) -> dict:
+    """Assert that the page shows the kernel's pictures and maps; returns the kernel's answer."""
+    wanted = json.loads(notebook.execute(LIBRARY))
+    assert wanted["state"] == "ready"
+    notebook.page.wait_for_function(
+        "(eps) => document.querySelector('.ex-see')?.textContent.includes(`ε = ${eps}/255`)", arg=round(wanted["eps"])
+    )
+    notebook.page.wait_for_timeout(300)
+    shown = notebook.page.evaluate(ON_SCREEN)
+    for key in ("clean", "perturbed"):
+        assert shown[key]["px"][::4] == wanted[key]
+        assert shown[f"{key}-map"]["px"][3::4] == wanted[f"{key}_map"]
+    assert all(s["wide"] % s["natural"] == 0 for s in shown.values())  # whole multiples of their pixels
+    return wanted
+
+
+def test_choose_slide_and_pick(seen):
+    page = seen.page
+    first = same(seen)
+    assert (first["eps"], first["picked"], first["method"]) == (8, 0, "integrated_gradients")
+    handle = page.locator(".ex-eps .noUi-handle")
+    handle.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => document.querySelector('.ex-see').textContent.includes('ε = 4/255')")
+    second = same(seen)
+    assert (
+        second["eps"] == 4 and second["clean_map"] != first["clean_map"] and second["perturbed"] != first["perturbed"]
+    )
+    assert seen.execute("print(panel.eps)") == "4"
+    page.locator(".ex-see-strip [data-pick='5']").click()
+    seen.execute("panel.wait()")
+    third = same(seen)
+    assert third["picked"] == 5 and third["index"] != first["index"] and third["clean"] != first["clean"]
+    assert page.locator(".ex-see-strip .on").get_attribute("data-pick") == "5"
+    page.keyboard.press("ArrowRight")  # the strip is one stop: arrows walk, Enter picks
+    page.keyboard.press("Enter")
+    seen.execute("panel.wait()")
+    assert same(seen)["picked"] == 6
+    page.get_by_label("By", exact=True).select_option("GradCAM")
+    seen.execute("panel.wait()")
+    page.get_by_label("Layer", exact=True).select_option("layer2, 8 px")
+    seen.execute("panel.wait()")
+    fourth = same(seen)
+    assert (fourth["method"], fourth["layer"]) == ("gradcam", "trunk.layer2")
+    page.get_by_label("Explain", exact=True).select_option("probe’s logit")
+    seen.execute("panel.wait(300)")
+    page.wait_for_function("() => document.querySelector('.ex .ex-reading').textContent.includes('logit')")
+    assert same(seen)["target"] == "logit"
+    assert "randomised weights: ρ" in page.locator(".ex-foot").inner_text()
+    assert seen.errors() == []
+
+
+def test_a_fault_becomes_a_banner(seen):
+    seen.execute("panel.shelf.split = None")
+    seen.page.get_by_label("Images", exact=True).select_option("emoji · test")
+    banner = seen.page.locator(".ex-error")
+    banner.wait_for(state="visible")
+    assert "stopped" in banner.inner_text() and "Traceback" not in banner.inner_text()
+    seen.execute("del panel.shelf.split")
+    seen.page.get_by_label("Images", exact=True).select_option("fashion · test")
+    banner.wait_for(state="hidden")
+    seen.execute("panel.wait()")
+    same(seen)
+    assert seen.errors() == []
+
+
+def test_the_panel_in_both_themes_and_widths(seen, tmp_path):
+    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    inks = []
+    for width in (1000, 800):
+        seen.fit(".ex", width)
+        for dark in (False, True):
+            seen.theme(dark)
+            path = folder / f"what-it-sees-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+            box = seen.page.locator(".ex").bounding_box()
+            clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
+            seen.page.screenshot(path=path, clip=clip)
+            wide = seen.page.evaluate(
+                "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
+            )
+            assert wide <= 0, f"the panel is {wide} px too wide at {width}"
+            rows = seen.page.evaluate(ROWS)
+            assert rows == 1
+            seen.execute("panel.method = 'GradCAM'; panel.wait()")  # with the layer's menu
+            seen.page.wait_for_function("() => document.querySelector('.ex-layer').offsetWidth > 0")
+            assert seen.page.evaluate(ROWS) == 1
+            seen.execute("panel.method = 'integrated gradients'; panel.wait()")
+            assert all(s["wide"] % s["natural"] == 0 for s in seen.page.evaluate(ON_SCREEN).values())
+            inks.append(seen.page.evaluate("() => getComputedStyle(document.querySelector('.ex .ex-reading')).color"))
+            assert path.stat().st_size > 20_000
+    assert inks[0] != inks[1]
+    assert seen.errors() == []
