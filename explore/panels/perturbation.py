@@ -8,101 +8,70 @@ import ipywidgets as w
 import numpy as np
 import torch
 import traitlets
-from traitlets import Enum, Int, Unicode
+from traitlets import Enum, Int
 
 from ..errors import UserError
 from ..results import KINDS
 from ..results import Perturbation as Result
-from ..runfolder import Run, runs
+from ..runfolder import Run
 from ..state import seeded
 from ..studies import GRID, Study
 from ..training import make_views
 from . import tables
-from .base import Job, Nothing, Panel, Superseded
+from .base import Job, Nothing, Superseded
+from .looking import Looking
 from .pixels import Pixels
-from .shelf import Shelf
 
 BATCH = 32
 ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 REFERENCES = {"the other view": "view", "itself": "self"}
 LENGTHS = {"L∞": "linf", "L2": "l2"}
-AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
 PICTURE_FIRST = 0.06  # seconds that the browser has to itself before the numbers are computed
 KEPT = 6  # studies, about 10 MB each
 
 
-class Perturbation(Panel):
+class Perturbation(Looking):
     """`Perturbation(run)`: move eps; `panel.result` is a `results.Perturbation` of the 32 images on the page."""
 
     title = "Perturbation lab"
     inputs = ("run", "images", "attack", "steps", "seed", "reference", "match", "page", "eps")
-    run = Unicode("", help="name of the run whose encoder is attacked")
-    images = Unicode("", help="'fashion · test'")
     attack = Enum(list(ATTACKS), "FGSM")
     steps = Int(3, help="of PGD", min=1, max=100)
     seed = Int(0, min=0)
     reference = Enum(list(REFERENCES), "the other view", help="what the adversary pushes an image away from")
     match = Enum(list(LENGTHS), "L∞", help="the length that noises share with the adversary")
-    eps = Int(8, min=GRID[0], max=GRID[-1], help="in k/255")
     page = Int(0, min=0)
     picked = Int(0, min=0, max=BATCH - 1)
     gain = Int(10, help="the difference is shown this many times larger")
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
-        name = run.name if isinstance(run, Run) else run or ""
-        self.shelf = Shelf(*([run] if isinstance(run, Run) else []))
         self.pixels = Pixels()
         self._studies: OrderedDict[tuple, Study] = OrderedDict()
         self._shown: Study | None = None
         self._loaded = 0  # names what the browser holds
         self._axis: tables.Axis | None = None
         self._ahead = False  # every eps is known
-        self._offered = self.shelf.sides(name)
-        super().__init__(**{"run": name, "images": self._offered[0], **traits})
-
-    @traitlets.validate("run", "images")
-    def _offer(self, proposal: Any) -> str:
-        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
-        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and name not in dict(field.options).values():
-            if name:
-                (self.shelf.run if field is self._run else self.shelf.split)(name)
-            field.options = [*field.options, (name or "choose", name)]
-        return name
+        super().__init__(run, **traits)
 
     # widgets
     def controls(self) -> list[w.Widget]:
-        found = runs()
-        names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
-        choose = [] if self.run else [("choose" if names else "none found", "")]
-        self._run = w.Dropdown(options=[*choose, *((name, name) for name in names)])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        by_run, of_images = self.choices()
         steps = w.BoundedIntText(min=1, max=100)
-        fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "148px"),
-            ("Images", self._images, "images", "136px"),
-            ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "96px"),
-            ("Steps", steps, "steps", "52px"),
-            ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
-            ("Pushed away from", w.Dropdown(options=list(REFERENCES)), "reference", "140px"),
-            ("Noise of equal", w.ToggleButtons(options=list(LENGTHS)).add_class("ex-seg"), "match", "auto"),
-        ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-{name}")
-            traitlets.link((self, name), (field, "value"))
-        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: name != "PGD")
-        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
-        slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
-        traitlets.link((self, "eps"), (slider, "value"))
-        w.jsdlink((slider, "value"), (self.pixels, "k"))
-        self._of_range = w.HTML().add_class("ex-range")
-        note = '<span class="ex-note">{:.3f} of pixel range</span>'
-        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note.format(k / 255))
-        ruler = w.HBox([self._of_range, w.HTML(tables.ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class(
-            "ex-under"
+        row = self.row(
+            [
+                ("Run", by_run, "run", "148px"),
+                ("Images", of_images, "images", "136px"),
+                ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "96px"),
+                ("Steps", steps, "steps", "52px"),
+                ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
+                ("Pushed away from", w.Dropdown(options=list(REFERENCES)), "reference", "140px"),
+                ("Noise of equal", w.ToggleButtons(options=list(LENGTHS)).add_class("ex-seg"), "match", "auto"),
+            ]
         )
-        return [row, w.VBox([slider, ruler]).add_class("ex-hero")]
+        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: name != "PGD")
+        slider, hero = self.slider()
+        w.jsdlink((slider, "value"), (self.pixels, "k"))
+        return [row, hero]
 
     def body(self) -> list[w.Widget]:
         gain = w.Dropdown(options=[(f"× {g}", g) for g in (1, 5, 10, 20, 40)], tooltip="difference shown times")
@@ -116,17 +85,6 @@ class Perturbation(Panel):
         self.observe(self._freeze, names=["state"])
         self.pixels.on_hello = self._resend
         return [self.pixels, w.HBox([gain, self._scale]).add_class("ex-key"), self._table, self._foot]
-
-    def empty(self) -> list[w.Widget]:
-        text = (
-            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
-            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
-        )
-
-        def shipped() -> None:
-            self.run = "demo/clae"
-
-        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
 
     # work
     def compute(self, job: Job, **inputs: Any) -> Result:

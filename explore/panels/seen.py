@@ -9,17 +9,15 @@ from traitlets import Enum, Int, Unicode
 
 from ..attribution import BASELINES, feature_layers
 from ..results import Seen, to_pixels
-from ..runfolder import Run, runs
+from ..runfolder import Run
 from ..state import seeded
-from ..studies import GRID
 from ..studies.probing import Probing
 from ..studies.seen import Seeing
 from ..training import make_views
 from . import sights
-from .base import Job, Nothing, Panel
+from .base import Job, Nothing
+from .looking import Looking
 from .picks import Picks
-from .shelf import Shelf
-from .tables import ruler
 
 BATCH = 32  # images of a page; the attack and the contrastive loss couple them
 TARGETS = {"similarity to a view": "similarity", "contrastive loss": "loss", "probe’s logit": "logit"}
@@ -29,78 +27,48 @@ METHODS = {
     "occlusion": "occlusion",
     "GradCAM": "gradcam",
 }
-AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
 LABELS = 0.1  # share of the labels that the probe is fitted on
 KEPT = 6  # batches
 
 
-class WhatItSees(Panel):
+class WhatItSees(Looking):
     """`WhatItSees(run)`: name a number, move eps, pick an image; `panel.result` is a `results.Seen` of that image."""
 
     title = "What the model sees"
     inputs = ("run", "images", "target", "method", "layer", "baseline", "seed", "eps", "picked")
-    run = Unicode("", help="name of the run whose encoder is looked into")
-    images = Unicode("", help="'fashion · test'")
     target = Enum(list(TARGETS), "similarity to a view", help="the number that the map explains")
     method = Enum(list(METHODS), "integrated gradients")
     layer = Unicode("", help="GradCAM's; '' is the last with 4 x 4 pixels or more")
     baseline = Enum(list(BASELINES), "black", help="what integrated gradients start from and occlusion shows")
     seed = Int(0, min=0, help="of the page, the views and the random weights")
-    eps = Int(8, min=GRID[0], max=GRID[-1], help="in k/255")
     picked = Int(0, min=0, max=BATCH - 1)
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
-        name = run.name if isinstance(run, Run) else run or ""
-        self.shelf = Shelf(*([run] if isinstance(run, Run) else []))
         self._studies: dict[tuple, Seeing] = {}
         self._heads: dict[tuple[str, str], Any] = {}
         self._drawn: Seeing | None = None  # whose strip is on the screen
-        self._offered = self.shelf.sides(name)
-        super().__init__(**{"run": name, "images": self._offered[0], **traits})
-
-    @traitlets.validate("run", "images")
-    def _offer(self, proposal: Any) -> str:
-        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
-        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and name not in dict(field.options).values():
-            if name:
-                (self.shelf.run if field is self._run else self.shelf.split)(name)
-            field.options = [*field.options, (name or "choose", name)]
-        return name
+        super().__init__(run, **traits)
 
     # widgets
     def controls(self) -> list[w.Widget]:
-        found = runs()
-        names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
-        choose = [] if self.run else [("choose" if names else "none found", "")]
-        self._run = w.Dropdown(options=[*choose, *((name, name) for name in names)])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        by_run, of_images = self.choices()
         self._layer = w.Dropdown(options=[("automatic", ""), *([(self.layer, self.layer)] if self.layer else [])])
-        self._baseline = w.Dropdown(options=list(BASELINES))
-        fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "116px"),
-            ("Images", self._images, "images", "120px"),
-            ("Explain", w.Dropdown(options=list(TARGETS)), "target", "160px"),
-            ("By", w.Dropdown(options=list(METHODS)), "method", "164px"),
-            ("Layer", self._layer, "layer", "112px"),
-            ("Baseline", self._baseline, "baseline", "76px"),
-            ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
-        ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-{name}")
-            traitlets.link((self, name), (field, "value"))
+        baseline = w.Dropdown(options=list(BASELINES))
+        row = self.row(
+            [
+                ("Run", by_run, "run", "116px"),
+                ("Images", of_images, "images", "120px"),
+                ("Explain", w.Dropdown(options=list(TARGETS)), "target", "160px"),
+                ("By", w.Dropdown(options=list(METHODS)), "method", "164px"),
+                ("Layer", self._layer, "layer", "112px"),
+                ("Baseline", baseline, "baseline", "76px"),
+                ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "56px"),
+            ]
+        )
         traitlets.dlink((self, "method"), (self._layer.layout, "display"), lambda m: "" if m == "GradCAM" else "none")
         shows = ("integrated gradients", "occlusion")
-        traitlets.dlink((self, "method"), (self._baseline.layout, "display"), lambda m: "" if m in shows else "none")
-        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
-        slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
-        traitlets.link((self, "eps"), (slider, "value"))
-        self._of_range = w.HTML().add_class("ex-range")
-        note = '<span class="ex-note">{:.3f} of pixel range</span>'
-        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note.format(k / 255))
-        under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
-        return [row, w.VBox([slider, under]).add_class("ex-hero")]
+        traitlets.dlink((self, "method"), (baseline.layout, "display"), lambda m: "" if m in shows else "none")
+        return [row, self.slider()[1]]
 
     def body(self) -> list[w.Widget]:
         self.strip = Picks(picked=str(self.picked)).add_class("ex-see-pick")
@@ -112,17 +80,6 @@ class WhatItSees(Panel):
     def _take(self, key: str) -> None:
         if key:
             self.picked = int(key)
-
-    def empty(self) -> list[w.Widget]:
-        text = (
-            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
-            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
-        )
-
-        def shipped() -> None:
-            self.run = "demo/clae"
-
-        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
 
     # work
     def compute(self, job: Job, **inputs: Any) -> Seen:
