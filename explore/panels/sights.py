@@ -13,12 +13,7 @@ from ..figures import COLOURS
 from ..results import Attribution, Seen, to_pixels
 from .tables import png, signed
 
-BIG, MID, SMALL, TINY = (
-    192,
-    160,
-    96,
-    64,
-)  # pixels on the screen at 1000 and at 800: the four pictures, the two beside them
+BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen: four pictures at 1000 and at 800, two beside them
 UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}
 SAYS = {
     "similarity": "its cosine to the other view",
@@ -40,13 +35,11 @@ def reading(result: Seen, attack: str) -> str:
     """The finding in one or two sentences."""
     before, after = float(result.clean.value[0]), float(result.perturbed.value[0])
     what, rho = SAYS[result.provenance["target"]], float(result.correlation[0])
-    kept = (
-        "flat, without an order" if math.isnan(rho) else f"by ranks <b>{signed(rho)}</b> correlated with the clean one"
-    )
+    maps = "its map is flat" if math.isnan(rho) else f"the rank correlation of the two maps is <b>{signed(rho)}</b>"
     if result.eps == 0:
         return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
     verb = "lifts" if after > before else "lowers"
-    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; the perturbed map is {kept}."
+    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {maps}."
 
 
 def number(value: float) -> str:
