@@ -1,8 +1,6 @@
 """'What the model sees' in a real JupyterLab and a real browser: choose, slide, pick; the page's pixels are the kernel's."""
 
 import json
-import os
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -109,29 +107,17 @@ def test_a_fault_becomes_a_banner(seen):
 
 
 def test_the_panel_in_both_themes_and_widths(seen, tmp_path):
-    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
     inks = []
-    for width in (1000, 800):
-        seen.fit(".ex", width)
-        for dark in (False, True):
-            seen.theme(dark)
-            path = folder / f"what-it-sees-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
-            box = seen.page.locator(".ex").bounding_box()
-            clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-            seen.page.screenshot(path=path, clip=clip)
-            wide = seen.page.evaluate(
-                "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
-            )
-            assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-            rows = seen.page.evaluate(ROWS)
-            assert rows == 1
-            seen.execute("panel.method = 'GradCAM'; panel.wait()")  # with the layer's menu
-            seen.page.wait_for_function("() => document.querySelector('.ex-layer').offsetWidth > 0")
-            assert seen.page.evaluate(ROWS) == 1
-            seen.execute("panel.method = 'integrated gradients'; panel.wait()")
-            assert all(s["wide"] % s["natural"] == 0 for s in seen.page.evaluate(ON_SCREEN).values())
-            inks.append(seen.page.evaluate("() => getComputedStyle(document.querySelector('.ex .ex-reading')).color"))
-            assert path.stat().st_size > 20_000
+
+    def look():
+        assert seen.page.evaluate(ROWS) == 1
+        seen.execute("panel.method = 'GradCAM'; panel.wait()")  # with the layer's menu
+        seen.page.wait_for_function("() => document.querySelector('.ex-layer').offsetWidth > 0")
+        assert seen.page.evaluate(ROWS) == 1
+        seen.execute("panel.method = 'integrated gradients'; panel.wait()")
+        assert all(s["wide"] % s["natural"] == 0 for s in seen.page.evaluate(ON_SCREEN).values())
+        inks.append(seen.page.evaluate("() => getComputedStyle(document.querySelector('.ex .ex-reading')).color"))
+
+    seen.pictures("what-it-sees", tmp_path, look=look)
     assert inks[0] != inks[1]
     assert seen.errors() == []
