@@ -515,6 +515,7 @@ def test_bad_studies_are_one_sentence(encoder, fashion):
 # the command
 
 
+@pytest.mark.slow
 def test_embed_writes_a_table_that_others_read(tmp_path, capsys):
     out = tmp_path / "map.parquet"
     words = ["embed", "demo/clae", "--map", "pca", "--images", "40", "--eps", "0,8/255", "--device", "cpu", "--out"]
