@@ -8,6 +8,7 @@ from importlib import import_module
 from explore.errors import UserError
 
 NAMES = {
+    "memory": "memory",
     "step": "step",
     "views": "views",
     "import": "imports",

@@ -88,6 +88,9 @@ class TrainConfig:
     cosine: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
+    chunk: int | None = (
+        None  # images embedded at a time, so that a large batch fits in memory; batch norm sees its chunk
+    )
     knn_every: int = 1  # epochs; 0: only at the end
     knn_images: int = 5000  # of the training set, as neighbours; the test set is capped at 2,000
     seed: int = 0
@@ -201,6 +204,10 @@ def _check(c: TrainConfig) -> None:
     for name in ("lr", "temperature"):
         if not (getattr(c, name) > 0 and math.isfinite(getattr(c, name))):
             raise UserError(f"{name} must be a number above 0, got {getattr(c, name)}.")
+    if c.chunk is not None and (c.chunk < 2 or c.batch_size % c.chunk):
+        raise UserError(
+            f"chunk is the images embedded at a time, 2 or more of which batch_size ({c.batch_size}) is a multiple, got {c.chunk}."
+        )
     if c.crop_min is None or not 0 < c.crop_min <= 1:
         raise UserError(
             f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."

@@ -154,6 +154,7 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False) -> S
         attack_branch=config.attack_branch,
         authors=config.authors_step,
         autocast=resolve_precision(config.precision, next(encoder.parameters()).device),
+        chunk=config.chunk,
     )
 
 
