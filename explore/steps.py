@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attacks import Attack, Noise
 from .losses import LOSSES
+from .ranks import ALONE, Ranks
 from .shapes import Branch, Images
 from .state import untouched
 
@@ -35,7 +36,8 @@ class Stepper:
     """A training step's settings; calling it with two views adds the step's gradients to the encoder's weights.
 
     `autocast` is the precision of the encoder's passes (None: that of its weights); losses are computed in at least fp32.
-    `chunk` images go through the encoder at a time, the loss is the whole batch's: see `embed`.
+    `chunk` images go through the encoder at a time, the loss is the whole batch's: see `embed`. Of several `ranks` each is called
+    with its own images, and `ranks.average` of the weights' gradients makes them the whole batch's.
     """
 
     encoder: nn.Module
@@ -48,6 +50,7 @@ class Stepper:
     authors: bool = False
     autocast: torch.dtype | None = None
     chunk: int | None = None
+    ranks: Ranks = ALONE
 
     def __call__(self, v1: Images, v2: Images, generator: torch.Generator | None = None) -> Step:
         if self.attack is None:
@@ -86,11 +89,13 @@ class Stepper:
         return self.each(z1, z2).mean()
 
     def each(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """Losses (n,) of the pairs; in chunks, a block of rows of the similarity matrix at a time."""
-        loss, n = LOSSES[self.loss], len(z1)
-        if self.chunk is None or self.chunk >= n:
-            return loss(z1, z2, self.temperature)
-        blocks = [slice(i, i + self.chunk) for i in range(0, n, self.chunk)]
+        """Losses (n,) of the pairs against all ranks' negatives; in chunks, a block of rows of the similarity matrix at a time."""
+        loss, rows = LOSSES[self.loss], self.ranks.rows(len(z1))
+        z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
+        if self.chunk is None:
+            return loss(z1, z2, self.temperature, rows)
+        cuts = range(rows.start, rows.stop, self.chunk)
+        blocks = [slice(i, min(i + self.chunk, rows.stop)) for i in cuts]
         return torch.cat([checkpoint(loss, z1, z2, self.temperature, rows, **AGAIN) for rows in blocks])
 
     def _clae(self, v1: Images, v2: Images, generator: torch.Generator | None) -> Step:

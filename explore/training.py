@@ -14,6 +14,7 @@ from .errors import UserError
 from .evaluate import embed, knn_accuracy
 from .losses import chance
 from .nets import Encoder
+from .ranks import ALONE, Ranks
 from .runfolder import Run, build_encoder
 from .state import seeded
 from .steps import Stepper
@@ -29,12 +30,16 @@ def train(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     log_every: int = 10,
+    ranks: Ranks = ALONE,
 ) -> Iterator[dict[str, Any]]:
     """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
 
     With a `run`, rows, weights and what a resumption needs are written to its folder; weights every epoch, so a crash
     costs one epoch at most. `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an
     uninterrupted one bit for bit on the same machine, because every draw depends on the seed and the step alone.
+
+    With several `ranks` every process calls this with the same arguments; batch and chunk are the whole batch's, the first
+    alone writes and measures kNN, and `should_stop()` is asked at every row.
     """
     where = resolve_device(device)
     data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
@@ -46,10 +51,12 @@ def train(
             f"A batch of {config.batch_size} is larger than the {len(images)} training images; use --batch-size."
         )
 
+    own = ranks.share(config.batch_size, "batch_size")
     encoder = build_encoder(config).to(where)
     if config.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)
-    stepper, views = make_stepper(config, encoder, data.gray), make_views(config, data)
+    ranks.join(encoder)
+    stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
     optimizer = make_optimizer(config, encoder)
     probe = KNNProbe(config, data)
     sums = torch.zeros(3, device=where)  # clean loss, adversarial loss, steps, since the last row
@@ -57,8 +64,9 @@ def train(
     if resume and run is not None and (run.path / "resume.safetensors").is_file():
         progress = run.load_resume(encoder, optimizer, sums)
         step, spent = progress["step"], progress["seconds"]
-    elif resume and run is not None:  # it ended before its first epoch did
-        run.keep_rows(-1)
+    run = run if ranks.first else None  # one writer
+    if resume and run is not None:
+        run.keep_rows(step or -1)  # no row of what a crash left behind; none at all where it ended in its first epoch
     if run is not None:
         about: dict[str, Any] = {
             "knn": probe.about,
@@ -66,18 +74,23 @@ def train(
             "data": data.provenance,
             "warnings": data.warnings,
         }
-        run.note_env(**about, precision=str(stepper.autocast or torch.float32).removeprefix("torch."))
+        run.note_env(
+            **about, ranks=ranks.world, precision=str(stepper.autocast or torch.float32).removeprefix("torch.")
+        )
         run.set_status("running")
     began = time.perf_counter() - spent
     clock = {"began": began, "total": config.epochs * per_epoch}
 
     if step == 0:
-        yield _log(run, {"step": 0, "epoch": 0, "knn": probe(encoder), "seconds": time.perf_counter() - began})
+        knn = probe(encoder) if ranks.first else None
+        yield _log(run, {"step": 0, "epoch": 0, "knn": knn, "seconds": time.perf_counter() - began})
     while step < clock["total"]:
         epoch = step // per_epoch
         order = seeded(_mix(config.seed, 1, epoch))
-        for x, _ in images.batches(config.batch_size, order, shuffle=True, drop_last=True, start=step % per_epoch):
-            draws = seeded(_mix(config.seed, 2, step))
+        part, at = (ranks.rank, ranks.world), step % per_epoch
+        for x, _ in images.batches(config.batch_size, order, shuffle=True, drop_last=True, start=at, part=part):
+            ranks.complete(x, own)
+            draws = ranks.seeded(_mix(config.seed, 2, step))
             _set_lr(optimizer, config, step, per_epoch)
             v1, v2 = views(x, draws), views(x, draws)
             if config.channels_last:
@@ -85,17 +98,19 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             encoder.train()
             done = stepper(v1, v2, draws)
+            ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
             optimizer.step()
             step += 1
             sums += torch.stack(
                 [done.loss, done.loss if done.loss_adv is None else done.loss_adv, torch.ones_like(done.loss)]
             )
             end_of_epoch, row = step % per_epoch == 0, None
-            if end_of_epoch or step % log_every == 0:
-                row = _log(
-                    run, _row(config, step, per_epoch, sums, optimizer, clock, probe if end_of_epoch else None, encoder)
-                )
-            stop = should_stop()
+            due = end_of_epoch or step % log_every == 0
+            if due:
+                ranks.average([sums])
+                asked = probe if end_of_epoch and ranks.first else None
+                row = _log(run, _row(config, step, per_epoch, sums, optimizer, clock, asked, encoder))
+            stop = should_stop() if ranks.world == 1 else due and ranks.any(should_stop(), where)
             if run is not None and (end_of_epoch or stop):
                 run.save_encoder(encoder, step)
                 run.save_resume(encoder, optimizer, sums, {"step": step, "seconds": time.perf_counter() - began})
@@ -131,7 +146,7 @@ class KNNProbe:
         return knn_accuracy(*embed(encoder, self.train), *embed(encoder, self.test), k=20).accuracy
 
 
-def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False) -> Stepper:
+def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, ranks: Ranks = ALONE) -> Stepper:
     """The training step that a config describes."""
     attack = None
     if config.attack != "none":
@@ -154,7 +169,8 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False) -> S
         attack_branch=config.attack_branch,
         authors=config.authors_step,
         autocast=resolve_precision(config.precision, next(encoder.parameters()).device),
-        chunk=config.chunk,
+        chunk=None if config.chunk is None else ranks.share(config.chunk, "chunk"),
+        ranks=ranks,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .shapes import Images
+from .state import draw
 
 CHUNK = 128  # images a CPU's cache holds while their colours change; the result does not depend on it
 
@@ -63,8 +64,8 @@ class Views:
     def sample(self, n: int, generator: torch.Generator | None = None) -> ViewParams:
         """Draw parameters for n images; rows are independent."""
         device = generator.device if generator is not None else None
-        u = torch.rand(n, 12, generator=generator, device=device)
-        order = torch.rand(n, 4, generator=generator, device=device).argsort(dim=1)
+        u = draw(torch.rand, (n, 12), generator, device=device)
+        order = draw(torch.rand, (n, 4), generator, device=device).argsort(dim=1)
         area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
         # only shapes that fit: the sides stay within the image, the area is kept exactly
         low, high = area.clamp_min(self.ratio[0]).log(), (1 / area).clamp_max(self.ratio[1]).log()
