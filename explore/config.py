@@ -81,13 +81,14 @@ class TrainConfig:
 
     epochs: int = 5
     batch_size: int = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "lars"] = "adam"  # lars, for large batches, is timm's: pip install timm
     lr: float = 2e-3
     weight_decay: float = 1e-4
     warmup_epochs: float = 0.5
     cosine: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
+    compile: bool = False  # torch.compile the encoder's trunk: minutes at the start, for trainings of hours
     chunk: int | None = (
         None  # images embedded at a time, so that a large batch fits in memory; batch norm sees its chunk
     )
@@ -186,7 +187,7 @@ def _check(c: TrainConfig) -> None:
         "adv_reference": ("other_view", "self"),
         "attack_branch": ("clean", "adv"),
         "loss": ("nt_xent", "softmax", "uel"),
-        "optimizer": ("adam", "sgd"),
+        "optimizer": ("adam", "sgd", "lars"),
         "precision": ("auto", "fp32", "bf16"),
         "gaussian_by": ("std", "variance"),
         "noise_norm": (None, "linf", "l2"),

