@@ -14,7 +14,7 @@ from .errors import UserError
 from .shapes import Images
 from .state import draw
 
-CHUNK = 128  # images a CPU's cache holds while their colours change; the result does not depend on it
+CHUNK = 256  # images a CPU's cache holds while their colours change; the result does not depend on it
 
 
 @dataclass(frozen=True)
