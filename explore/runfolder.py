@@ -138,11 +138,14 @@ class Run:
         tensors, meta = load_tensors(path)
         own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
         load_into(encoder, path, read=lambda _: (own, meta))
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
+                p = weights[int(i)]
+                laid = torch.empty_like(p).copy_(value) if value.shape == p.shape else value  # fused optimisers read raw memory
+                state.setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
         return json.loads(meta["progress"])
