@@ -144,7 +144,9 @@ class Run:
             if key.startswith("optimizer."):
                 _, i, name = key.split(".", 2)
                 p = weights[int(i)]
-                laid = torch.empty_like(p).copy_(value) if value.shape == p.shape else value  # fused optimisers read raw memory
+                laid = (
+                    torch.empty_like(p).copy_(value) if value.shape == p.shape else value
+                )  # fused optimisers read raw memory
                 state.setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
