@@ -1,4 +1,4 @@
-"""python -m benchmarks step|views|import|panel|probe|sweep|engines|map [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|views|attack|memory|ranks|import|panel|probe|sweep|engines|map [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -8,6 +8,10 @@ from importlib import import_module
 from explore.errors import UserError
 
 NAMES = {
+    "train": "train",
+    "attack": "attack",
+    "memory": "memory",
+    "ranks": "ranks",
     "step": "step",
     "views": "views",
     "import": "imports",

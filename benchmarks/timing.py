@@ -13,12 +13,14 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each call, `rounds` of each, in turn after one warm-up; CUDA is waited for."""
 
+    clock = clock_for(device)
+
     def timed(call: Callable[[], object]) -> float:
-        began = time.perf_counter()
+        began = clock()
         call()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
+        return clock() - began
 
     for call in candidates.values():
         timed(call)
@@ -27,6 +29,11 @@ def interleaved(
         for name, call in candidates.items():
             seconds[name].append(timed(call))
     return seconds
+
+
+def clock_for(device: torch.device) -> Callable[[], float]:
+    """The process's own time on a CPU with one thread, which other programs on the machine disturb least; else the wall's."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def table(seconds: dict[str, list[float]], images: int) -> None:
@@ -47,4 +54,5 @@ def ratio(seconds: dict[str, list[float]], a: str, b: str) -> float:
 def machine(device: torch.device) -> dict[str, object]:
     """What the figures were measured on."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine(), **gpu}
+    about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()}
+    return {**about, "clock": clock_for(device).__name__, **gpu}

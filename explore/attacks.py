@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import check_eps
 from .errors import UserError, nearest
 from .shapes import Images, PerImage
-from .state import untouched
+from .state import draw, untouched
 
 Norm = Literal["linf", "l2"]
 Objective = Callable[[Tensor], Tensor]
@@ -248,9 +248,9 @@ def match(
 def _draw(kind: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
     device = generator.device if generator is not None else x.device
     if kind == "uniform":
-        drawn = torch.rand(x.shape, generator=generator, device=device, dtype=x.dtype) * 2 - 1
+        drawn = draw(torch.rand, x.shape, generator, device=device, dtype=x.dtype) * 2 - 1
     else:
-        drawn = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
+        drawn = draw(torch.randn, x.shape, generator, device=device, dtype=x.dtype)
         if kind == "sign":
             drawn = torch.where(drawn < 0, -1.0, 1.0).to(x.dtype)
     return drawn.to(x.device, non_blocking=True)

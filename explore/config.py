@@ -81,13 +81,17 @@ class TrainConfig:
 
     epochs: int = 5
     batch_size: int = 128
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "lars"] = "adam"  # lars, for large batches, is timm's: pip install timm
     lr: float = 2e-3
     weight_decay: float = 1e-4
     warmup_epochs: float = 0.5
     cosine: bool = True
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
+    compile: bool = False  # torch.compile the encoder's trunk: minutes at the start, for trainings of hours
+    chunk: int | None = (
+        None  # images embedded at a time, so that a large batch fits in memory; batch norm sees its chunk
+    )
     knn_every: int = 1  # epochs; 0: only at the end
     knn_images: int = 5000  # of the training set, as neighbours; the test set is capped at 2,000
     seed: int = 0
@@ -183,7 +187,7 @@ def _check(c: TrainConfig) -> None:
         "adv_reference": ("other_view", "self"),
         "attack_branch": ("clean", "adv"),
         "loss": ("nt_xent", "softmax", "uel"),
-        "optimizer": ("adam", "sgd"),
+        "optimizer": ("adam", "sgd", "lars"),
         "precision": ("auto", "fp32", "bf16"),
         "gaussian_by": ("std", "variance"),
         "noise_norm": (None, "linf", "l2"),
@@ -201,6 +205,10 @@ def _check(c: TrainConfig) -> None:
     for name in ("lr", "temperature"):
         if not (getattr(c, name) > 0 and math.isfinite(getattr(c, name))):
             raise UserError(f"{name} must be a number above 0, got {getattr(c, name)}.")
+    if c.chunk is not None and (c.chunk < 2 or c.batch_size % c.chunk):
+        raise UserError(
+            f"chunk is the images embedded at a time, 2 or more of which batch_size ({c.batch_size}) is a multiple, got {c.chunk}."
+        )
     if c.crop_min is None or not 0 < c.crop_min <= 1:
         raise UserError(
             f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."

@@ -4,15 +4,19 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .errors import UserError
 from .shapes import Embeddings, PerImage, Scalar
 
 # Every loss takes two (n, d) batches whose rows are pairs and returns one number an image pair, in nats; the mean
-# over the batch is the loss that papers print. Rows are scaled to unit length here, whatever came.
+# over the batch is the loss that papers print. Rows are scaled to unit length here, whatever came. `rows` asks for the
+# losses of some pairs alone, against the whole batch: a large one is computed block by block, or by several processes.
+
+ALL = slice(None)
 
 
-def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5) -> PerImage:
+def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL) -> PerImage:
     """NT-Xent: each of the 2n embeddings must find its partner among the 2n - 1 others.
 
     Row i is the mean of the two anchors of pair i, so `nt_xent(z1, z2).mean()` is equation 1 of SimCLR
@@ -21,24 +25,22 @@ def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5) -> PerImag
     _check(z1, z2, temperature)
     n = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)
-    logits = z @ z.T / temperature
-    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -math.inf)
-    partner = torch.arange(2 * n, device=z.device).roll(n)
-    each = F.cross_entropy(logits, partner, reduction="none")
-    return (each[:n] + each[n:]) / 2
+    anchors, itself, partner = _anchors(n, rows, z.device)
+    logits = (z[anchors] @ z.T / temperature).masked_fill(itself, -math.inf)
+    return F.cross_entropy(logits, partner, reduction="none").view(2, -1).mean(0)
 
 
-def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1) -> PerImage:
+def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
     """One direction, n candidates: embedding i of the first batch must find row i of the second.
 
     The 'Plain' baseline of CLAE (Ho & Vasconcelos 2020), temperature 0.1 in the authors' code. Chance is ln(n).
     """
     _check(z1, z2, temperature)
-    logits = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T / temperature
-    return F.cross_entropy(logits, torch.arange(len(z1), device=z1.device), reduction="none")
+    logits = F.normalize(z1[rows], dim=1) @ F.normalize(z2, dim=1).T / temperature
+    return F.cross_entropy(logits, torch.arange(len(z1), device=z1.device)[rows], reduction="none")
 
 
-def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1) -> PerImage:
+def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
     """Batch loss of unsupervised embedding learning: 'the partner is me' and 'nobody else is me'.
 
     -log P(i | partner of i) - sum over j != i of log(1 - P(i | j)), for all 2n embeddings; the target side is
@@ -48,15 +50,12 @@ def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1) -> PerImage:
     _check(z1, z2, temperature)
     n = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)
-    same = torch.eye(2 * n, dtype=torch.bool, device=z.device)
-    partner = same.roll(n, dims=1)
-    # p[i, k]: probability that embedding i is recognised as target k, among all targets but itself
-    p = (z @ z.detach().T / temperature).masked_fill(same, -math.inf).softmax(dim=1)
-    tiny = torch.finfo(p.dtype).tiny
-    positive = -p[partner].clamp_min(tiny).log()
-    others = -torch.log1p(-p.masked_fill(partner | same, 0).clamp_max(1 - 1e-6)).sum(dim=1)
-    each = positive + others
-    return (each[:n] + each[n:]) / 2
+    anchors, itself, partner = _anchors(n, rows, z.device)
+    # p[i, k]: probability that anchor i is recognised as target k, among all targets but itself
+    p = (z[anchors] @ z.detach().T / temperature).masked_fill(itself, -math.inf).softmax(dim=1)
+    positive = -p.gather(1, partner[:, None])[:, 0].clamp_min(torch.finfo(p.dtype).tiny).log()
+    strangers = p.masked_fill(itself, 0).scatter(1, partner[:, None], 0)
+    return (positive - torch.log1p(-strangers.clamp_max(1 - 1e-6)).sum(dim=1)).view(2, -1).mean(0)
 
 
 LOSSES = {"nt_xent": nt_xent, "softmax": softmax_one_way, "uel": uel}
@@ -81,6 +80,14 @@ def alignment(z1: Embeddings, z2: Embeddings) -> Scalar:
 def uniformity(z: Embeddings, t: float = 2.0) -> Scalar:
     """Log of the mean Gaussian potential over all pairs, at most 0; lower is more uniform (Wang & Isola 2020)."""
     return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-t).exp().mean().log()
+
+
+def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Both embeddings of the pairs asked for, as m rows of the 2n; (m, 2n) True where a column is the anchor itself; partners (m,)."""
+    first = torch.arange(n, device=device)[rows]
+    anchors = torch.cat([first, first + n])
+    itself = anchors[:, None] == torch.arange(2 * n, device=device)
+    return anchors, itself, torch.cat([first + n, first])
 
 
 def _check(z1: Embeddings, z2: Embeddings, temperature: float) -> None:

@@ -1,7 +1,7 @@
 """Encoders: torchvision's ResNets with two sets of batch-norm statistics, and a projector."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,16 @@ STEMS = {  # what stands before the first stage: kernel, stride, max-pool
 }
 
 
-class DualBatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's batch norm; `over`, where set, normalises in train mode in its place, over more images than these (ranks.py)."""
+
+    over: Callable[[nn.BatchNorm2d, Tensor], Tensor] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.over(self, input) if self.over is not None and self.training else super().forward(input)
+
+
+class DualBatchNorm2d(BatchNorm2d):
     """Batch norm with its own statistics and affine weights for adversarial images (AdvProp, arXiv:1911.09665).
 
     The module itself is the clean norm, so torchvision's weights fit; `.adv` is the other. Which one a forward pass
@@ -34,7 +43,7 @@ class DualBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, num_features: int, adv_momentum: float = 0.1):
         super().__init__(num_features)
-        self.adv = nn.BatchNorm2d(num_features, momentum=adv_momentum)
+        self.adv = BatchNorm2d(num_features, momentum=adv_momentum)
         self.branch: Branch = "clean"
 
     def forward(self, input: Tensor) -> Tensor:
@@ -91,7 +100,7 @@ class Encoder(nn.Module):
             raise UserError(f"width is the channels of the first stage, 1 or more (64 is the full net), got {width}.")
 
         def norm(channels: int) -> nn.Module:
-            return DualBatchNorm2d(channels, bn_adv_momentum) if dual_bn else nn.BatchNorm2d(channels)
+            return DualBatchNorm2d(channels, bn_adv_momentum) if dual_bn else BatchNorm2d(channels)
 
         self.trunk = _Trunk(arch, width, stem, norm)
         self.feature_dim, self.proj_dim = self.trunk.out_features, proj_dim

@@ -133,21 +133,24 @@ class Run:
         save_tensors(self.path / "resume.safetensors", tensors, {"progress": json.dumps(progress)})
 
     def load_resume(self, encoder: Encoder, optimizer: torch.optim.Optimizer, sums: Tensor) -> dict[str, Any]:
-        """Fill encoder, optimiser and sums from resume.safetensors; later rows of metrics are dropped. Returns the progress."""
+        """Fill encoder, optimiser and sums from resume.safetensors. Returns the progress."""
         path = self.path / "resume.safetensors"
         tensors, meta = load_tensors(path)
         own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
         load_into(encoder, path, read=lambda _: (own, meta))
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, i, name = key.split(".", 2)
-                state.setdefault(int(i), {})[name] = value
+                p = weights[int(i)]
+                laid = (
+                    torch.empty_like(p).copy_(value) if value.shape == p.shape else value
+                )  # fused optimisers read raw memory
+                state.setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
-        progress = json.loads(meta["progress"])
-        self.keep_rows(progress["step"])
-        return progress
+        return json.loads(meta["progress"])
 
     def keep_rows(self, step: int) -> None:
         """Drop the rows of metrics after `step`, those that a crash left behind the last saved state."""

@@ -1,18 +1,25 @@
 """One training step, from two views to gradients in every weight: SimCLR, CLAE, and the authors' own.
 
 F is one forward pass of a view; a backward pass through weights and pixels is 2F, through pixels alone 1F. SimCLR is 6F,
-CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors' step 15F.
+CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors' step 15F. In chunks (`Stepper.chunk`) every
+forward pass that is back-propagated runs twice: SimCLR 8F, CLAE with FGSM 12F.
 """
 
+import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .attacks import Attack, Noise
 from .losses import LOSSES
+from .ranks import ALONE, Ranks
 from .shapes import Branch, Images
 from .state import untouched
+
+AGAIN: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # networks here draw nothing
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Stepper:
     """A training step's settings; calling it with two views adds the step's gradients to the encoder's weights.
 
     `autocast` is the precision of the encoder's passes (None: that of its weights); losses are computed in at least fp32.
+    `chunk` images go through the encoder at a time, the loss is the whole batch's: see `embed`. Of several `ranks` each is called
+    with its own images, and `ranks.average` of the weights' gradients makes them the whole batch's.
     """
 
     encoder: nn.Module
@@ -40,6 +49,8 @@ class Stepper:
     attack_branch: Branch = "clean"
     authors: bool = False
     autocast: torch.dtype | None = None
+    chunk: int | None = None
+    ranks: Ranks = ALONE
 
     def __call__(self, v1: Images, v2: Images, generator: torch.Generator | None = None) -> Step:
         if self.attack is None:
@@ -55,12 +66,37 @@ class Stepper:
         return algorithm1 and isinstance(self.attack, Attack) and self.attack.single_step
 
     def embed(self, x: Images, branch: Branch = "clean") -> Tensor:
+        """Unit projections (n, d). In chunks, nothing but they is kept: gradient caching (Gao et al. 2021, arXiv:2101.06983).
+
+        The backward pass first computes the loss's gradient at all embeddings, then runs one chunk after the other again and
+        back-propagates its share, so that the memory is a chunk's. A batch norm in train mode sees its chunk; its running
+        statistics move in the first pass alone.
+        """
+        if self.chunk is None or self.chunk >= len(x):
+            return self._pass(x, branch)
+        parts = x.split(self.chunk)
+        return torch.cat([checkpoint(self._pass, part, branch, context_fn=self._replay, **AGAIN) for part in parts])
+
+    def _replay(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+        return contextlib.nullcontext(), untouched(self.encoder)
+
+    def _pass(self, x: Images, branch: Branch) -> Tensor:
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             z = self.encoder(x, branch=branch)
         return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
 
     def compare(self, z1: Tensor, z2: Tensor) -> Tensor:
-        return LOSSES[self.loss](z1, z2, self.temperature).mean()
+        return self.each(z1, z2).mean()
+
+    def each(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """Losses (n,) of the pairs against all ranks' negatives; in chunks, a block of rows of the similarity matrix at a time."""
+        loss, rows = LOSSES[self.loss], self.ranks.rows(len(z1))
+        z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
+        if self.chunk is None:
+            return loss(z1, z2, self.temperature, rows)
+        cuts = range(rows.start, rows.stop, self.chunk)
+        blocks = [slice(i, min(i + self.chunk, rows.stop)) for i in cuts]
+        return torch.cat([checkpoint(loss, z1, z2, self.temperature, rows, **AGAIN) for rows in blocks])
 
     def _clae(self, v1: Images, v2: Images, generator: torch.Generator | None) -> Step:
         """Clean loss + alpha * adversarial loss, with every pass used for all that it can give.
@@ -92,7 +128,7 @@ class Stepper:
                 z = self.embed(v1, "adv")
 
         def away(x: Images) -> Tensor:
-            return LOSSES[self.loss](z, self.embed(x, self.attack_branch), self.temperature)
+            return self.each(z, self.embed(x, self.attack_branch))
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
         assert self.attack is not None

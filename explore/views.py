@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .errors import UserError
 from .shapes import Images
+from .state import draw
 
-CHUNK = 128  # images a CPU's cache holds while their colours change; the result does not depend on it
+CHUNK = 256  # images a CPU's cache holds while their colours change; the result does not depend on it
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Views:
     def sample(self, n: int, generator: torch.Generator | None = None) -> ViewParams:
         """Draw parameters for n images; rows are independent."""
         device = generator.device if generator is not None else None
-        u = torch.rand(n, 12, generator=generator, device=device)
-        order = torch.rand(n, 4, generator=generator, device=device).argsort(dim=1)
+        u = draw(torch.rand, (n, 12), generator, device=device)
+        order = draw(torch.rand, (n, 4), generator, device=device).argsort(dim=1)
         area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
         # only shapes that fit: the sides stay within the image, the area is kept exactly
         low, high = area.clamp_min(self.ratio[0]).log(), (1 / area).clamp_max(self.ratio[1]).log()
@@ -95,13 +96,13 @@ class Views:
 
 def _crop(x: Tensor, params: ViewParams, size: int) -> Tensor:
     """Crop, resize and flip as two small matrix products an image: bilinear weights for rows and for columns."""
-    h, w = x.shape[-2:]
-    top, left, height, width = params.box.to(x.dtype).unbind(1)
+    n, c, h, w = x.shape
+    top, left, height, width = _sent(params.box, x).unbind(1)
     rows = _bilinear((top * h).round(), (height * h).round().clamp_min(1), h, size)
     columns = _bilinear((left * w).round(), (width * w).round().clamp_min(1), w, size)
-    columns = torch.where(params.flip[:, None, None], columns.flip(1), columns)
-    rows, columns = rows.to(x.device, non_blocking=True), columns.to(x.device, non_blocking=True)
-    return rows[:, None] @ x @ columns[:, None].transpose(-1, -2)
+    columns = torch.where(_sent(params.flip, x, bool=True)[:, None, None], columns.flip(1), columns)
+    across = (x.reshape(n, c * h, w) @ columns.transpose(1, 2)).view(n, c, h, size)
+    return torch.stack([rows @ plane for plane in across.unbind(1)], dim=1)
 
 
 def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
@@ -109,60 +110,67 @@ def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
     start = torch.minimum(start, source - length)
     at = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * (length[:, None] / size) - 0.5
     at = torch.minimum(at.clamp_min(0), length[:, None] - 1) + start[:, None]
-    return (1 - (at[:, :, None] - torch.arange(source, device=start.device)).abs()).clamp_min(0)
+    return (at[:, :, None] - torch.arange(source, device=start.device)).abs_().neg_().add_(1).clamp_min_(0)
 
 
 def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tensor:
     """Colour jitter in every image's own order, then gray; images without jitter pass unchanged.
 
     Brightness, contrast and saturation are one formula with three bases (black, mean gray, own gray), so each of the four
-    turns is one blend for the whole batch.
+    turns is one blend for the whole batch. What is to be done is worked out on the CPU, and nothing waits for the device.
     """
-    base_ops = torch.tensor([s > 0 for s in strengths])
-    if base_ops.any():
-        on = params.jitter.cpu()[:, None] & base_ops[params.order.cpu()]  # (n, 4) this turn does something
-        for turn in range(4):
-            op = params.order[:, turn].cpu()
-            factor = params.factors.cpu().gather(1, op[:, None])[:, 0]
-            blends, hues = on[:, turn] & (op < 3), on[:, turn] & (op == 3)
-            if blends.any():
-                x = _blend(x, torch.where(blends, op, 0), torch.where(blends, factor, 1.0))
-            if hues.any():
-                which = hues.nonzero()[:, 0]
-                moved = _shift_hue(x[which.to(x.device)], factor[which].to(x))
-                x = x.index_copy(0, which.to(x.device), moved)
-    if params.gray.any():
-        x = torch.where(params.gray.to(x.device).view(-1, 1, 1, 1), _luma(x).expand_as(x), x)
+    order, chosen = params.order.cpu(), params.jitter.cpu()[:, None]
+    on = chosen & torch.tensor([s > 0 for s in strengths])[order]  # (n, 4) this turn does something
+    factors = params.factors.cpu().gather(1, order)
+    keep = torch.where(on & (order < 3), factors, 1.0)  # share of the image itself; the rest is its base
+    shares = torch.stack([keep, (1 - keep) * (order == 1), (1 - keep) * (order == 2)])
+    on_device = _sent(shares, x)[..., None, None]
+    for turn in range(4):
+        if bool((keep[:, turn] != 1).any()):
+            x = _blend(x, *on_device[:, :, turn : turn + 1])
+        hues = (on[:, turn] & (order[:, turn] == 3)).nonzero()[:, 0]
+        if len(hues):
+            which = hues.to(x.device, non_blocking=True)
+            x = x.index_copy(0, which, _shift_hue(x.index_select(0, which), _sent(factors[hues, turn], x)))
+    if bool(params.gray.cpu().any()):
+        x = torch.lerp(x, _luma(x).expand_as(x), _sent(params.gray, x).view(-1, 1, 1, 1))
     return x
 
 
-def _blend(x: Tensor, op: Tensor, factor: Tensor) -> Tensor:
+def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
+    """Small values on x's device, in its type or as truth values, without waiting for the device."""
+    return values.to(x.device, values.dtype if bool else x.dtype, non_blocking=True)
+
+
+def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> Tensor:
+    """keep * x + mean * (the image's mean gray) + own * (its gray), clipped; shares are (n, 1, 1, 1)."""
     luma = _luma(x)
-    mean = luma.mean((2, 3), keepdim=True)
-    op, factor = op.to(x.device).view(-1, 1, 1, 1), factor.to(x).view(-1, 1, 1, 1)
-    base = torch.where(op == 2, luma, torch.where(op == 1, mean, 0))
-    return torch.lerp(base.expand_as(x), x, factor).clamp(0, 1)
+    return torch.addcmul(own * luma + mean * luma.mean((2, 3), keepdim=True), x, keep).clamp_(0, 1)
 
 
 def _luma(x: Tensor) -> Tensor:
-    return 0.2989 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3]  # ITU-R 601-2, as torchvision and Pillow
+    weights = _LUMA.to(x.device, x.dtype, non_blocking=True)
+    return (weights @ x.flatten(2)).view(len(x), 1, *x.shape[2:])
+
+
+_LUMA = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R 601-2, as torchvision and Pillow
 
 
 def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue of every image by its own share of the colour circle, through HSV."""
-    value, low = x.amax(1), x.amin(1)
-    span = value - low
-    safe = torch.where(span > 0, span, 1)
     r, g, b = x.unbind(1)
-    hue = torch.where(
-        value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
-    )  # in sixths of a turn
-    hue = torch.remainder(hue + 6 * turns.view(-1, 1, 1), 6)
-    # red, green and blue of a hue: value minus the span times a triangle wave, shifted by a third of a turn each
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
-    k = torch.remainder(offsets + hue[:, None], 6)
-    wave = torch.minimum(k, 4 - k).clamp(0, 1)
-    return value[:, None] - span[:, None] * wave
+    value = torch.maximum(r, torch.maximum(g, b))
+    span = value - torch.minimum(r, torch.minimum(g, b))
+    # in sixths of a turn from red, times the span
+    hue = torch.where(value == r, g - b, torch.where(value == g, b - r + 2 * span, r - g + 4 * span))
+    hue = hue / span.clamp_min(1e-12) + 6 * turns.view(-1, 1, 1)
+    channels = []
+    for centre in (3.0, 1.0, -1.0):  # a channel is the value less span times a wave of the distance to its far side
+        away = hue + centre
+        away = away.sub(away.div(6).round_(), alpha=6)  # -3 to 3
+        wave = away.abs_().neg_().add_(2).clamp_(0, 1)
+        channels.append(torch.addcmul(value, wave, span, value=-1))
+    return torch.stack(channels, dim=1)
 
 
 def two_views(views: Views, x: Images, generator: torch.Generator | None = None) -> tuple[Images, Images]:

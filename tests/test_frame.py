@@ -18,6 +18,7 @@ FLOORS = [
     {"errors", "shapes", "places", "sources"},
     {"config", "results", "state", "weights"},
     {"nets", "attacks", "losses", "views", "datasets"},
+    {"ranks"},
     {"runfolder", "objectives", "steps"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"studies", "figures"},

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import places
 from ..config import TrainConfig, show_eps
 from ..errors import UserError
+from ..state import keep_memory
 from .shared import add_settings, counting_line, given_settings, spent, step_bar
 
 
@@ -27,44 +29,56 @@ def add(sub: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..runfolder import Run
+    from ..ranks import together
+
+    with together(args.device) as ranks:
+        return _train_as(args, ranks)
+
+
+def _train_as(args: argparse.Namespace, ranks: Any) -> int:
     from ..training import resolve_device, train
 
-    changes = given_settings(args)
+    if resolve_device(args.device).type == "cpu":
+        keep_memory()
     preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
-    resolve_device(args.device)
-    if args.resume:
-        run, data = _resumed(args, preset(**changes), bool(changes)), None
-        if run.status["state"] == "done":
-            print(f"{run.name} is finished; its folder is {run.path}")
-            return 0
-    else:
-        from .. import datasets
-
-        config = preset(**changes)
-        name = args.name or (f"smoke-{config.label}" if args.smoke else None)
-        if args.smoke:
-            _forget_smoke(args.runs_dir, name)
-        data = datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, progress=counting_line())
-        run = Run.create(config, name=name, root=args.runs_dir)
+    with ranks.in_turn():  # the first makes the folder and downloads, the others find both
+        run, data = _opened(args, preset(**given_settings(args)), ranks.first)
+    if run.status["state"] == "done":
+        print(f"{run.name} is finished; its folder is {run.path}")
+        return 0
+    settings: dict[str, Any] = {"run": run, "device": args.device, "resume": bool(args.resume), "ranks": ranks}
+    if not ranks.first:
+        with _stoppable(alone=False) as should_stop:
+            for _ in train(run.config, data, **settings, should_stop=should_stop, log_every=5):
+                pass
+        return 0
     for line in data.warnings if data else []:
         print(f"note: {line}", file=sys.stderr)
-    with _stoppable() as should_stop, _nothing_left(run):
-        rows = train(
-            run.config,
-            data,
-            run=run,
-            device=args.device,
-            resume=bool(args.resume),
-            should_stop=should_stop,
-            log_every=5,
-        )
+    with _stoppable(alone=ranks.world == 1) as should_stop, _nothing_left(run):
+        rows = train(run.config, data, **settings, should_stop=should_stop, log_every=5)
         last = _show(run, rows)
     if run.status["state"] == "stopped":
         print(f"stopped at epoch {last.get('epoch', 0):.1f}; go on with: python -m explore train --resume {run.name}")
         return 130
     _finish(run)
     return 0
+
+
+def _opened(args: argparse.Namespace, config: TrainConfig, first: bool):
+    """The run folder, made by the first process where it is a new one, and the images of a new one."""
+    from .. import datasets
+    from ..runfolder import Run
+
+    if args.resume:
+        return _resumed(args, config, bool(given_settings(args))), None
+    name = args.name or (f"smoke-{config.label}" if args.smoke else None)
+    if args.smoke and first:
+        _forget_smoke(args.runs_dir, name)
+    progress = counting_line() if first else None
+    data = datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, progress=progress)
+    if first:
+        return Run.create(config, name=name, root=args.runs_dir), data
+    return Run((args.runs_dir or places.runs_root()) / (name or config.label)), data
 
 
 def _resumed(args: argparse.Namespace, config: TrainConfig, changed: bool):
@@ -102,22 +116,27 @@ def _nothing_left(run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the loop to stop after its step, the second stops at once."""
+def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks the loop to stop after its step, the second stops at once.
+
+    Not `alone`, under torchrun, which answers a Ctrl-C by SIGTERM: both signals ask, and none is impatient.
+    """
     asked = False
 
     def ask(signum, frame):
         nonlocal asked
-        if asked:
+        if asked and alone:
             raise KeyboardInterrupt
         asked = True
-        print("\nstopping after this step; Ctrl-C again to stop at once", file=sys.stderr)
+        print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, ask)
+    signals = [signal.SIGINT] if alone else [signal.SIGINT, signal.SIGTERM]
+    before = {one: signal.signal(one, ask) for one in signals}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _show(run, rows: Iterator[dict[str, Any]]) -> dict[str, Any]:

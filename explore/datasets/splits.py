@@ -104,11 +104,12 @@ class Split:
         shuffle: bool = False,
         drop_last: bool = False,
         start: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over (x, y); the order depends on the generator's state alone, and is drawn at the call.
 
         `start` passes over that many batches without reading them: with the same generator state, the rest of
-        an interrupted epoch.
+        an interrupted epoch. `part` (r, w) reads of every batch the images r, r + w, ... alone: one of w processes' share.
         """
         n = len(self)
         if batch_size < 1 or start < 0:
@@ -122,7 +123,8 @@ class Split:
         else:
             order = torch.arange(n)
         stop = n - n % batch_size if drop_last else n
-        return self._batches(list(order[start * batch_size : stop].split(batch_size)) if stop else [])
+        chunks = order[start * batch_size : stop].split(batch_size) if stop else ()
+        return self._batches([chunk[part[0] :: part[1]] for chunk in chunks])
 
     def _batches(self, chunks: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         for chunk in chunks:

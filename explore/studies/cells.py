@@ -38,9 +38,8 @@ NO_EFFECT = (
 MEASURING = (
     5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
 )
-ADDED: dict[
-    str, Any
-] = {}  # settings newer than SCHEMA, with the value that cells had before: left out while they have it
+# settings newer than SCHEMA, with the value that cells had before: left out while they have it
+ADDED: dict[str, Any] = {"chunk": None, "compile": False}
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
 
 
