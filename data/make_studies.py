@@ -105,7 +105,7 @@ def page(studies: dict[str, Sweep], workers: int) -> str:
 
 Every file is there as .parquet and .csv with a .json that says where it came from; `explore.results.Sweep.load("data/studies/train-eps")` reads
 one. Made by `{COMMAND}` (`make studies`): {len(cells)} cells, {sum(cells.values()) / 60:.0f} core-minutes, {workers} cells
-at a time with one thread each, on {", ".join(first["machine"])}; commit {first["commit"]}; {", ".join(f"{k} {v}" for k, v in first["versions"].items())}.
+at a time with one thread each, on {", ".join(first["machine"])}; commit {", ".join(sorted(set(studies["train-eps"].table.commit)))}; {", ".join(f"{k} {v}" for k, v in first["versions"].items())}.
 
 {BASE.arch} width {BASE.width}, 10,000 images of `fashion`, {SEEDS} seeds. kNN: 20 neighbours of 5,000; probe: logistic regression, its l2 chosen on
 held-out training images; both on features h of the same 2,000 clean test images. Intervals: 95 %, Student's t over seeds. `cost` is

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -233,8 +233,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str | None:
-    """The checkout's commit, with '+' where files differ from it; None outside a checkout."""
+    """The checkout's commit, with '+' where files differ from it; None outside a checkout. Asked once: a process runs what it has loaded."""
     root, git = places.checkout(), shutil.which("git")
     if not (root and git):
         return None
