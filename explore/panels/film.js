@@ -14,6 +14,10 @@ const ring = (r) => `<svg class="gl" viewBox="0 0 12 12" aria-hidden="true"><cir
 const KEYS = `<span class="ex-fm-hint">Click a point to pick its image; drag around points to select them.</span><span class="clean"><i class="gl-dot"></i>picked, clean</span><span class="adv"><i class="gl-dot"></i>picked, now</span>
  <span class="clean">${ring(3.5)} its nearest, clean</span><span class="adv">${ring(5)} its nearest, now</span><span>grey: the way it came</span>`;
 
+function write(element, html) { // only what is new: the browser paints again all that is set
+  if (element.written !== html) element.innerHTML = element.written = html;
+}
+
 function render({ model, el }, own) {
   el.classList.add("ex-fm");
   el.innerHTML = BODY;
@@ -105,7 +109,7 @@ function render({ model, el }, own) {
     }
     if (own.hover >= 0 && own.hover < film.n) dot("under", at(m, own.hover), 6);
     if (drag?.path && drag.m === m) out.push(`<polygon class="lasso" points="${drag.path.join(" ")}"/>`);
-    all(".ex-fm-map svg")[m].innerHTML = out.join("");
+    write(all(".ex-fm-map svg")[m], out.join(""));
   }
 
   function showTip() {
@@ -115,7 +119,7 @@ function render({ model, el }, own) {
     const key = `${film.images} ${i}`, thumb = own.thumbs.get(key), words = `${film.names[film.groups[i]].name}, no. ${film.ids[i]}`;
     if (!thumb && tipped !== key) model.send({ type: "thumb", i });
     const html = `${thumb ? `<img class="pic" width="64" height="64" alt="" src="${thumb.src}">` : '<i class="wait"></i>'}<span>${clean(thumb?.text ?? words)}<br><small>click: pick it</small></span>`;
-    if (tip.dataset.html !== html) tip.innerHTML = tip.dataset.html = html;
+    write(tip, html);
     tipped = key;
     const [x, y] = at(own.over, i), b = boxes[own.over];
     tip.style.transform = `translate(${Math.round(b.x + (x > b.w / 2 ? x - 12 - tip.offsetWidth : x + 12))}px,${Math.round(b.y + Math.min(Math.max(y - 36, 2), b.h - 84))}px)`;
@@ -130,15 +134,17 @@ function render({ model, el }, own) {
     const now = place(film, own.eps), { j, t } = where(film, own.eps), k = Math.round(own.eps * 10) / 10;
     by.draw({ film, j, t, now, boxes, tint, ratio: size.ratio, height: size.h, trails: model.get("trails") === "all", size: film.n > 8000 ? 4 : film.n > 3000 ? 5 : 6 });
     range.value = own.eps;
-    range.setAttribute("aria-valuetext", `${k}/255`);
     range.style.setProperty("--p", `${(100 * (own.eps - film.ks[0])) / (film.ks.at(-1) - film.ks[0] || 1)}%`);
-    $(".ex-fm-num span").textContent = k;
+    write($(".ex-fm-num span"), String(k));
     const b = $("[data-act=play]"), what = own.playing ? "pause" : "play";
     if (b.dataset.is !== what) { b.dataset.is = what; b.innerHTML = ICONS[what]; b.setAttribute("aria-label", what); b.title = what; }
     boxes.forEach((_, m) => mark(m));
-    all(".ex-fm-head").forEach((head, m) => { const html = model.get("heads")[m] ?? ""; if (head.dataset.html !== html) head.innerHTML = head.dataset.html = html; });
-    all(".ex-fm-map").forEach((box) => box.setAttribute("aria-label", `${film.what} at epsilon ${k}/255; arrows move from point to point, Enter picks`));
-    if ($(".ex-fm-read").dataset.html !== model.get("reading")) $(".ex-fm-read").innerHTML = $(".ex-fm-read").dataset.html = model.get("reading");
+    all(".ex-fm-head").forEach((head, m) => write(head, model.get("heads")[m] ?? ""));
+    write($(".ex-fm-read"), model.get("reading"));
+    if (!moving(own)) {
+      range.setAttribute("aria-valuetext", `${k}/255`);
+      all(".ex-fm-map").forEach((box) => box.setAttribute("aria-label", `${film.what} at epsilon ${k}/255; arrows move from point to point, Enter picks`));
+    }
     showTip();
     Object.assign(el.dataset, { eps: own.eps, key: film.key, n: film.n, stand: moving(own) ? "" : "yes", picked: model.get("picked"), chosen: model.get("lasso").length });
   }

@@ -2,7 +2,7 @@
 // One eps a model, held in `own`; slider, number and points are put on the screen by the same turn of one loop, which turns only
 // when something changed. Standing still the film stands on a computed eps; between two of them it is on its way.
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
-const TELL = 120, SPEED = 3, NEAR = 12; // ms between two messages to the kernel on the way; k a second; pixels to a point
+const TELL = 200, SPEED = 3, NEAR = 12; // ms between two messages to the kernel on the way; k a second; pixels to a point
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 const ints = (view) => new Int32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 const clean = (text) => { const made = document.createElement("i"); made.textContent = text; return made.innerHTML; };
