@@ -19,7 +19,7 @@ FLOORS = [
     {"config", "results", "state", "weights"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"runfolder", "objectives", "steps"},
-    {"training", "evaluate", "doctor", "lab"},
+    {"training", "evaluate", "maps", "doctor", "lab"},
     {"studies", "figures"},
     {"panels"},
 ]

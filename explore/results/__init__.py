@@ -1,5 +1,6 @@
 """Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
 
+from .atlas import Atlas
 from .perturbation import KINDS, Check, Perturbation, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
@@ -10,6 +11,7 @@ from .transfer import REBUTTAL, Transfer
 __all__ = [
     "KINDS",
     "REBUTTAL",
+    "Atlas",
     "Check",
     "Difference",
     "Paired",

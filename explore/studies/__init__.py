@@ -1,5 +1,6 @@
 """Studies: one question each, from plain settings to `results`. No widget is imported here."""
 
+from .atlas import AtlasStudy, atlas, compare_atlases, study_of
 from .batches import TEST_KINDS, Batch, passes
 from .cells import Cell, Measure, cost_of, run_cell, step_passes
 from .engines import Done, Progress, run_cells
@@ -27,6 +28,7 @@ __all__ = [
     "TEST_EPS",
     "TEST_KINDS",
     "TRAIN_EPS",
+    "AtlasStudy",
     "Batch",
     "Cell",
     "Done",
@@ -36,8 +38,10 @@ __all__ = [
     "Study",
     "accuracy_vs_test_eps",
     "accuracy_vs_train_eps",
+    "atlas",
     "attack_cells",
     "authors_trap",
+    "compare_atlases",
     "compare_attacks",
     "compare_probes",
     "cost_of",
@@ -56,5 +60,6 @@ __all__ = [
     "scale_l2",
     "scale_linf",
     "step_passes",
+    "study_of",
     "train_eps_cells",
 ]
