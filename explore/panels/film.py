@@ -84,7 +84,8 @@ class Film(anywidget.AnyWidget):
         listed = [{"name": a, "count": b, "colour": c} for a, b, c in zip(names, counts, colours, strict=True)]
         meta = {"key": key, "n": n, "maps": maps, "ks": list(ks), "box": box, "names": listed, "by": by, "what": what}
         meta |= {"images": images, "scale": list(scale) if scale else None}
-        another, regrouped = self.meta.get("images") != images, self.meta.get("names") != listed
+        another = self.meta.get("images", images) != images
+        regrouped = self.meta.get("names", listed) != listed
         with self.hold_sync():
             self.frames = np.ascontiguousarray(xy, np.float32).tobytes()
             self.values = b"" if values is None else np.ascontiguousarray(values, np.float32).tobytes()
