@@ -93,7 +93,7 @@ class Atlas:
         figures = pd.DataFrame(rest.pop("figures"))
         figures[["eps", "k", *FIGURES]] = figures[["eps", "k", *FIGURES]].astype(float)
         rest |= {name: tuple(rest[name]) for name in ("eps", "classes", "vendors")}
-        return cls(figures=figures, **rest, **tensors)
+        return cls(figures=figures, **{**rest, **tensors})
 
 
 _ARRAYS = ("xy", "xy_control", "index", "labels", "moved", "kept", "loss", "right")

@@ -1,43 +1,27 @@
-"""Two-dimensional maps of features: fitted once on clean ones, then other features are placed in them.
-
-Features are scaled to unit length, where Euclidean distance orders points as cosine similarity does (d² = 2 - 2 cos), and
-reduced by PCA to 50 axes, which keeps distances as well as 50 axes can (98.5 % of the variance of demo/clae's 128). UMAP
-(McInnes et al. 2018, arXiv:1802.03426) gets these axes with metric 'euclidean', and exact neighbours: approximate ones cost it
-more than the map itself.
-
-Placing a point in a fitted UMAP: the mean of the map positions of its 5 nearest fitted points in those axes, weighted by
-((R - d) / (R d))², d the distance and R that of the 6th (Franke and Little's weights, Renka 1988). A fitted point lands on its own
-position, a small step in h is a small step in the map (a weight is 0 before its point leaves the neighbours), and no point
-depends on which others are placed with it. Measured against UMAP's own `transform` (demo/clae, 3,500 fitted points and 1,500 others,
-seed 0, busy machine): of a new clean point's 10 nearest in the map 39 % are among its 10 nearest in h for both, and 74 % against
-77 % among its 50 nearest; at 16/255 34 % against 35 %, and 67 % against 72 %. `transform` took 9 s where this took 0.2 s, put a point
-elsewhere when placed with other company (by up to 0.2 units), moved fitted points off their own position (by 0.09 in the mean), and
-answered a random step of length 0.001 with jumps of up to 5.6 units (here 0.014) in a map whose spread is 7.0 by 4.5.
-"""
+"""Fitting a map, keeping it on disk, and placing other features in it."""
 
 import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import places
-from .errors import UserError
-from .weights import load_tensors, save_tensors
+from .. import places
+from ..errors import UserError
+from ..weights import load_tensors, save_tensors
 
 METHODS = ("pca", "umap")
 AXES = 50  # of the PCA before UMAP
 BLEND = 5  # fitted points whose positions are averaged
-NEAREST = 10  # neighbours in every honest figure
 SCHEMA = 1  # raise it when the same parameters give another map than before
 KEPT = 200  # maps on disk; beyond it the longest unused are dropped
 CHUNK = 1024  # rows at a time against all
@@ -94,7 +78,7 @@ def fit_map(
     params = _params(h, method, n_neighbors, min_dist, seed)
     tell = progress or (lambda *_: None)
     tell("pca", 0, 1)
-    mean, axes, share = _pca(h, seed)
+    mean, axes, share = _pca(h)
     low = _project(h, mean, axes)
     params |= {"axes": len(axes), "variance": share[: 2 if method == "pca" else None].sum().item()}
     if method == "pca":
@@ -127,112 +111,6 @@ def kept_map(h: Tensor, out: str | Path | None = None, *, progress: Progress | N
     return found
 
 
-class Turn(NamedTuple):
-    """What turns, mirrors, scales and shifts one map onto another."""
-
-    matrix: np.ndarray  # (2, 2), scaled orthogonal
-    before: np.ndarray  # (2,) centre that is taken away
-    after: np.ndarray  # (2,) centre that is added
-    residual: float  # share of the first map's spread that stays unexplained, 0 (same shape) to 1
-
-    def __call__(self, xy: Tensor) -> Tensor:
-        """Positions (..., 2) in the first map's frame."""
-        moved = (xy.double().numpy() - self.before) @ self.matrix + self.after
-        return torch.from_numpy(moved).float()
-
-
-def turn_onto(a_xy: Tensor, b_xy: Tensor) -> Turn:
-    """The orthogonal Procrustes turn with scale of b's points (n, 2) onto a's: least squares over paired rows."""
-    from scipy.linalg import orthogonal_procrustes
-
-    if a_xy.shape != b_xy.shape or a_xy.dim() != 2:
-        raise UserError(
-            f"Two maps are aligned point by point, got {tuple(a_xy.shape)} and {tuple(b_xy.shape)}; make both of the same images."
-        )
-    a, b = a_xy.double().numpy(), b_xy.double().numpy()
-    a_mean, b_mean = a.mean(0), b.mean(0)
-    a, b = a - a_mean, b - b_mean
-    size_a, size_b = float((a**2).sum()), float((b**2).sum())
-    if not size_a > 0 or not size_b > 0:
-        raise UserError("A map whose points are all in one place cannot be aligned; look at the encoder's features.")
-    rotation, strength = orthogonal_procrustes(b, a)
-    return Turn(rotation * (strength / size_b), b_mean, a_mean, 1 - float(strength) ** 2 / (size_a * size_b))
-
-
-def aligned(a_xy: Tensor, b_xy: Tensor) -> tuple[Tensor, float]:
-    """b's points (n, 2) turned, mirrored, scaled and shifted onto a's, and the residual (0 same shape to 1)."""
-    turn = turn_onto(a_xy, b_xy)
-    return turn(b_xy), turn.residual
-
-
-def neighbours(h: Tensor, bank: Tensor | None = None, k: int = NEAREST) -> Tensor:
-    """(n, k) nearest rows of `bank` (h itself unless given) by cosine, the nearest first; a row's own place is left out.
-
-    Row i of h and row i of the bank are the same image.
-    """
-    if len(h) <= k:
-        raise UserError(
-            f"{k} neighbours need {k + 1} points or more, got {len(h)}; take more images or fewer neighbours."
-        )
-    return torch.cat([similar.topk(k, dim=1).indices for _, similar in _similar(h, h if bank is None else bank)])
-
-
-def shared(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) share of the neighbours a (n, k) that are among b (n, k)."""
-    return (a[:, :, None] == b[:, None, :]).any(2).float().mean(1)
-
-
-def overlap(h_a: Tensor, h_b: Tensor, k: int = NEAREST) -> Tensor:
-    """(n,) share of every image's k nearest that two encoders agree on; by chance k / (n - 1)."""
-    if len(h_a) != len(h_b):
-        raise UserError(f"Two encoders are compared on the same images, got {len(h_a)} and {len(h_b)} embeddings.")
-    return shared(neighbours(h_a, k=k), neighbours(h_b, k=k))
-
-
-def vote(near: Tensor, labels: Tensor) -> Tensor:
-    """(n,) class that most of the neighbours (n, k) have; among equals that of the nearest."""
-    classes = int(labels.max()) + 1
-    weight = 1 - torch.arange(near.shape[1]) * (0.5 / near.shape[1] ** 2)  # breaks ties only
-    votes = torch.zeros(len(near), classes).scatter_add_(1, labels[near], weight.expand(near.shape))
-    return votes.argmax(1)
-
-
-def trustworthiness(
-    h: Tensor, xy: Tensor, k: int = NEAREST, *, bank: Tensor | None = None, bank_xy: Tensor | None = None
-) -> float:
-    """How far a map's neighbours are neighbours in h too: 1 all, about 0.5 a random map (Venna & Kaski 2001).
-
-    scikit-learn's `trustworthiness` on unit h, in chunks. `bank`, `bank_xy`: what is moved is looked at among clean points: row i of h
-    and xy among the rows of the bank but i.
-    """
-    n = len(h)
-    if not 0 < k < n / 2:
-        raise UserError(f"Trustworthiness takes k from 1 to below half the {n} points, got {k}.")
-    bank_xy = xy if bank_xy is None else bank_xy
-    penalty = 0
-    for rows, similar in _similar(h, h if bank is None else bank):
-        apart = torch.cdist(xy[rows].double(), bank_xy.double())
-        apart[torch.arange(len(apart)), rows] = torch.inf
-        near = apart.topk(k, dim=1, largest=False).indices
-        for j in near.T:  # its rank in h: how many are nearer
-            rank = (similar > similar.gather(1, j[:, None])).sum(1) + 1
-            penalty += int((rank - k).clamp_min(0).sum())
-    return 1 - penalty * 2 / (n * k * (2 * n - 3 * k - 1))
-
-
-def _similar(h: Tensor, bank: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their cosine to every row of the bank (r, n), -inf to themselves), in chunks."""
-    if len(h) != len(bank):
-        raise UserError(
-            f"Every row is looked up among the others of the same images, got {len(h)} and {len(bank)} rows."
-        )
-    h, bank = F.normalize(h.detach().float().cpu(), dim=1), F.normalize(bank.detach().float().cpu(), dim=1)
-    for rows in torch.arange(len(h)).split(CHUNK):
-        similar = h[rows] @ bank.T
-        similar[torch.arange(len(rows)), rows] = -torch.inf
-        yield rows, similar
-
-
 def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int) -> dict[str, Any]:
     """What decides a map besides h, after the checks that there is one."""
     if method not in METHODS:
@@ -249,7 +127,7 @@ def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int
             "loss and its kNN accuracy, or choose another."
         )
     params: dict[str, Any] = {"method": method, "seed": seed, "axes": AXES}
-    libraries = ["scikit-learn"]
+    libraries = ["scipy"]
     if method == "umap":
         if not 2 <= n_neighbors < len(h):
             raise UserError(
@@ -272,14 +150,22 @@ def _check_finite(h: Tensor) -> None:
         )
 
 
-def _pca(h: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), axes (a, D) and their shares of the variance (a,) of the unit features, float64."""
-    from sklearn.decomposition import PCA
+def _pca(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), axes (a, D), the longest first, and their shares of the variance (a,) of the unit features, float64.
+
+    From the covariance: importing scikit-learn for its PCA takes longer than a whole map. An axis' largest entry is positive.
+    """
+    from scipy.linalg import eigh
 
     unit = F.normalize(h.detach().cpu().double(), dim=1)
-    model = PCA(min(AXES, len(h) - 1, h.shape[1]), random_state=seed).fit(unit.numpy())
-    mean, axes, share = model.mean_, model.components_, model.explained_variance_ratio_
-    return tuple(torch.from_numpy(np.ascontiguousarray(a, dtype=np.float64)) for a in (mean, axes, share))  # type: ignore[return-value]
+    mean, (n, d) = unit.mean(0), unit.shape
+    unit -= mean
+    covariance = (unit.T @ unit / (n - 1)).numpy()
+    count = min(AXES, n - 1, d)
+    values, vectors = (torch.from_numpy(each.copy()) for each in eigh(covariance, subset_by_index=[d - count, d - 1]))
+    axes = vectors.T.flip(0)
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+    return mean, axes.contiguous(), values.flip(0) / covariance.trace()
 
 
 def _project(h: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
