@@ -71,7 +71,7 @@ function render({ model, el }, own) {
     for (let i = 0; i < film.n; i++) {
       const g = film.groups[i];
       tint.set(inks[g], 4 * i);
-      tint[4 * i + 3] = hidden.has(g) ? 0 : !chosen || chosen.has(i) ? 230 : 46;
+      tint[4 * i + 3] = hidden.has(g) ? 0 : !chosen || chosen.has(i) ? 230 : 60;
     }
     all(".ex-fchip input").forEach((box) => (box.checked = !hidden.has(+box.dataset.g)));
     names(hidden);

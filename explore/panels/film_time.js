@@ -52,7 +52,7 @@ function tell(own) { // eps to the kernel: at once when it stands, now and then 
   const wait = own.told + TELL - performance.now();
   if (moving(own) && wait > 0) { own.later ||= setTimeout(() => { own.later = 0; tell(own); }, wait); return; }
   own.told = performance.now();
-  put(own, { eps: Math.round(own.eps * 1000) / 1000, playing: own.playing });
+  put(own, own.film?.e > 1 ? { eps: Math.round(own.eps * 1000) / 1000, playing: own.playing } : { playing: own.playing }); // one frame: eps waits
 }
 function turn(own, time) {
   own.due = 0;
@@ -92,7 +92,8 @@ function initialize({ model }, own) {
   const anew = () => { own.views.forEach((draw) => (draw.stale = true)); ask(own); };
   model.on("change:meta", () => {
     own.film = unpack(model);
-    if (own.film) own.eps = clamp(own, own.eps);
+    if (own.film && !moving(own)) own.eps = model.get("eps");
+    own.eps = clamp(own, own.eps);
     for (const name of own.thumbs.keys()) if (!name.startsWith(`${own.film?.images} `)) own.thumbs.delete(name);
     anew();
   });

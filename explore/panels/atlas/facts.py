@@ -71,7 +71,7 @@ def reading(a: Atlas, b: Atlas | None, k: float, names: Sequence[str]) -> str:
     )
 
 
-def spark(ks: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], k: float, scale: tuple[float, float] | None, wide: int = 88) -> str:
+def spark(ks: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], k: float, scale: tuple[float, float] | None, wide: int = 72) -> str:
     """Curves over eps as a small svg: (role, values) each, a dot on each at k."""
     values = np.array([line for _, line in lines], float)
     if np.isnan(values).all():
@@ -182,7 +182,7 @@ def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> str:
     which = "all" if len(rows) <= GALLERY else f"{len(order)}, the farthest moved first"
     return (
         f'<div class="ex-h">{len(rows):,} selected <small>kept {written(float(atlas.kept[e, chosen].mean()), "percent")}, cosine moved '
-        f'{written(float(atlas.moved[e, chosen].mean()), "cosine")} at ε = {at:g}/255</small></div><div class="ex-counts">{bars}{rest}</div>'
+        f'{written(float(atlas.moved[e, chosen].mean()), "cosine")}</small></div><div class="ex-counts">{bars}{rest}</div>'
         f'<div class="ex-note">{which}</div><div class="ex-gallery" data-row>{pictures}</div>'
     )
 

@@ -92,14 +92,14 @@ class Atlas(Panel):
         self._points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])
         self._map = w.Dropdown(options=self._maps())
         fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "112px"),
-            ("Beside it", self._other, "other", "104px"),
+            ("Run", self._run, "run", "104px"),
+            ("Beside it", self._other, "other", "96px"),
             ("Images", self._images, "images", "116px"),
-            ("Points", self._points, "points", "68px"),
-            ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "80px"),
-            ("Map", self._map, "", "112px"),
-            ("Colour by", w.Dropdown(options=list(stages.COLOURS)), "colour", "88px"),
-            ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "72px"),
+            ("Points", self._points, "points", "70px"),
+            ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "76px"),
+            ("Map", self._map, "", "122px"),
+            ("Colour by", w.Dropdown(options=list(stages.COLOURS)), "colour", "80px"),
+            ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "68px"),
         ]
         for label, field, name, width in fields:
             field.description, field.layout.width = label, width
@@ -165,8 +165,8 @@ class Atlas(Panel):
         choice = {key: inputs[key] for key in ("images", "points", "n_neighbors")} | {"attack": ATTACKS[inputs["attack"]]}
         tell = self._watch(job, dims=True)
         studies = [self.stages.study(name, progress=tell, **choice) for name in names]
-        waits = inputs["method"] == "umap" and any("umap" not in study._maps for study in studies)
-        if any("h" not in study._film for study in studies):
+        waits = inputs["method"] == "umap" and not all(study.has("umap") for study in studies)
+        if not all(study.filmed for study in studies):
             self._preview(job, studies)
         for name, study in zip(names, studies, strict=True):
             self.stages.give_probe(study, name, inputs["images"])
@@ -206,7 +206,7 @@ class Atlas(Panel):
             self._result, self._studies, self._card = None, [], ()
             self._lay(len(studies))
             self.film.show(
-                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, "pca", "clean"), groups=labels, names=classes, by="class",
+                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None), groups=labels, names=classes, by="class",
                 ids=first.index.numpy(), images=self._set(first), what="PCA, clean images",
             )  # fmt: skip
             self.film.reading, self.film.heads, self.film.near = "The clean images, in the linear map; their way is being computed.", [], {}
@@ -233,11 +233,12 @@ class Atlas(Panel):
         self.view.remove_class("ex-aside")
         super()._settle(state, text)
 
-    def _key(self, studies: list[AtlasStudy], method: str, stage: str = "") -> str:
+    def _key(self, studies: list[AtlasStudy], result: Result | None) -> str:
         """Names what is on the screen: another name for anything that could move a point."""
-        runs_ = ",".join(str(study.provenance["run"]) for study in studies)
-        k = studies[0].n_neighbors if method == "umap" else 0
-        return f"{runs_} {self._set(studies[0])} {studies[0].attack} {method} {k} {stage}".strip()
+        about = ",".join(str(study.provenance["run"]) for study in studies)
+        way = "clean pca" if result is None else f"{result.attack} {result.method}"
+        k = result.provenance["map"]["n_neighbors"] if result is not None and result.method == "umap" else 0
+        return f"{about} {self._set(studies[0])} {way} {k}"
 
     def _set(self, study: AtlasStudy) -> str:
         return f"{study.provenance['set']} {len(study)}"
@@ -251,7 +252,7 @@ class Atlas(Panel):
         what = {"pca": "PCA", "umap": "UMAP"}[result.method]
         self._lay(len(atlases))
         self.film.show(
-            np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(self._studies, result.method), ids=result.index.numpy(),
+            np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(self._studies, result), ids=result.index.numpy(),
             images=self._set(self._studies[0]), what=f"{what} of {len(result.index):,} images",
             **stages.grouped(result, self.colour), **stages.measured(atlases, self.colour),
         )  # fmt: skip

@@ -1,7 +1,6 @@
 """The atlas panel's work: studies by what was asked, each made once; what of an atlas becomes points, groups and colours of the film."""
 
 import base64
-import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +23,11 @@ COLOURS = ("class", "vendor", "probe error", "displacement", "loss")
 
 
 class Stages:
-    """Studies of runs on image sets. A study with another map shares its features and its film with the first."""
+    """Studies of runs on image sets; what another map does not change is made once."""
 
     def __init__(self, shelf: Shelf):
         self.shelf = shelf
         self._films: OrderedDict[tuple, AtlasStudy] = OrderedDict()
-        self._mapped: OrderedDict[tuple, AtlasStudy] = OrderedDict()
         self._probes: dict[tuple[str, str], Probe] = {}
 
     def study(self, run: str, *, images: str, attack: str, points: int, n_neighbors: int, progress: Progress) -> AtlasStudy:
@@ -37,15 +35,12 @@ class Stages:
         about = (run, images, attack, points)
         if about not in self._films:
             self._films[about] = self._new(run, images, attack, points)
-        film = self._films[about]
-        key = (*about, n_neighbors)
-        if key not in self._mapped:
-            self._mapped[key] = remapped(film, n_neighbors)
-        for kept in (self._films, self._mapped):
-            while len(kept) > KEPT:
-                kept.popitem(last=False)
-        film.progress = self._mapped[key].progress = progress
-        return self._mapped[key]
+        study = self._films[about]
+        self._films.move_to_end(about)
+        while len(self._films) > KEPT:
+            self._films.popitem(last=False)
+        study.n_neighbors, study.progress = n_neighbors, progress  # a map is kept under its parameters
+        return study
 
     def _new(self, run: str, images: str, attack: str, points: int) -> AtlasStudy:
         opened, data = self.shelf.run(run), self.shelf.set(images)
@@ -73,14 +68,6 @@ class Stages:
                 h, y = embed(self.shelf.encoder(run), data.labelled, cache=True, progress=study.progress)
                 self._probes[key] = Probe().fit(h, y, classes=data.classes)
             study.probe = self._probes[key]
-
-
-def remapped(study: AtlasStudy, n_neighbors: int) -> AtlasStudy:
-    """The same study with another UMAP: features, film and PCA are shared, nothing of the other map is."""
-    twin = copy.copy(study)
-    twin.n_neighbors = n_neighbors
-    twin._maps, twin._atlases = {m: f for m, f in study._maps.items() if m == "pca"}, {}
-    return twin
 
 
 def grouped(atlas: Atlas, colour: str) -> dict[str, Any]:
