@@ -23,7 +23,7 @@ function render({ model, el }, own) {
   el.innerHTML = BODY;
   const $ = (q) => el.querySelector(q), all = (q) => [...el.querySelectorAll(q)];
   const range = $("input[type=range]"), maps = $(".ex-fm-maps"), tip = document.createElement("div");
-  let by = null, boxes = [], size = { w: 0, h: 0, ratio: 0 }, tint = null, laid = null, tipped = "", drag = null, hoverTold = 0;
+  let by = null, boxes = [], size = { w: 0, h: 0, ratio: 0 }, tint = null, laid = null, tipped = "", drag = null, hoverTold = 0, unseen = 0;
   tip.className = "ex-fm-tip";
 
   function start() { by?.remove(); by = drawer(maps, () => { start(); draw.stale = true; ask(own); }); size.ratio = 0; el.dataset.by = by.name; }
@@ -55,10 +55,12 @@ function render({ model, el }, own) {
       return { x: r.left - outer.left + 1, y: r.top - outer.top + 1, w, h, sx, sy, mx: (x0 + x1) / 2, my: (y0 + y1) / 2 };
     });
     const ratio = window.devicePixelRatio || 1, w = outer.width, h = outer.height;
+    if (!w || !boxes[0].w) return false; // hidden for now (another tab, Lab changing its theme): what is drawn stays
     if (size.w !== w || size.h !== h || size.ratio !== ratio) {
       size = { w, h, ratio };
       by.size(w, h, ratio);
     }
+    return true;
   }
   const pixel = (m, x, y) => { const b = boxes[m]; return [b.w / 2 + (x - b.mx) * b.sx, b.h / 2 - (y - b.my) * b.sy]; };
   const at = (m, i) => pixel(m, own.film.now[m][2 * i], own.film.now[m][2 * i + 1]);
@@ -130,7 +132,11 @@ function render({ model, el }, own) {
     const film = own.film;
     if (!film) return;
     if (laid !== film) { lay(); draw.stale = true; }
-    if (draw.stale) { measure(); if (!boxes[0]?.w) return; paint(); draw.stale = false; }
+    if (draw.stale) {
+      if (!measure()) { clearTimeout(unseen); unseen = setTimeout(again, 300); return; }
+      paint();
+      draw.stale = false;
+    }
     const now = place(film, own.eps), { j, t } = where(film, own.eps), k = Math.round(own.eps * 10) / 10;
     by.draw({ film, j, t, now, boxes, tint, ratio: size.ratio, height: size.h, trails: model.get("trails") === "all", size: film.n > 8000 ? 4 : film.n > 3000 ? 5 : 6 });
     range.value = own.eps;
@@ -259,7 +265,7 @@ function render({ model, el }, own) {
   window.addEventListener("resize", again);
   own.views.add(draw);
   again();
-  return () => { own.views.delete(draw); window.removeEventListener("resize", again); };
+  return () => { own.views.delete(draw); clearTimeout(unseen); window.removeEventListener("resize", again); };
 }
 
 export default () => { // once a model; its views share what it holds

@@ -208,11 +208,13 @@ def agreement(a: Atlas, b: Atlas, names: Sequence[str], k: float, figures: dict[
         for role, name, x in zip(("clean", "adv"), names, (a, b), strict=True)
     )
     chance = f'<br>by chance {written(figures["chance"], "percent")}'
-    return (
-        f'<div class="ex-agree"><span class="ex-note">ten nearest kept, ε from {a.ks[0]:g} to {a.ks[-1]:g}/255</span>{spark(a.ks, curves, at, (0.0, 1.0), 180)}<div>{keys}</div>'
-        f'<span class="ex-note">neighbourhoods that both<br>encoders share, clean{chance}</span><span class="ex-fact">{written(figures["shared_neighbours"], "percent")}</span>'
-        f'<span class="ex-note">second map turned onto the first<br>(Procrustes), residual</span><span class="ex-fact">{figures["residual"]:.2f}</span></div>'
+    facts = (
+        (f"neighbourhoods that both<br>encoders share, clean{chance}", written(figures["shared_neighbours"], "percent")),
+        ("second map turned onto the<br>first (Procrustes), residual", f"{figures['residual']:.2f}"),
     )
+    numbers = "".join(f'<span><span class="ex-note">{words}</span><span class="ex-fact">{value}</span></span>' for words, value in facts)
+    curve = f'<span class="ex-note">ten nearest kept,<br>ε from {a.ks[0]:g} to {a.ks[-1]:g}/255</span>{spark(a.ks, curves, at, (0.0, 1.0), 140)}'
+    return f'<div class="ex-agree"><span>{curve}</span><div>{keys}</div>{numbers}</div>'
 
 
 def foot(atlases: Sequence[Atlas]) -> str:
