@@ -339,6 +339,14 @@ class Atlas(Panel):
             self.picked = int(key)
 
     @property
+    def study(self) -> AtlasStudy:
+        """The study behind `result`: features, both maps, neighbours and images, all computed once."""
+        self.wait()
+        if not self._studies:
+            raise UserError("There is no study yet, for no run is open or its images could not be embedded; choose a run.")
+        return self._studies[0]
+
+    @property
     def selected(self) -> pd.DataFrame:
         """The selected images' rows of `result.table` at the present eps."""
         return facts.selected(self.result, self.lasso, self.eps)

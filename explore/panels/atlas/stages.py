@@ -1,6 +1,5 @@
 """The atlas panel's work: studies by what was asked, each made once; what of an atlas becomes points, groups and colours of the film."""
 
-import base64
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -100,18 +99,17 @@ def measured(atlases: list[Atlas], colour: str) -> dict[str, Any]:
 
 
 def export(atlas: Atlas, study: AtlasStudy, label: str) -> Path:
-    """Write an atlas for other viewers: a parquet with image (PNG), label and class, x, y and the figures of every eps.
+    """Write an atlas for other viewers into the current folder, under a name that is free; the columns are those of `embed`.
 
-    One row an image and eps; the clean image's PNG stands in the rows of eps 0 alone.
+    One row an image and eps: x, y, label, class, image (the PNG as it was embedded, a data URI), its place, what changed in h.
     """
-    table = atlas.table.copy()
-    n = len(atlas.index)
-    pixels = to_pixels(study.split[torch.arange(n)][0])
-    files = [base64.b64decode(png(each).split(",", 1)[1]) for each in pixels]
-    table["png"] = [*files, *([None] * (len(table) - n))]
-    stem = f"atlas-{label}-{atlas.method}".replace("/", "-").replace(" ", "-")
-    path = next(p for i in range(1, 10_000) if not (p := Path.cwd() / f"{stem}{f'-{i}' if i > 1 else ''}.parquet").exists())
+    table = atlas.table.rename(columns={"image": "index"})
+    table["image"] = [png(each) for k in atlas.ks for each in to_pixels(study.pictures(k))]
+    first = ["x", "y", "label", "class", "image"]
+    table = table[first + [name for name in table.columns if name not in first]]
     table.attrs = {}
+    stem = f"atlas-{label}-{atlas.method}".replace("/", "-").replace(" ", "-")
+    free = (Path.cwd() / f"{stem}{f'-{i}' if i > 1 else ''}.parquet" for i in range(1, 10_000))
+    path = next(each for each in free if not each.exists())
     table.to_parquet(path, index=False)
     return path
-
