@@ -1,4 +1,4 @@
-"""python -m benchmarks step|views|import|panel|probe|sweep|engines|film [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|views|import|panel|probe|sweep|engines|map|film [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ NAMES = {
     "probe": "probe",
     "sweep": "sweep",
     "engines": "engines",
+    "map": "maps",
     "film": "film",
 }
 
