@@ -103,7 +103,9 @@ def test_the_lasso_is_read_by_the_next_cell(panel):
     panel.eps, panel.film.lasso = 4.0, [3, 5, 8, 13]
     table, result = panel.selected, panel.result
     assert panel.lasso == [3, 5, 8, 13] and table.image.tolist() == result.index[[3, 5, 8, 13]].tolist()
-    assert table.k.unique().tolist() == [4.0] and table.moved.tolist() == pytest.approx(result.moved[2, [3, 5, 8, 13]].tolist())
+    assert table.k.unique().tolist() == [4.0] and table.moved.tolist() == pytest.approx(
+        result.moved[2, [3, 5, 8, 13]].tolist()
+    )
     assert "4 selected" in panel.side.html and f"kept {100 * table.kept.mean():.0f}&nbsp;%" in panel.side.html
     panel.lasso = []
     assert "selected <small>" not in panel.side.html and len(panel.selected) == 0
@@ -112,7 +114,13 @@ def test_the_lasso_is_read_by_the_next_cell(panel):
 def test_another_parameter_leaves_nothing_of_the_old_map(panel):
     panel.picked = 4
     seen = [panel.film.meta["key"]]
-    for change in ({"n_neighbors": 5, "method": "umap"}, {"n_neighbors": 9}, {"attack": "F-FGSM"}, {"points": 50}, {"images": "emoji · test"}):
+    for change in (
+        {"n_neighbors": 5, "method": "umap"},
+        {"n_neighbors": 9},
+        {"attack": "F-FGSM"},
+        {"points": 50},
+        {"images": "emoji · test"},
+    ):
         before = frames(panel).copy()
         panel.set_trait("n_neighbors", change.pop("n_neighbors", panel.n_neighbors))
         for name, value in change.items():
@@ -202,7 +210,9 @@ def test_two_encoders_are_turned_onto_each_other(run):
     panel.wait()
     assert isinstance(panel.error, UserError) and "nothing to compare" in str(panel.error)
     panel.other = ""
-    assert panel.result.method == "pca" and panel.beside is None and panel.error is None and panel.film.meta["maps"] == 1
+    assert (
+        panel.result.method == "pca" and panel.beside is None and panel.error is None and panel.film.meta["maps"] == 1
+    )
     panel.close()
 
 

@@ -87,7 +87,9 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     page.wait_for_selector(f".ex-fm[data-picked='{i}'] .pick.now")
     assert words in page.locator(".ex-fm-side").inner_text() and page.locator(".ex-trio img").count() == 3
     then, now = asked(panel, f"[t.tolist() for t in panel._studies[0].neighbours({i}, 8)]")
-    shown = page.evaluate("() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))")
+    shown = page.evaluate(
+        "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+    )
     assert shown == [then, now]
     assert page.locator(".ring.then").count() == page.locator(".ring.now").count() == 5
     kept = len(set(then) & set(now))
@@ -120,7 +122,9 @@ def test_a_lasso_takes_what_lies_in_it(panel):
     page.mouse.up()
     told(panel, "lasso", wanted)
     page.wait_for_selector(f".ex-fm[data-chosen='{len(wanted)}']")
-    table = asked(panel, "[panel.selected.image.tolist(), panel.selected.k.unique().tolist(), panel.selected.kept.mean()]")
+    table = asked(
+        panel, "[panel.selected.image.tolist(), panel.selected.k.unique().tolist(), panel.selected.kept.mean()]"
+    )
     ids = asked(panel, "panel.result.index.tolist()")
     assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
     page.wait_for_function(f"() => document.querySelector('.ex-fm-side').innerText.includes('{len(wanted)} selected')")
@@ -201,7 +205,11 @@ def test_points_stand_where_the_result_says_and_another_map_leaves_none_behind(p
     fits(first)
     panel.execute("panel.n_neighbors = 4; panel.wait()")
     after = standing(panel)
-    assert after["key"] != before and after["key"].endswith("umap 4") and page.get_by_label("Map").input_value() == "UMAP, k = 4"
+    assert (
+        after["key"] != before
+        and after["key"].endswith("umap 4")
+        and page.get_by_label("Map").input_value() == "UMAP, k = 4"
+    )
     second = placed()
     fits(second)
     assert second != first
@@ -227,7 +235,9 @@ def ink(notebook: Notebook) -> list[bool]:
     notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
     notebook.page.wait_for_timeout(300)
     picture = Image.open(io.BytesIO(notebook.page.screenshot())).convert("RGB")
-    empty = picture.getpixel(tuple(int(v) + 3 for v in list(notebook.page.locator(".ex-fm-map").bounding_box().values())[:2]))
+    empty = picture.getpixel(
+        tuple(int(v) + 3 for v in list(notebook.page.locator(".ex-fm-map").bounding_box().values())[:2])
+    )
     spots = [notebook.page.evaluate(AT, [i, 0]) for i in range(0, 300, 10)]
     assert any(picture.getpixel((int(x) + 25, int(y))) == empty for x, y in spots), "the map is full of ink"
     return [picture.getpixel((int(x), int(y))) != empty for x, y in spots]
@@ -235,8 +245,12 @@ def ink(notebook: Notebook) -> list[bool]:
 
 def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, tmp_path, panel):
     assert standing(panel)["by"] == "webgl" and all(ink(panel))
-    panel.page.evaluate("() => { const c = [...document.querySelectorAll('.ex-fm-canvas')].at(-1); c.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext(); }")
-    panel.page.wait_for_function("() => !document.querySelector('.ex-fm-canvas:last-of-type').getContext('webgl2')?.isContextLost()")
+    panel.page.evaluate(
+        "() => { const c = [...document.querySelectorAll('.ex-fm-canvas')].at(-1); c.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext(); }"
+    )
+    panel.page.wait_for_function(
+        "() => !document.querySelector('.ex-fm-canvas:last-of-type').getContext('webgl2')?.isContextLost()"
+    )
     panel.page.wait_for_timeout(500)
     assert all(ink(panel))
     assert panel.errors() == []
@@ -269,13 +283,20 @@ def test_two_encoders_side_by_side(lab, tmp_path):
             middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
             assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
         near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
-        rows = two.page.evaluate("() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))")
+        rows = two.page.evaluate(
+            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+        )
         assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
-        a, b, both = asked(two, "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]")
+        a, b, both = asked(
+            two,
+            "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
+        )
         facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
         assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
         heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
-        assert heads == [f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)]
+        assert heads == [
+            f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
+        ]
         x, y = two.page.evaluate(AT, [i, 1])
         two.page.mouse.move(x - 20, y - 20)
         two.page.mouse.move(x, y, steps=3)
@@ -295,7 +316,9 @@ def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
             panel.page.wait_for_selector(".ex-fm[data-key]")
             standing(panel)
             panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
-            panel.execute("panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass")
+            panel.execute(
+                "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
+            )
             panel.page.wait_for_selector(".ex-nn img")
             for width in (1000, 800):
                 panel.fit(".ex", width, 2300)

@@ -49,7 +49,11 @@ def written(value: float, how: str) -> str:
 def reading(a: Atlas, b: Atlas | None, k: float, names: Sequence[str]) -> str:
     """The finding at k/255 in one sentence; where k is not measured, that is said."""
     at = nearest_k(a, k)
-    between = "" if abs(at - k) < 1e-3 else f' <span class="ex-note">On the way: the figures are those of ε = {at:g}/255.</span>'
+    between = (
+        ""
+        if abs(at - k) < 1e-3
+        else f' <span class="ex-note">On the way: the figures are those of ε = {at:g}/255.</span>'
+    )
     first = figure(a, "kept", at)
     if at == 0:
         return f"At ε = 0 every point stands where it was fitted, and every neighbour is kept.{between}"
@@ -71,7 +75,13 @@ def reading(a: Atlas, b: Atlas | None, k: float, names: Sequence[str]) -> str:
     )
 
 
-def spark(ks: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], k: float, scale: tuple[float, float] | None, wide: int = 72) -> str:
+def spark(
+    ks: Sequence[float],
+    lines: Sequence[tuple[str, Sequence[float]]],
+    k: float,
+    scale: tuple[float, float] | None,
+    wide: int = 72,
+) -> str:
     """Curves over eps as a small svg: (role, values) each, a dot on each at k."""
     values = np.array([line for _, line in lines], float)
     if np.isnan(values).all():
@@ -91,7 +101,7 @@ def spark(ks: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], k: 
     )
 
 
-def truths(atlas: Atlas, k: float) -> str:
+def truths(atlas: Atlas, k: float, whose: str = "") -> str:
     """The table of what is true in h, whatever the map looks like."""
     at = nearest_k(atlas, k)
     kinds = {kind: rows for kind, rows in atlas.figures.groupby("kind")}
@@ -104,13 +114,15 @@ def truths(atlas: Atlas, k: float) -> str:
             f'<td class="adv"><span class="role">{adversary}</span></td><td class="gauss"><span class="role">{noise}</span></td></tr>'
         )
     return (
-        f'<div class="ex-h">What the map cannot show <small>at ε = {at:g}/255, in h</small></div><table class="ex-truths"><thead><tr><th>measure</th>'
+        f'<div class="ex-h">{f"{escape(whose)}: what" if whose else "What"} the map cannot show <small>at ε = {at:g}/255, in h</small></div><table class="ex-truths"><thead><tr><th>measure</th>'
         f'<th class="l">ε, {atlas.ks[0]:g} to {atlas.ks[-1]:g}</th><th>adversary</th><th>Gaussian</th></tr></thead><tbody>{body}</tbody></table>'
     )
 
 
 def _row(role: str, words: str, rows: Tensor, new: set[int], thumb: Thumb) -> str:
-    ring = '<svg class="gl" viewBox="0 0 12 12" aria-hidden="true"><circle cx="6" cy="6" r="{}"/></svg>'.format(3.5 if role == "clean" else 5)
+    ring = '<svg class="gl" viewBox="0 0 12 12" aria-hidden="true"><circle cx="6" cy="6" r="{}"/></svg>'.format(
+        3.5 if role == "clean" else 5
+    )
     pictures = ""
     for i in rows.tolist():
         source, name = thumb(i)
@@ -153,6 +165,25 @@ def card(atlas: Atlas, i: int, k: float, clean: Tensor, moved: Tensor, words: st
     return f'<div class="ex-h">{name} <small>picked, ε = {at:g}/255</small></div><div class="ex-trio">{figures}</div>'
 
 
+def pairs(cells: Sequence[str]) -> str:
+    """Two columns, one an encoder."""
+    return f'<div class="ex-pairs">{"".join(f"<div>{cell}</div>" for cell in cells)}</div>'
+
+
+def pair(rows: str, source: str, words: str) -> str:
+    """The picked image beside its neighbours in one of two encoders."""
+    return (
+        f'<div class="ex-pair"><div>{rows}</div><figure><img src="{source}" width="64" height="64" alt="the picked image" class="pic">'
+        f'<figcaption>{escape(words)}<br><span class="ex-note">picked in both</span></figcaption></figure></div>'
+    )
+
+
+def shown_name(run: str) -> str:
+    """'CLAE' for demo/clae; another run by its own name."""
+    last = run.split("/")[-1]
+    return {"simclr": "SimCLR", "clae": "CLAE"}.get(last, last)
+
+
 def nobody(n: int) -> str:
     """Stands where the picked image would."""
     return (
@@ -173,10 +204,16 @@ def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> str:
         f'<div><span>{escape(atlas.classes[y] if 0 <= y < len(atlas.classes) else "no class")}</span><i style="width:{88 * c / most:.0f}px"></i><b>{c:,}</b></div>'
         for y, c in counts[:6]
     )
-    rest = f'<div class="ex-note">and {sum(c for _, c in counts[6:]):,} of {len(counts) - 6} other classes</div>' if len(counts) > 6 else ""
+    rest = (
+        f'<div class="ex-note">and {sum(c for _, c in counts[6:]):,} of {len(counts) - 6} other classes</div>'
+        if len(counts) > 6
+        else ""
+    )
     order = chosen[atlas.moved[e, chosen].argsort(descending=True)][:GALLERY]
     pictures = "".join(
-        '<button data-pick="{0}" title="{2}"><img src="{1}" width="32" height="32" alt="{2}" class="pic"></button>'.format(i, *map(escape, thumb(i)))
+        '<button data-pick="{0}" title="{2}"><img src="{1}" width="32" height="32" alt="{2}" class="pic"></button>'.format(
+            i, *map(escape, thumb(i))
+        )
         for i in order.tolist()
     )
     which = "all" if len(rows) <= GALLERY else f"{len(order)}, the farthest moved first"
@@ -207,12 +244,18 @@ def agreement(a: Atlas, b: Atlas, names: Sequence[str], k: float, figures: dict[
         f'<div class="{role}"><i class="dot"></i><span class="role">{escape(name)}</span> {written(figure(x, "kept", at), "percent")}</div>'
         for role, name, x in zip(("clean", "adv"), names, (a, b), strict=True)
     )
-    chance = f'<br>by chance {written(figures["chance"], "percent")}'
+    chance = f"<br>by chance {written(figures['chance'], 'percent')}"
     facts = (
-        (f"neighbourhoods that both<br>encoders share, clean{chance}", written(figures["shared_neighbours"], "percent")),
+        (
+            f"neighbourhoods that both<br>encoders share, clean{chance}",
+            written(figures["shared_neighbours"], "percent"),
+        ),
         ("second map turned onto the<br>first (Procrustes), residual", f"{figures['residual']:.2f}"),
     )
-    numbers = "".join(f'<span><span class="ex-note">{words}</span><span class="ex-fact">{value}</span></span>' for words, value in facts)
+    numbers = "".join(
+        f'<span><span class="ex-note">{words}</span><span class="ex-fact">{value}</span></span>'
+        for words, value in facts
+    )
     curve = f'<span class="ex-note">ten nearest kept,<br>ε from {a.ks[0]:g} to {a.ks[-1]:g}/255</span>{spark(a.ks, curves, at, (0.0, 1.0), 140)}'
     return f'<div class="ex-agree"><span>{curve}</span><div>{keys}</div>{numbers}</div>'
 
@@ -222,7 +265,11 @@ def foot(atlases: Sequence[Atlas]) -> str:
     about = atlases[0].provenance["map"]
     words = [" ".join(str(p) for p in (a.provenance.get("run"), a.provenance.get("commit")) if p) for a in atlases]
     held = f" · axes hold {100 * about['variance']:.0f} % of the variance" if atlases[0].method == "pca" else ""
-    name = "PCA" if atlases[0].method == "pca" else f"PCA {about['axes']}, UMAP {about['n_neighbors']}/{about['min_dist']:g}"
+    name = (
+        "PCA"
+        if atlases[0].method == "pca"
+        else f"PCA {about['axes']}, UMAP {about['n_neighbors']}/{about['min_dist']:g}"
+    )
     return (
         '<div class="ex-foot"><span class="ex-ok">map fitted once, on clean points</span>'
         f'<span class="ex-ok">placed in it, seed {about["seed"]}</span><span>distances on a map are not distances in h{held}</span>'

@@ -12,27 +12,25 @@ import numpy as np
 import pandas as pd
 import torch
 import traitlets
-from traitlets import Enum, Float, Int, List, Unicode
+from traitlets import Float, Int, List
 
 from ...attacks import ATTACKS as PRESETS
 from ...errors import UserError
 from ...maps import aligned
 from ...results import Atlas as Result
-from ...runfolder import Run, runs
+from ...runfolder import Run
 from ...studies import AtlasStudy, compare_atlases
-from ..base import Job, Nothing, Panel
+from ..base import Job, Nothing
 from ..film import Film
 from ..picks import Picks
 from ..shelf import Shelf
 from . import facts, stages
+from .controls import ATTACKS, Controls
 
-ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
-POINTS, NEIGHBOURS = (500, 1000, 2000, 5000, 10000), (5, 15, 50)
-TRAILS = ("none", "picked", "all")
 SCREEN = ("eps", "picked", "hover", "lasso", "playing", "trails")  # of the film
 
 
-class Atlas(Panel):
+class Atlas(Controls):
     """`Atlas(run)` or `Atlas(run_a, run_b)`: play, pick, draw around points; `panel.result` is a `results.Atlas`.
 
     With two runs `panel.beside` is the second's, its map turned onto the first's, and `panel.agreement` what they share.
@@ -40,20 +38,11 @@ class Atlas(Panel):
 
     title = "Embedding atlas"
     inputs = ("run", "other", "images", "attack", "points", "method", "n_neighbors")
-    run = Unicode("", help="name of the run whose encoder makes the map")
-    other = Unicode("", help="name of a second run, shown beside it; '' for none")
-    images = Unicode("", help="'fashion · test'")
-    attack = Enum(list(ATTACKS), "FGSM")
-    points = Int(1000, help="images on the map, the classes in turn", min=12)
-    method = Enum(["umap", "pca"], "umap")
-    n_neighbors = Int(15, help="UMAP's", min=2)
-    colour = Enum(list(stages.COLOURS), "class")
     eps = Float(8.0, help="in k/255", min=0, max=16)
     picked = Int(-1, help="the picked row, -1 is none")
     hover = Int(-1, help="the row under the mouse")
     lasso = List(traitlets.Int(), help="the selected rows")
     playing = traitlets.Bool(False)
-    trails = Enum(list(TRAILS), "picked")
 
     def __init__(self, run: Run | str | None = None, other: Run | str | None = None, **traits: Any):
         opened = [each for each in (run, other) if isinstance(each, Run)]
@@ -64,52 +53,11 @@ class Atlas(Panel):
         self.agreement: dict[str, Any] = {}
         self._studies: list[AtlasStudy] = []
         self._card: tuple[Any, ...] = ()  # what the side shows
-        self._saved, self._listing = "", False
+        self._saved = ""
         for name in filter(None, (a, b)):
             self.shelf.run(name)
         self._offered = self.shelf.sides(a)
         super().__init__(**{"run": a, "other": b, "images": self._offered[0], **traits})
-
-    @traitlets.validate("run", "other", "images", "points")
-    def _offer(self, proposal: Any) -> Any:
-        """What the dropdown does not list yet is opened first, then listed; an unknown name is a UserError."""
-        value, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and value not in dict(field.options).values():
-            if value and field is not self._points:
-                (self.shelf.split if field is self._images else self.shelf.run)(value)
-            words = f"{value:,}" if field is self._points else value or "none"
-            field.options = [*field.options, (words, value)]
-        return value
-
-    # widgets
-    def controls(self) -> list[w.Widget]:
-        found = runs()
-        names = list(dict.fromkeys([*filter(None, (self.run, self.other)), *(found["run"] if len(found) else [])]))
-        listed = [(name, name) for name in names]
-        choose = [] if self.run else [("choose" if names else "none found", "")]
-        self._run, self._other = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
-        self._points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])
-        self._map = w.Dropdown(options=self._maps())
-        fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "104px"),
-            ("Beside it", self._other, "other", "96px"),
-            ("Images", self._images, "images", "116px"),
-            ("Points", self._points, "points", "70px"),
-            ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "76px"),
-            ("Map", self._map, "", "122px"),
-            ("Colour by", w.Dropdown(options=list(stages.COLOURS)), "colour", "80px"),
-            ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "68px"),
-        ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field")
-            if name:
-                traitlets.link((self, name), (field, "value"))
-        self._map.value = (self.method, self.n_neighbors if self.method == "umap" else 0)
-        self._map.observe(lambda change: self._choose_map(*change["new"]), names=["value"])
-        self.observe(lambda _: self._follow_map(), names=["method", "n_neighbors"])
-        return [w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-atlas-row")]
 
     def body(self) -> list[w.Widget]:
         self.film, self.side, self.below = Film(thumb=self._hovered), Picks().add_class("ex-fm-side"), Picks()
@@ -120,7 +68,7 @@ class Atlas(Panel):
         for part in (self.side, self.below):
             part.observe(lambda change: self._pick(change["new"]), names=["picked"])
         self._foot, self._said = w.HTML(), w.HTML().add_class("ex-said")
-        save = self._button("Save parquet", self.export, "ex-save")
+        save = self._button("Save parquet", self._save, "ex-save")
         self._grid = w.Box([self.film, self.side]).add_class("ex-atlas")
         last = w.HBox([save, self._said]).add_class("ex-last")
         return [self._grid, self.below, self._foot, last]
@@ -136,33 +84,19 @@ class Atlas(Panel):
 
         return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
 
-    def _maps(self) -> list[tuple[str, tuple[str, int]]]:
-        sizes = sorted({*NEIGHBOURS, self.n_neighbors})
-        return [("PCA", ("pca", 0)), *((f"UMAP, k = {n}", ("umap", n)) for n in sizes)]
-
-    def _choose_map(self, method: str, n: int) -> None:
-        if self._listing:
-            return
-        with self.hold_trait_notifications():
-            self.method = method
-            self.n_neighbors = n or self.n_neighbors
-
-    def _follow_map(self) -> None:
-        if ("umap", self.n_neighbors) not in dict(self._map.options).values():
-            self._listing = True  # a new list of options jumps to its first
-            self._map.options = self._maps()
-            self._listing = False
-        self._map.value = (self.method, self.n_neighbors if self.method == "umap" else 0)
-
     # work: PCA of the clean images at once; then the film in it; then UMAP in its place
     def compute(self, job: Job, **inputs: Any) -> Result:
         if not inputs["run"]:
             raise Nothing("no run chosen")
         if inputs["run"] == inputs["other"]:
-            raise UserError(f"Both sides are {inputs['run']}, so there is nothing to compare; choose another run beside it, or none.")
+            raise UserError(
+                f"Both sides are {inputs['run']}, so there is nothing to compare; choose another run beside it, or none."
+            )
         job.busy("embedding")
         names = [name for name in (inputs["run"], inputs["other"]) if name]
-        choice = {key: inputs[key] for key in ("images", "points", "n_neighbors")} | {"attack": ATTACKS[inputs["attack"]]}
+        choice = {key: inputs[key] for key in ("images", "points", "n_neighbors")} | {
+            "attack": ATTACKS[inputs["attack"]]
+        }
         tell = self._watch(job, dims=True)
         studies = [self.stages.study(name, progress=tell, **choice) for name in names]
         waits = inputs["method"] == "umap" and not all(study.has("umap") for study in studies)
@@ -209,7 +143,11 @@ class Atlas(Panel):
                 torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None), groups=labels, names=classes, by="class",
                 ids=first.index.numpy(), images=self._set(first), what="PCA, clean images",
             )  # fmt: skip
-            self.film.reading, self.film.heads, self.film.near = "The clean images, in the linear map; their way is being computed.", [], {}
+            self.film.reading, self.film.heads, self.film.near = (
+                "The clean images, in the linear map; their way is being computed.",
+                [],
+                {},
+            )
             self.side.html = self.below.html = self._foot.value = ""
 
     def _watch(self, job: Job, dims: bool) -> Callable[[str, int, int], None]:
@@ -267,37 +205,29 @@ class Atlas(Panel):
         now = (k, i, tuple(self.lasso), abs(k - self.eps) < 1e-3)
         if now == self._card:
             return
-        names = [str(study.provenance["run"]).split("/")[-1] for study in self._studies]
-        shown = [{"simclr": "SimCLR", "clae": "CLAE"}.get(name, name) for name in names]
+        shown = [facts.shown_name(str(study.provenance["run"])) for study in self._studies]
         atlases = [result, *([beside] if beside is not None else [])]
         found = [study.neighbours(i, k) for study in self._studies] if 0 <= i < len(result.index) else []
         thumb = partial(self._thumb, result)
         self.film.reading = facts.reading(result, beside, self.eps, shown)
         self.film.heads = facts.heads(atlases, shown, k)
         self.film.near = {which: [pair[j].tolist() for pair in found] for j, which in enumerate(("then", "now"))}
-        gallery = facts.gallery(result, self.lasso, k, thumb)
-        near = [facts.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
+        rows = [facts.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
         self.side.picked = self.below.picked = ""
+        gallery = facts.gallery(result, self.lasso, k, thumb)
         if beside is None:
-            card = facts.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) if found else facts.nobody(len(result.index))
-            self.side.html = f"<div>{facts.truths(result, k)}</div><div>{card}{''.join(near)}{gallery}</div>"
+            picked = facts.nobody(len(result.index))
+            if found:
+                picked = facts.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
+            self.side.html = f"<div>{facts.truths(result, k)}</div><div>{picked}{gallery}</div>"
             self.below.html = ""
         else:
-            picture = self._picture(result, i) if found else ""
-            cells = "".join(f'<div class="ex-pair"><div>{rows}</div>{picture}</div>' for rows in near) or facts.nobody(len(result.index))
-            self.side.html = f'<div class="ex-pairs">{cells}</div>'
-            tables = "".join(
-                f'<div><div class="ex-h">{escape(name)}</div>{facts.truths(a, k)}</div>' for name, a in zip(shown, atlases, strict=True)
-            )
-            self.below.html = f"{facts.agreement(result, beside, shown, k, self.agreement)}{gallery}<div class='ex-pairs'>{tables}</div>"
+            cells = [facts.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
+            self.side.html = facts.pairs(cells) if cells else facts.nobody(len(result.index))
+            tables = [facts.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
+            agreed = facts.agreement(result, beside, shown, k, self.agreement)
+            self.below.html = agreed + gallery + facts.pairs(tables)
         self._card = now
-
-    def _picture(self, result: Result, i: int) -> str:
-        source, _ = self._thumb(result, i)
-        return (
-            f'<figure><img src="{source}" width="64" height="64" alt="the picked image" class="pic"><figcaption>{escape(self._words(result, i))}'
-            '<br><span class="ex-note">picked in both</span></figcaption></figure>'
-        )
 
     def _words(self, result: Result, i: int) -> str:
         y = int(result.labels[i])
@@ -343,7 +273,9 @@ class Atlas(Panel):
         """The study behind `result`: features, both maps, neighbours and images, all computed once."""
         self.wait()
         if not self._studies:
-            raise UserError("There is no study yet, for no run is open or its images could not be embedded; choose a run.")
+            raise UserError(
+                "There is no study yet, for no run is open or its images could not be embedded; choose a run."
+            )
         return self._studies[0]
 
     @property
@@ -359,6 +291,9 @@ class Atlas(Panel):
         self._saved = f"wrote {path.name}"
         self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
         return path
+
+    def _save(self) -> None:
+        self.export()
 
     def label(self, result: Result) -> str:
         return f"{'PCA' if result.method == 'pca' else 'UMAP'} of {result.provenance['run']}"

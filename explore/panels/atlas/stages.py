@@ -29,7 +29,9 @@ class Stages:
         self._films: OrderedDict[tuple, AtlasStudy] = OrderedDict()
         self._probes: dict[tuple[str, str], Probe] = {}
 
-    def study(self, run: str, *, images: str, attack: str, points: int, n_neighbors: int, progress: Progress) -> AtlasStudy:
+    def study(
+        self, run: str, *, images: str, attack: str, points: int, n_neighbors: int, progress: Progress
+    ) -> AtlasStudy:
         """The study behind these choices, computed as far as it was before."""
         about = (run, images, attack, points)
         if about not in self._films:
@@ -88,7 +90,9 @@ def measured(atlases: list[Atlas], colour: str) -> dict[str, Any]:
     if colour == "probe error":
         wrong = torch.stack([1 - a.right for a in atlases]).numpy()
         if np.isnan(wrong).any():
-            raise UserError("There is no probe for these images, for they have no labels; colour by displacement or loss.")
+            raise UserError(
+                "There is no probe for these images, for they have no labels; colour by displacement or loss."
+            )
         return {"values": wrong, "scale": ("linear probe", "right", "wrong")}
     values = torch.stack([a.moved if colour == "displacement" else a.loss for a in atlases]).numpy()
     low, high = (0.0, float(values.max())) if colour == "displacement" else np.quantile(values, [0.01, 0.99]).tolist()
