@@ -123,7 +123,7 @@ def test_a_lasso_takes_what_lies_in_it(panel):
     told(panel, "lasso", wanted)
     page.wait_for_selector(f".ex-fm[data-chosen='{len(wanted)}']")
     table = asked(
-        panel, "[panel.selected.image.tolist(), panel.selected.k.unique().tolist(), panel.selected.kept.mean()]"
+        panel, "[panel.selected.image.tolist(), panel.selected.k.unique().tolist(), float(panel.selected.kept.mean())]"
     )
     ids = asked(panel, "panel.result.index.tolist()")
     assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
@@ -153,8 +153,8 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
     told(panel, "eps", 16.0)
     assert asked(panel, "panel.playing") is False
-    seen = page.evaluate("() => window.seen")
-    assert any(e % 2 for e in seen) and seen[-1] == 16, "it never was on the way"
+    page.wait_for_function("() => window.seen.at(-1) === 16")
+    assert any(e % 2 for e in page.evaluate("() => window.seen")), "it never was on the way"
     range_, box = page.locator(".ex-fm input[type=range]"), page.locator(".ex-fm input[type=range]").bounding_box()
     y, at = box["y"] + 10, lambda k: box["x"] + 10 + (box["width"] - 20) * k / 16
     for stop in (3.1, 13.4, 7.2, 9.9):  # wild drags, let go anywhere
@@ -208,7 +208,7 @@ def test_points_stand_where_the_result_says_and_another_map_leaves_none_behind(p
     assert (
         after["key"] != before
         and after["key"].endswith("umap 4")
-        and page.get_by_label("Map").input_value() == "UMAP, k = 4"
+        and page.get_by_label("Map", exact=True).evaluate("(e) => e.selectedOptions[0].text") == "UMAP, k = 4"
     )
     second = placed()
     fits(second)

@@ -31,6 +31,7 @@ function render({ model, el }, own) {
   function lay() { // another film: its maps, chips, keys
     const film = own.film;
     laid = film;
+    if (own.over >= film.maps) { own.over = 0; own.hover = -1; }
     if (all(".ex-fm-map").length !== film.maps) {
       maps.innerHTML = Array.from({ length: film.maps }, (_, m) => MAP(m)).join("");
       maps.append(tip);
