@@ -50,7 +50,7 @@ def run(quick: bool, device: str) -> dict[str, object]:
         folder, file = Path(name), Path(name) / "features.safetensors"
         save_tensors(file, {"h": study.features})
         seconds: dict[str, list[list[float]]] = {"pca": [], "umap first": [], "umap disk": [], "umap class": []}
-        for i in range(1 if quick else 3):
+        for i in range(1 if quick else 2):
             own = folder / str(i)
             seconds["pca"].append(_process("pca", file, own))
             seconds["umap first"].append(_process("umap", file, own))

@@ -26,7 +26,8 @@ def study_of(
     progress: Progress | None = None,
     **options: Any,
 ) -> AtlasStudy:
-    """A run's study on its own data set, with its temperature, views and batch size, and a probe fitted on the training features."""
+    """A run's study on its own data set, with its temperature, views and batch size, and a probe fitted on the
+    training features when it is first needed."""
     run, where = open_run(run) if isinstance(run, str) else run, resolve_device(device)
     if split not in ("train", "test"):
         raise UserError(f"split is 'train' or 'test', got '{split}'.")
@@ -38,9 +39,14 @@ def study_of(
     usual: dict[str, Any] = {"temperature": c.temperature, "loss": c.loss, "views": make_views(c, data)}
     usual |= {"batch_size": c.batch_size, "classes": data.classes, "provenance": about}
     study = AtlasStudy(encoder, chosen, progress=progress, **{**usual, **options})
-    if probe and data.labelled is not None:
-        h, y = embed(encoder, data.labelled, cache=study.keep, progress=progress)
-        study.probe = Probe().fit(h, y, classes=data.classes)
+    labelled, names = data.labelled, data.classes
+
+    def fit() -> Probe:
+        assert labelled is not None
+        return Probe().fit(*embed(encoder, labelled, cache=study.keep, progress=study.progress), classes=names)
+
+    if probe and labelled is not None:
+        study.probe = fit
     return study
 
 

@@ -48,7 +48,8 @@ class AtlasStudy:
     `features`, then `pca()` or `umap()`, then `frames_h`, then `atlas(method)`. `images`: how many, the classes in turn.
     `reference`: what the attack's contrastive loss compares with, 'view' (another random view of every image, Algorithm 1), 'self'
     (the image's own embedding, the authors' code) or images, one each. Every batch of `batch_size` gives its own negatives. eps is in
-    pixel units; 0 is always among them. `keep`: features and UMAP stay on disk, named by content. `probe` may be set later.
+    pixel units; 0 is always among them. `keep`: features and UMAP stay on disk, named by content. `probe`: a fitted one, or
+    a function that fits one when it is first needed; it may be set later.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class AtlasStudy:
         steps: int = 5,
         batch_size: int = 256,
         views: Views | None = None,
-        probe: Probe | None = None,
+        probe: "Probe | Callable[[], Probe] | None" = None,
         classes: Sequence[str] = (),
         provenance: dict[str, Any] | None = None,
         keep: bool = True,
@@ -336,6 +337,8 @@ class AtlasStudy:
     def _right(self) -> Tensor:
         """(E, n) 1 where the probe is right, 0 where not; NaN without a probe or a label."""
         found = torch.full((len(self.eps), len(self)), math.nan)
+        if self.probe is not None and not isinstance(self.probe, Probe):
+            self.probe = self.probe()
         if self.probe is not None:
             known = self.labels >= 0
             for e, h in enumerate(self.frames_h):
