@@ -209,7 +209,8 @@ def test_points_stand_where_the_result_says_and_another_map_leaves_none_behind(p
     assert (
         after["key"] != before
         and after["key"].endswith("umap 4")
-        and page.get_by_label("Map", exact=True).evaluate("(e) => e.selectedOptions[0].text.replaceAll(\"\\u00a0\", \" \")") == "UMAP, k = 4"
+        and page.get_by_label("Map", exact=True).evaluate('(e) => e.selectedOptions[0].text.replaceAll("\\u00a0", " ")')
+        == "UMAP, k = 4"
     )
     second = placed()
     fits(second)
