@@ -97,11 +97,16 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     assert f"kept {kept} of 5" in page.locator(".ex-line").inner_text().replace("\xa0", " ")
     page.locator(".ex-nn button").nth(7).click()  # a neighbour is picked like a point
     told(panel, "picked", now[2])
+    page.wait_for_selector(f".ex-fm[data-picked='{now[2]}']")
+    page.wait_for_selector(".ex-fm-tip", state="hidden")  # the mouse is not over the map
+    here, middle = page.evaluate(AT, [now[2], 0])[0], page.locator(".ex-fm-map").bounding_box()
+    key = "ArrowLeft" if here > middle["x"] + middle["width"] / 2 else "ArrowRight"
     page.locator(".ex-fm-map").focus()
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press(key)
     page.wait_for_selector(".ex-fm-tip:visible")
     over = int(page.locator(".ex-fm-tip").get_attribute("data-i"))
-    assert page.evaluate(AT, [over, 0])[0] > page.evaluate(AT, [now[2], 0])[0]
+    there = page.evaluate(AT, [over, 0])[0]
+    assert there < here if key == "ArrowLeft" else there > here
     page.keyboard.press("Enter")
     told(panel, "picked", over)
     panel.execute("panel.picked = 5")  # the kernel picks: the page follows
