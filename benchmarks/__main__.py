@@ -1,4 +1,4 @@
-"""python -m benchmarks step|train|views|attack|memory|ranks|import|panel|probe|sweep|engines|map [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -20,6 +20,7 @@ NAMES = {
     "sweep": "sweep",
     "engines": "engines",
     "map": "maps",
+    "film": "film",
 }
 
 

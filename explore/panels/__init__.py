@@ -1,9 +1,10 @@
-"""Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`, `.Probe(run_a, run_b)`."""
+"""Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`, `.Atlas(run)`, `.Probe(run_a, run_b)`."""
 
+from .atlas import Atlas
 from .base import Panel
 from .perturbation import Perturbation
 from .probe import Probe
 from .seen import WhatItSees
 from .sweep import FourAttacks, NoiseOrAdversary
 
-__all__ = ["FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "WhatItSees"]
+__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "WhatItSees"]

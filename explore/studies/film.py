@@ -130,6 +130,15 @@ class AtlasStudy:
         """(E, n, D) features under Gaussian noise of std eps; [0] are the clean ones."""
         return self._filmed("control_h")
 
+    @property
+    def filmed(self) -> bool:
+        """True where `frames_h` would answer at once."""
+        return "h" in self._film
+
+    def has(self, method: str) -> bool:
+        """True where this map, with the parameters as they are now, would answer at once."""
+        return self._key(method) in self._maps
+
     def pca(self) -> Fitted:
         """The linear map, at once."""
         return self._map("pca")

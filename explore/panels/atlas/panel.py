@@ -1,0 +1,299 @@
+"""The embedding atlas: images in one fixed map, and where an adversary takes them, for one encoder or for two side by side."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+import torch
+import traitlets
+from traitlets import Float, Int, List
+
+from ...attacks import ATTACKS as PRESETS
+from ...errors import UserError
+from ...maps import aligned
+from ...results import Atlas as Result
+from ...runfolder import Run
+from ...studies import AtlasStudy, compare_atlases
+from ..base import Job, Nothing
+from ..film import Film
+from ..picks import Picks
+from ..shelf import Shelf
+from . import facts, stages
+from .controls import ATTACKS, Controls
+
+SCREEN = ("eps", "picked", "hover", "lasso", "playing", "trails")  # of the film
+
+
+class Atlas(Controls):
+    """`Atlas(run)` or `Atlas(run_a, run_b)`: play, pick, draw around points; `panel.result` is a `results.Atlas`.
+
+    With two runs `panel.beside` is the second's, its map turned onto the first's, and `panel.agreement` what they share.
+    """
+
+    title = "Embedding atlas"
+    inputs = ("run", "other", "images", "attack", "points", "method", "n_neighbors")
+    eps = Float(8.0, help="in k/255", min=0, max=16)
+    picked = Int(-1, help="the picked row, -1 is none")
+    hover = Int(-1, help="the row under the mouse")
+    lasso = List(traitlets.Int(), help="the selected rows")
+    playing = traitlets.Bool(False)
+
+    def __init__(self, run: Run | str | None = None, other: Run | str | None = None, **traits: Any):
+        opened = [each for each in (run, other) if isinstance(each, Run)]
+        a, b = (each.name if isinstance(each, Run) else each or "" for each in (run, other))
+        self.shelf = Shelf(*opened)
+        self.stages = stages.Stages(self.shelf)
+        self.beside: Result | None = None
+        self.agreement: dict[str, Any] = {}
+        self._studies: list[AtlasStudy] = []
+        self._card: tuple[Any, ...] = ()  # what the side shows
+        self._saved = ""
+        for name in filter(None, (a, b)):
+            self.shelf.run(name)
+        self._offered = self.shelf.sides(a)
+        super().__init__(**{"run": a, "other": b, "images": self._offered[0], **traits})
+
+    def body(self) -> list[w.Widget]:
+        self.film, self.side, self.below = Film(thumb=self._hovered), Picks().add_class("ex-fm-side"), Picks()
+        for name in SCREEN:
+            traitlets.link((self, name), (self.film, name))
+        self.observe(lambda _: self._follow(), names=["eps", "picked", "lasso"])
+        self.observe(lambda _: self.redraw(), names=["colour"])
+        for part in (self.side, self.below):
+            part.observe(lambda change: self._pick(change["new"]), names=["picked"])
+        self._foot, self._said = w.HTML(), w.HTML().add_class("ex-said")
+        save = self._button("Save parquet", self._save, "ex-save")
+        self._grid = w.Box([self.film, self.side]).add_class("ex-atlas")
+        last = w.HBox([save, self._said]).add_class("ex-last")
+        return [self._grid, self.below, self._foot, last]
+
+    def empty(self) -> list[w.Widget]:
+        text = (
+            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
+            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
+        )
+
+        def shipped() -> None:
+            self.run = "demo/clae"
+
+        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
+
+    # work: PCA of the clean images at once; then the film in it; then UMAP in its place
+    def compute(self, job: Job, **inputs: Any) -> Result:
+        if not inputs["run"]:
+            raise Nothing("no run chosen")
+        if inputs["run"] == inputs["other"]:
+            raise UserError(
+                f"Both sides are {inputs['run']}, so there is nothing to compare; choose another run beside it, or none."
+            )
+        job.busy("embedding")
+        names = [name for name in (inputs["run"], inputs["other"]) if name]
+        choice = {key: inputs[key] for key in ("images", "points", "n_neighbors")} | {
+            "attack": ATTACKS[inputs["attack"]]
+        }
+        tell = self._watch(job, dims=True)
+        studies = [self.stages.study(name, progress=tell, **choice) for name in names]
+        waits = inputs["method"] == "umap" and not all(study.has("umap") for study in studies)
+        if not all(study.filmed for study in studies):
+            self._preview(job, studies)
+        for name, study in zip(names, studies, strict=True):
+            self.stages.give_probe(study, name, inputs["images"])
+        job.check()
+        if waits:  # the film in the linear map first
+            self._put(job, studies, "pca")
+            for study in studies:
+                study.progress = self._watch(job, dims=False)
+        result, self.beside, self.agreement = self._made(studies, inputs["method"])
+        self._studies = studies
+        return result
+
+    def _made(self, studies: list[AtlasStudy], method: str) -> tuple[Result, Result | None, dict[str, Any]]:
+        if len(studies) == 1:
+            return studies[0].atlas(method), None, {}
+        return compare_atlases(studies[0], studies[1], method)
+
+    def _put(self, job: Job, studies: list[AtlasStudy], method: str) -> None:
+        """Show an atlas while the next one is made."""
+        found = self._made(studies, method)
+        job.check()
+        with self._drawing:
+            self._result, self.beside, self.agreement = found
+            self._studies = studies
+            self.draw(self._result)
+
+    def _preview(self, job: Job, studies: list[AtlasStudy]) -> None:
+        """Clean points in the linear map, before anything is attacked."""
+        first = studies[0]
+        maps = [study.pca().xy for study in studies]
+        maps[1:] = [aligned(maps[0], xy)[0] for xy in maps[1:]]
+        job.check()
+        labels, classes = first.labels.numpy(), list(first.classes)
+        if (labels < 0).any() or not classes:
+            labels, classes = np.where(labels < 0, len(classes), labels), [*classes, "no class"]
+        with self._drawing:
+            self._result, self._studies, self._card = None, [], ()
+            self._lay(len(studies))
+            self.film.show(
+                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None), groups=labels, names=classes, by="class",
+                ids=first.index.numpy(), images=self._set(first), what="PCA, clean images",
+            )  # fmt: skip
+            self.film.reading, self.film.heads, self.film.near = (
+                "The clean images, in the linear map; their way is being computed.",
+                [],
+                {},
+            )
+            self.side.html = self.below.html = self._foot.value = ""
+
+    def _watch(self, job: Job, dims: bool) -> Callable[[str, int, int], None]:
+        """Progress of one stage after the other; where `dims` is False the screen stays as bright as it is."""
+        stage, began = "", time.perf_counter()
+
+        def tell(what: str, done: int, total: int) -> None:
+            nonlocal stage, began
+            job.check()
+            now = time.perf_counter()
+            if what != stage:
+                stage, began = what, now
+            left = f", {(now - began) / done * (total - done):.0f} s left" if done and now - began > 0.5 else ""
+            if now - job.began > 0.15:
+                self._busy(f"{what}: {done:,} of {total:,}{left}", done / max(total, 1))
+                (self.view.remove_class if dims or self._result is None else self.view.add_class)("ex-aside")
+
+        return tell
+
+    def _settle(self, state: str, text: str) -> None:
+        self.view.remove_class("ex-aside")
+        super()._settle(state, text)
+
+    def _key(self, studies: list[AtlasStudy], result: Result | None) -> str:
+        """Names what is on the screen: another name for anything that could move a point."""
+        about = ",".join(str(study.provenance["run"]) for study in studies)
+        way = "clean pca" if result is None else f"{result.attack} {result.method}"
+        k = result.provenance["map"]["n_neighbors"] if result is not None and result.method == "umap" else 0
+        return f"{about} {self._set(studies[0])} {way} {k}"
+
+    def _set(self, study: AtlasStudy) -> str:
+        return f"{study.provenance['set']} {len(study)}"
+
+    # pictures
+    def _lay(self, maps: int) -> None:
+        (self._grid.add_class if maps == 2 else self._grid.remove_class)("ex-atlas-two")
+
+    def draw(self, result: Result) -> None:
+        atlases = [result, *([self.beside] if self.beside is not None else [])]
+        what = {"pca": "PCA", "umap": "UMAP"}[result.method]
+        self._lay(len(atlases))
+        self.film.show(
+            np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(self._studies, result), ids=result.index.numpy(),
+            images=self._set(self._studies[0]), what=f"{what} of {len(result.index):,} images",
+            **stages.grouped(result, self.colour), **stages.measured(atlases, self.colour),
+        )  # fmt: skip
+        self._foot.value = facts.foot(atlases)
+        self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
+        self._card = ()
+        self._tell(result)
+
+    def _tell(self, result: Result) -> None:
+        """What follows eps, the picked image and the lasso: reading, table, card, neighbours, gallery."""
+        k, i, beside = facts.nearest_k(result, self.eps), self.picked, self.beside
+        now = (k, i, tuple(self.lasso), abs(k - self.eps) < 1e-3)
+        if now == self._card:
+            return
+        shown = [facts.shown_name(str(study.provenance["run"])) for study in self._studies]
+        atlases = [result, *([beside] if beside is not None else [])]
+        found = [study.neighbours(i, k) for study in self._studies] if 0 <= i < len(result.index) else []
+        thumb = partial(self._thumb, result)
+        self.film.reading = facts.reading(result, beside, self.eps, shown)
+        self.film.heads = facts.heads(atlases, shown, k)
+        self.film.near = {which: [pair[j].tolist() for pair in found] for j, which in enumerate(("then", "now"))}
+        rows = [facts.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
+        self.side.picked = self.below.picked = ""
+        gallery = facts.gallery(result, self.lasso, k, thumb)
+        if beside is None:
+            picked = facts.nobody(len(result.index))
+            if found:
+                picked = facts.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
+            self.side.html = f"<div>{facts.truths(result, k)}</div><div>{picked}{gallery}</div>"
+            self.below.html = ""
+        else:
+            cells = [facts.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
+            self.side.html = facts.pairs(cells) if cells else facts.nobody(len(result.index))
+            tables = [facts.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
+            agreed = facts.agreement(result, beside, shown, k, self.agreement)
+            self.below.html = agreed + gallery + facts.pairs(tables)
+        self._card = now
+
+    def _words(self, result: Result, i: int) -> str:
+        y = int(result.labels[i])
+        name = result.classes[y] if 0 <= y < len(result.classes) else "Image"
+        vendor = f", {result.vendors[int(result.vendor[i])]}" if result.vendor is not None else ""
+        return f"{name}{vendor}, no. {int(result.index[i])}"
+
+    def _thumb(self, result: Result, i: int) -> tuple[str, str]:
+        return self.shelf.thumb(result.provenance["set"], int(result.index[i]))
+
+    def _hovered(self, i: int) -> tuple[str, str]:
+        """Picture and words of the point under the mouse, also before there is an atlas."""
+        if self._result is not None:
+            return self._thumb(self._result, i)[0], self._words(self._result, i)
+        ids = np.frombuffer(self.film.ids, np.int32)
+        return self.shelf.thumb(self.images, int(ids[i]))
+
+    # what the screen changes
+    def _follow(self) -> None:
+        with self._drawing:
+            if self._result is not None and self._quick():
+                self.guard(lambda: self._tell(self._result))
+                return
+        self._work_on()
+
+    def _quick(self) -> bool:
+        """True where the picked image needs no network: then no thread has to wait for the worker."""
+        return self.picked < 0 or PRESETS[ATTACKS[self.attack]](0.0).single_step
+
+    def idle(self) -> bool:
+        """In the worker: what the screen asked for while the network was in use."""
+        with self._drawing:
+            if self._result is not None and not self._quick():
+                self._tell(self._result)
+        return False
+
+    def _pick(self, key: str) -> None:
+        if key:
+            self.picked = int(key)
+
+    @property
+    def study(self) -> AtlasStudy:
+        """The study behind `result`: features, both maps, neighbours and images, all computed once."""
+        self.wait()
+        if not self._studies:
+            raise UserError(
+                "There is no study yet, for no run is open or its images could not be embedded; choose a run."
+            )
+        return self._studies[0]
+
+    @property
+    def selected(self) -> pd.DataFrame:
+        """The selected images' rows of `result.table` at the present eps."""
+        return facts.selected(self.result, self.lasso, self.eps)
+
+    def export(self) -> Path:
+        """Write the atlas as a parquet with image, label, x, y and the figures of every eps, into the current folder."""
+        if self._result is None:
+            raise UserError("There is no atlas yet; wait until the points can move.")
+        path = stages.export(self._result, self._studies[0], self.run)
+        self._saved = f"wrote {path.name}"
+        self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
+        return path
+
+    def _save(self) -> None:
+        self.export()
+
+    def label(self, result: Result) -> str:
+        return f"{'PCA' if result.method == 'pca' else 'UMAP'} of {result.provenance['run']}"

@@ -1,0 +1,348 @@
+"""The embedding atlas in a real JupyterLab and a real browser: hover, click, lasso, play, two encoders, no WebGL, themes."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import Notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+ONE = """import explore as ex
+panel = ex.panels.Atlas(ex.open_run("demo/clae"), points=300)
+panel"""
+TWO = """import explore as ex
+panel = ex.panels.Atlas(ex.open_run("demo/simclr"), ex.open_run("demo/clae"), points=300, method="pca")
+panel"""
+AT = "([i, m]) => document.querySelector('.ex-fm').film.at(i, m)"
+SHOWN = """() => { const el = document.querySelector('.ex-fm'), r = el.querySelector('input[type=range]');
+  return { ...el.dataset, slider: +r.value, number: el.querySelector('.ex-fm-num span').textContent } }"""
+WATCH = """() => { const el = document.querySelector('.ex-fm'), r = el.querySelector('input[type=range]'); window.seen = []; window.odd = [];
+  let was = ""; // a frame in which the thumb has moved and the points have not yet is no fault; two such frames are
+  const frame = () => { const eps = +el.dataset.eps, pair = `${r.value} ${eps}`; if (eps !== seen.at(-1)) seen.push(eps);
+    if (Math.abs(+r.value - eps) > 1e-6 && pair === was) odd.push(pair); was = pair; requestAnimationFrame(frame); };
+  requestAnimationFrame(frame); }"""
+NO_WEBGL = """(() => { const get = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...more) { return String(kind).startsWith('webgl') ? null : get.call(this, kind, ...more) } })()"""
+
+
+def opened(lab, folder: Path, code: str) -> Notebook:
+    """A notebook with this one cell and a look at the result."""
+    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / "atlas.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return lab.open(path)
+
+
+def asked(notebook: Notebook, expression: str):
+    """What the kernel says, once nothing is outstanding."""
+    return json.loads(notebook.execute(f"import json; panel.wait(); print(json.dumps({expression}))"))
+
+
+def standing(notebook: Notebook) -> dict:
+    """The film's own account once it stands and shows what the kernel has."""
+    key = asked(notebook, "panel.film.meta['key']")
+    notebook.page.wait_for_selector(f".ex-fm[data-stand='yes'][data-key='{key}']")
+    shown = notebook.page.evaluate(SHOWN)
+    assert float(shown["eps"]) == shown["slider"] == pytest.approx(float(shown["number"]), abs=0.051)
+    return shown
+
+
+def told(notebook: Notebook, name: str, wanted) -> None:
+    """Wait until the kernel knows."""
+    for _ in range(60):
+        if asked(notebook, f"panel.{name}") == wanted:
+            return
+        notebook.page.wait_for_timeout(50)
+    raise AssertionError(f"panel.{name} is {asked(notebook, f'panel.{name}')}, not {wanted}")
+
+
+@pytest.fixture
+def panel(lab, tmp_path):
+    with opened(lab, tmp_path, ONE) as notebook:
+        notebook.run_all()
+        notebook.page.wait_for_selector(".ex-fm[data-key]")
+        standing(notebook)
+        yield notebook
+
+
+def lonely(notebook: Notebook) -> int:
+    """A point with the most room about it, so that the mouse can mean no other."""
+    code = "import torch; p = panel.result.frame(panel.eps); d = torch.cdist(p, p).fill_diagonal_(9e9).amin(1); print(json.dumps(d.argsort(descending=True)[:5].tolist()))"
+    return json.loads(notebook.execute(f"import json; panel.wait(); {code}"))[2]
+
+
+def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
+    page, i = panel.page, lonely(panel)
+    x, y = page.evaluate(AT, [i, 0])
+    page.mouse.move(x - 40, y - 30)
+    page.mouse.move(x + 1, y, steps=4)
+    page.wait_for_selector(f".ex-fm-tip[data-i='{i}'] img")
+    words = asked(panel, f"panel._words(panel.result, {i})")
+    assert words in page.locator(".ex-fm-tip").inner_text()
+    told(panel, "hover", i)
+    page.mouse.click(x, y)
+    told(panel, "picked", i)
+    page.wait_for_selector(f".ex-fm[data-picked='{i}'] .pick.now")
+    assert words in page.locator(".ex-fm-side").inner_text() and page.locator(".ex-trio img").count() == 3
+    then, now = asked(panel, f"[t.tolist() for t in panel._studies[0].neighbours({i}, 8)]")
+    shown = page.evaluate(
+        "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+    )
+    assert shown == [then, now]
+    assert page.locator(".ring.then").count() == page.locator(".ring.now").count() == 5
+    kept = len(set(then) & set(now))
+    assert f"kept {kept} of 5" in page.locator(".ex-line").inner_text().replace("\xa0", " ")
+    page.locator(".ex-nn button").nth(7).click()  # a neighbour is picked like a point
+    told(panel, "picked", now[2])
+    page.wait_for_selector(f".ex-fm[data-picked='{now[2]}']")
+    page.wait_for_selector(".ex-fm-tip", state="hidden")  # the mouse is not over the map
+    here, middle = page.evaluate(AT, [now[2], 0])[0], page.locator(".ex-fm-map").bounding_box()
+    key = "ArrowLeft" if here > middle["x"] + middle["width"] / 2 else "ArrowRight"
+    page.locator(".ex-fm-map").focus()
+    page.keyboard.press(key)
+    page.wait_for_selector(".ex-fm-tip:visible")
+    over = int(page.locator(".ex-fm-tip").get_attribute("data-i"))
+    there = page.evaluate(AT, [over, 0])[0]
+    assert there < here if key == "ArrowLeft" else there > here
+    page.keyboard.press("Enter")
+    told(panel, "picked", over)
+    panel.execute("panel.picked = 5")  # the kernel picks: the page follows
+    page.wait_for_selector(".ex-fm[data-picked='5']")
+    assert panel.errors() == []
+
+
+def test_a_lasso_takes_what_lies_in_it(panel):
+    page = panel.page
+    spots = [page.evaluate(AT, [i, 0]) for i in range(300)]
+    box = page.locator(".ex-fm-map").bounding_box()
+    left, top, right, low = box["x"] + 60, box["y"] + 60, box["x"] + box["width"] / 2, box["y"] + box["height"] - 60
+    wanted = [i for i, (x, y) in enumerate(spots) if left < x < right and top < y < low]
+    assert 5 < len(wanted) < 295
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, low), (left, low), (left, top + 2)):
+        page.mouse.move(x, y, steps=10)
+    page.mouse.up()
+    told(panel, "lasso", wanted)
+    page.wait_for_selector(f".ex-fm[data-chosen='{len(wanted)}']")
+    table = asked(
+        panel, "[panel.selected.image.tolist(), panel.selected.k.unique().tolist(), float(panel.selected.kept.mean())]"
+    )
+    ids = asked(panel, "panel.result.index.tolist()")
+    assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
+    page.wait_for_function(f"() => document.querySelector('.ex-fm-side').innerText.includes('{len(wanted)} selected')")
+    said = page.locator(".ex-fm-side").inner_text().replace("\xa0", " ")
+    assert f"kept {100 * table[2]:.0f} %" in said
+    counts = page.evaluate("() => [...document.querySelectorAll('.ex-counts div b')].map((b) => +b.textContent)")
+    labels = asked(panel, "panel.result.labels.tolist()")
+    most = sorted((sum(labels[i] == c for i in wanted) for c in range(10)), reverse=True)
+    assert counts == [c for c in most[:6] if c]
+    page.locator(".ex-fm-find").fill("boot")  # filter by class
+    told(panel, "film.hidden", list(range(9)))
+    page.locator("[data-show=all]").click()
+    told(panel, "film.hidden", [])
+    page.locator(".ex-fchip", has_text="Bag").click()
+    told(panel, "film.hidden", [8])
+    assert panel.errors() == []
+
+
+def test_slider_and_picture_never_stand_on_different_eps(panel):
+    page = panel.page
+    page.evaluate(WATCH)
+    page.locator("[data-act=start]").click()
+    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='0']")
+    page.locator("[data-act=play]").click()
+    told(panel, "playing", True)
+    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+    told(panel, "eps", 16.0)
+    assert asked(panel, "panel.playing") is False
+    page.wait_for_function("() => window.seen.at(-1) === 16")
+    assert any(e % 2 for e in page.evaluate("() => window.seen")), "it never was on the way"
+    range_, box = page.locator(".ex-fm input[type=range]"), page.locator(".ex-fm input[type=range]").bounding_box()
+    y, at = box["y"] + 10, lambda k: box["x"] + 10 + (box["width"] - 20) * k / 16
+    for stop in (3.1, 13.4, 7.2, 9.9):  # wild drags, let go anywhere
+        page.mouse.move(at(float(page.evaluate(SHOWN)["eps"])), y)
+        page.mouse.down()
+        for k in (0.3, 15.8, stop):
+            page.mouse.move(at(k), y, steps=6)
+        page.mouse.up()
+        page.wait_for_selector(".ex-fm[data-stand='yes']")
+        page.wait_for_timeout(300)
+        shown = standing(panel)
+        assert shown["slider"] == round(stop / 2) * 2
+        told(panel, "eps", shown["slider"])
+    range_.focus()
+    page.keyboard.press("ArrowRight")
+    told(panel, "eps", 12.0)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    told(panel, "eps", 8.0)
+    panel.execute("panel.eps = 9.0")  # the kernel may stand between two frames: the page says so
+    page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
+    assert "On the way" in page.locator(".ex-fm-read").inner_text()
+    x, y = page.evaluate(AT, [7, 0])
+    panel.execute("panel.eps = 14.0")
+    page.wait_for_selector(".ex-fm[data-eps='14'][data-stand='yes']")
+    panel.execute("panel.eps = 9.0")  # back again: the same picture
+    page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
+    assert page.evaluate(AT, [7, 0]) == [x, y]
+    assert page.evaluate("() => window.odd") == []
+    assert panel.errors() == []
+
+
+def test_points_stand_where_the_result_says_and_another_map_leaves_none_behind(panel):
+    page = panel.page
+
+    def placed():  # data positions read back from the page: an affine function of the result's own
+        spots = [page.evaluate(AT, [i, 0]) for i in range(0, 300, 30)]
+        return [[float(v) for v in spot] for spot in spots]
+
+    def fits(spots):
+        own = asked(panel, "panel.result.frame(panel.eps)[::30].tolist()")
+        for axis in (0, 1):
+            a, b = [p[axis] for p in own], [s[axis] for s in spots]
+            slope = (b[1] - b[0]) / (a[1] - a[0])
+            assert [b[0] + slope * (v - a[0]) for v in a] == pytest.approx(b, abs=0.05)
+
+    first, before = placed(), standing(panel)["key"]
+    fits(first)
+    panel.execute("panel.n_neighbors = 4; panel.wait()")
+    after = standing(panel)
+    assert (
+        after["key"] != before
+        and after["key"].endswith("umap 4")
+        and page.get_by_label("Map", exact=True).evaluate('(e) => e.selectedOptions[0].text.replaceAll("\\u00a0", " ")')
+        == "UMAP, k = 4"
+    )
+    second = placed()
+    fits(second)
+    assert second != first
+    panel.execute("panel.points = 200; panel.wait()")
+    assert standing(panel)["n"] == "200"
+    panel.execute("panel.points, panel.n_neighbors = 300, 15; panel.wait()")
+    standing(panel)
+    assert placed() == first
+    page.get_by_label("Colour by").select_option("loss")
+    page.wait_for_selector(".ex-fm-ramp")
+    assert asked(panel, "len(panel.film.values)") == 4 * 9 * 300
+    assert panel.errors() == []
+
+
+def ink(notebook: Notebook) -> list[bool]:
+    """Whether something is drawn at every tenth point: the page's pixels there against the map's empty corner."""
+    import io
+
+    from PIL import Image
+
+    notebook.execute("panel.trails, panel.picked = 'none', -1")
+    notebook.page.wait_for_selector(".ex-fm[data-picked='-1']")
+    notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
+    notebook.page.wait_for_timeout(300)
+    picture = Image.open(io.BytesIO(notebook.page.screenshot())).convert("RGB")
+    empty = picture.getpixel(
+        tuple(int(v) + 3 for v in list(notebook.page.locator(".ex-fm-map").bounding_box().values())[:2])
+    )
+    spots = [notebook.page.evaluate(AT, [i, 0]) for i in range(0, 300, 10)]
+    assert any(picture.getpixel((int(x) + 25, int(y))) == empty for x, y in spots), "the map is full of ink"
+    return [picture.getpixel((int(x), int(y))) != empty for x, y in spots]
+
+
+def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, tmp_path, panel):
+    assert standing(panel)["by"] == "webgl" and all(ink(panel))
+    panel.page.evaluate(
+        "() => { const c = [...document.querySelectorAll('.ex-fm-canvas')].at(-1); c.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext(); }"
+    )
+    panel.page.wait_for_function(
+        "() => !document.querySelector('.ex-fm-canvas:last-of-type').getContext('webgl2')?.isContextLost()"
+    )
+    panel.page.wait_for_timeout(500)
+    assert all(ink(panel))
+    assert panel.errors() == []
+    own = tmp_path / "flat"
+    own.mkdir()
+    with opened(lab, own, ONE) as flat:
+        flat.page.evaluate(NO_WEBGL)
+        flat.run_all()
+        flat.page.wait_for_selector(".ex-fm[data-key]")
+        assert standing(flat)["by"] == "canvas" and all(ink(flat))
+        flat.page.locator("[data-act=play]").click()
+        flat.page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+        standing(flat)
+        assert all(ink(flat))
+        assert flat.errors() == []
+
+
+def test_two_encoders_side_by_side(lab, tmp_path):
+    with opened(lab, tmp_path, TWO) as two:
+        two.run_all()
+        two.page.wait_for_selector(".ex-fm[data-key]")
+        shown = standing(two)
+        assert shown["maps"] == "2" and two.page.locator(".ex-fm-map").count() == 2
+        i = lonely(two)
+        two.page.mouse.click(*two.page.evaluate(AT, [i, 0]))
+        told(two, "picked", i)
+        two.page.wait_for_selector(".ex-fm-map[data-m='1'] .pick.now")  # the same image in both maps
+        for m in (0, 1):
+            spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
+            middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
+            assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
+        near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
+        rows = two.page.evaluate(
+            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+        )
+        assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
+        a, b, both = asked(
+            two,
+            "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
+        )
+        facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
+        assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
+        heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
+        assert heads == [
+            f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
+        ]
+        x, y = two.page.evaluate(AT, [i, 1])
+        two.page.mouse.move(x - 20, y - 20)
+        two.page.mouse.move(x, y, steps=3)
+        two.page.wait_for_selector(".ex-fm-tip:visible")
+        assert two.page.locator(".under").count() == 2
+        two.execute("panel.other = ''; panel.wait()")
+        assert standing(two)["maps"] == "1" and two.page.locator(".ex-fm-map").count() == 1
+        assert two.errors() == []
+
+
+def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
+    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, code in (("atlas", ONE), ("atlas-two", TWO)):
+        with opened(lab, tmp_path, code.replace("300", "1000")) as panel:
+            panel.run_all()
+            panel.page.wait_for_selector(".ex-fm[data-key]")
+            standing(panel)
+            panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
+            panel.execute(
+                "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
+            )
+            panel.page.wait_for_selector(".ex-nn img")
+            for width in (1000, 800):
+                for _ in range(3):  # a busy machine lays out late
+                    panel.fit(".ex", width, 2300)
+                    panel.page.wait_for_timeout(500)
+                    if abs(panel.page.locator(".ex").bounding_box()["width"] - width) < 2:
+                        break
+                for dark in (False, True):
+                    panel.theme(dark)
+                    standing(panel)
+                    path = folder / f"{name}-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+                    box = panel.page.locator(".ex").bounding_box()
+                    clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
+                    panel.page.screenshot(path=path, clip=clip)
+                    wide = panel.page.evaluate(
+                        "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
+                    )
+                    assert wide <= 0, f"the panel is {wide} px too wide at {width}"
+                    assert path.stat().st_size > 20_000
+            assert panel.errors() == []
