@@ -188,16 +188,25 @@ class Notebook:
         self.page.wait_for_timeout(300)
 
     def fit(self, selector: str, width: int, height: int = 1500) -> None:
-        """Size the window so that the element is `width` pixels wide."""
+        """Size the window so that the element is `width` pixels wide; a busy machine lays out late, so until it stays so."""
         self.page.evaluate("() => jupyterapp.shell.collapseLeft()")
-        size = {"width": width + 200, "height": height}
-        for _ in range(3):
+        size, off = {"width": width + 200, "height": height}, None
+        for turn in range(10):
             self.page.set_viewport_size(size)
-            self.page.wait_for_timeout(200)
-            size["width"] += width - round(self.page.locator(selector).bounding_box()["width"])
+            self.page.wait_for_timeout(200 + 100 * turn)
+            before, off = off, width - round(self.page.locator(selector).bounding_box()["width"])
+            if off == 0 and before == 0:
+                return
+            size["width"] += off
 
     def pictures(
-        self, name: str, folder: Path, *, selector: str = ".ex", look: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        folder: Path,
+        *,
+        selector: str = ".ex",
+        height: int = 1500,
+        look: Callable[[], Any] = lambda: None,
     ) -> None:
         """Screenshots of a panel in both themes, 1000 and 800 px wide, into CLAE_SCREENSHOTS (else `folder`); nothing may stand out at the side.
 
@@ -206,7 +215,7 @@ class Notebook:
         folder = Path(os.environ.get("CLAE_SCREENSHOTS") or folder)
         folder.mkdir(parents=True, exist_ok=True)
         for width in (1000, 800):
-            self.fit(selector, width)
+            self.fit(selector, width, height)
             for dark in (False, True):
                 self.theme(dark)
                 path = folder / f"{name}-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"

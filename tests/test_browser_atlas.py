@@ -1,7 +1,6 @@
 """The embedding atlas in a real JupyterLab and a real browser: hover, click, lasso, play, two encoders, no WebGL, themes."""
 
 import json
-import os
 from pathlib import Path
 
 import nbformat
@@ -315,8 +314,6 @@ def test_two_encoders_side_by_side(lab, tmp_path):
 
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
-    folder = Path(os.environ.get("CLAE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, code in (("atlas", ONE), ("atlas-two", TWO)):
         with opened(lab, tmp_path, code.replace("300", "1000")) as panel:
             panel.run_all()
@@ -327,22 +324,5 @@ def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
                 "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
             )
             panel.page.wait_for_selector(".ex-nn img")
-            for width in (1000, 800):
-                for _ in range(3):  # a busy machine lays out late
-                    panel.fit(".ex", width, 2300)
-                    panel.page.wait_for_timeout(500)
-                    if abs(panel.page.locator(".ex").bounding_box()["width"] - width) < 2:
-                        break
-                for dark in (False, True):
-                    panel.theme(dark)
-                    standing(panel)
-                    path = folder / f"{name}-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
-                    box = panel.page.locator(".ex").bounding_box()
-                    clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-                    panel.page.screenshot(path=path, clip=clip)
-                    wide = panel.page.evaluate(
-                        "() => { const e = document.querySelector('.ex'); return e.scrollWidth - e.clientWidth }"
-                    )
-                    assert wide <= 0, f"the panel is {wide} px too wide at {width}"
-                    assert path.stat().st_size > 20_000
+            panel.pictures(name, tmp_path, height=2300, look=lambda panel=panel: standing(panel))
             assert panel.errors() == []

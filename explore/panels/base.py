@@ -149,6 +149,10 @@ class Panel(traitlets.HasTraits):
             todo += getattr(widget, "children", ())
             widget.close()
 
+    def appear(self) -> None:
+        """Put the body on the page; the first result does so by itself, a panel that shows something before it calls this."""
+        self._body.children = self._body.children or self._parts
+
     def redraw(self) -> None:
         """Draw the last result again: the screen's own state has changed."""
         with self._drawing:
@@ -285,7 +289,7 @@ class Panel(traitlets.HasTraits):
         with self._drawing:
             self._result = result
             self.draw(result)
-            self._body.children = self._body.children or self._parts
+            self.appear()
         self._hide_error()
         spent = time.perf_counter() - job.began
         self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")

@@ -66,12 +66,17 @@ class Looking(Panel):
         return slider, w.VBox([slider, under]).add_class("ex-hero")
 
     def empty(self) -> list[w.Widget]:
-        text = (
-            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
-            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
-        )
+        return no_run(self)
 
-        def shipped() -> None:
-            self.run = "demo/clae"
 
-        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
+def no_run(panel: Any) -> list[w.Widget]:
+    """What stands in the body's place where no run is chosen."""
+    text = (
+        '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
+        'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
+    )
+
+    def shipped() -> None:
+        panel.run = "demo/clae"
+
+    return [w.HTML(text), panel._button("Open demo/clae", shipped, style="primary")]

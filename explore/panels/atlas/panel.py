@@ -22,6 +22,7 @@ from ...runfolder import Run
 from ...studies import AtlasStudy, compare_atlases
 from ..base import Job, Nothing
 from ..film import Film
+from ..looking import no_run
 from ..picks import Picks
 from ..shelf import Shelf
 from . import facts, stages
@@ -74,15 +75,7 @@ class Atlas(Controls):
         return [self._grid, self.below, self._foot, last]
 
     def empty(self) -> list[w.Widget]:
-        text = (
-            '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
-            'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
-        )
-
-        def shipped() -> None:
-            self.run = "demo/clae"
-
-        return [w.HTML(text), self._button("Open demo/clae", shipped, style="primary")]
+        return no_run(self)
 
     # work: PCA of the clean images at once; then the film in it; then UMAP in its place
     def compute(self, job: Job, **inputs: Any) -> Result:
@@ -126,6 +119,7 @@ class Atlas(Controls):
             self._result, self.beside, self.agreement = found
             self._studies = studies
             self.draw(self._result)
+            self.appear()
 
     def _preview(self, job: Job, studies: list[AtlasStudy]) -> None:
         """Clean points in the linear map, before anything is attacked."""
@@ -149,6 +143,7 @@ class Atlas(Controls):
                 {},
             )
             self.side.html = self.below.html = self._foot.value = ""
+            self.appear()
 
     def _watch(self, job: Job, dims: bool) -> Callable[[str, int, int], None]:
         """Progress of one stage after the other; where `dims` is False the screen stays as bright as it is."""
