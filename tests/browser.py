@@ -219,9 +219,13 @@ class Notebook:
             for dark in (False, True):
                 self.theme(dark)
                 path = folder / f"{name}-{'dark' if dark else 'light'}{'' if width == 1000 else '-800'}.png"
+                self.page.wait_for_function(  # a change of theme takes it away for a moment
+                    "([s, w]) => Math.round(document.querySelector(s)?.getBoundingClientRect().width) === w",
+                    arg=[selector, width],
+                )
+                look()
                 box = self.page.locator(selector).bounding_box()
                 clip = {"x": box["x"] - 8, "y": box["y"] - 4, "width": width + 16, "height": box["height"] + 8}
-                look()
                 self.page.screenshot(path=path, clip=clip)
                 wide = self.page.evaluate(
                     "(s) => { const e = document.querySelector(s); return e.scrollWidth - e.clientWidth }", selector
