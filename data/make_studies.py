@@ -82,7 +82,8 @@ def say(done: Done, progress: Progress) -> None:
 
 def runs(out: Path) -> list[Run]:
     """The runs whose test-time curves ship: the three methods at 8/255, every seed."""
-    wanted = [cell for cell in TRAINED["train-eps"] if cell.trained and cell.config.eps in (0.0, EPS)]
+    three = train_eps_cells(BASE, ("none", "fgsm", "gaussian"), eps=[EPS], seeds=SEEDS)
+    wanted = [cell for cell in three if cell.trained]
     paths = [out / "runs" / cell.run_name(images_of(cell.config)[1]) for cell in wanted]
     return [Run(path, path.relative_to(places.runs_root()).as_posix()) for path in paths]
 
