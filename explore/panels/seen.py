@@ -18,6 +18,7 @@ from . import sights
 from .base import Job, Nothing
 from .looking import Looking
 from .picks import Picks
+from .tables import foot
 
 BATCH = 32  # images of a page; the attack and the contrastive loss couple them
 TARGETS = {"similarity to a view": "similarity", "contrastive loss": "loss", "probe’s logit": "logit"}
@@ -155,7 +156,7 @@ class WhatItSees(Looking):
         name = self.shelf.class_name(images, int(result.labels[0]))
         self._reading.value = f'<p class="ex-reading" aria-live="polite">{sights.reading(result, "FGSM")}</p>'
         self._pictures.value, self._scale.value = sights.pictures(result, name), sights.scale(result)
-        self._table.value, self._foot.value = sights.table(result), sights.foot(result)
+        self._table.value, self._foot.value = sights.table(result), foot(result, result.provenance.get("layer"))
 
     def label(self, result: Seen) -> str:
         return f"{result.provenance['run']}, {result.clean.method.replace('_', ' ')}, ε = {result.eps * 255:g}/255"

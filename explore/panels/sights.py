@@ -155,25 +155,3 @@ def _row(role: str, name: str, found: Attribution, rho: float, size: float | Non
 
 def _rho(value: float) -> str:
     return "none: a flat map" if math.isnan(value) else signed(value)
-
-
-def foot(result: Seen) -> str:
-    """Invariants as measured, and where the result came from."""
-    marks = "".join(
-        f'<span class="ex-ok">{escape(c.name)}</span>'
-        if c.ok
-        else f'<span class="ex-bad">{escape(c.name)}: {escape(c.detail)}</span>'
-        for c in result.checks
-    )
-    p = result.provenance
-    run = " ".join(str(part) for part in (p.get("run"), p.get("commit")) if part)
-    words = [
-        run,
-        p.get("layer"),
-        f"seed {p.get('seed')}",
-        str(p.get("device")),
-        f"torch {str(p.get('torch', '')).split('+')[0]}",
-    ]
-    return (
-        f'<div class="ex-foot">{marks}<span class="prov mono">{escape(" · ".join(w for w in words if w))}</span></div>'
-    )

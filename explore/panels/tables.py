@@ -4,13 +4,14 @@ import base64
 import math
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
+from typing import Any
 
 import numpy as np
 
 from ..losses import chance
-from ..results import Perturbation
+from ..results import Check, Perturbation
 
 ROWS = (("clean", "clean"), ("adv", "adversary"), ("gauss", "Gaussian"), ("uniform", "uniform"), ("sign", "sign noise"))
 Axis = tuple[float, float]
@@ -154,21 +155,24 @@ def _steered(share: float) -> str:
     )
 
 
-def foot(result: Perturbation) -> str:
-    """Invariants as measured, and where the result came from."""
-    marks = "".join(
-        f'<span class="ex-ok">{escape(c.name)}</span>'
+def marks(checks: Iterable[Check]) -> str:
+    """Invariants as measured: a tick each, or what is broken and by how much."""
+    return "".join(
+        f'<span class="ex-ok" title="{escape(c.detail)}">{escape(c.name)}</span>'
         if c.ok
         else f'<span class="ex-bad">{escape(c.name)}: {escape(c.detail)}</span>'
-        for c in result.checks
+        for c in checks
     )
+
+
+def foot(result: Any, *more: str | None) -> str:
+    """A result's invariants, and where it came from: run, `more`, seed, device, torch."""
     p = result.provenance
     run = " ".join(str(part) for part in (p.get("run"), p.get("commit")) if part)
     torch_version = str(p.get("torch", "")).split("+")[0]
-    words = [run, f"seed {p.get('seed')}", str(p.get("device")), f"torch {torch_version}"]
-    return (
-        f'<div class="ex-foot">{marks}<span class="prov mono">{escape(" · ".join(w for w in words if w))}</span></div>'
-    )
+    words = [run, *more, f"seed {p.get('seed')}", str(p.get("device")), f"torch {torch_version}"]
+    origin = escape(" · ".join(word for word in words if word))
+    return f'<div class="ex-foot">{marks(result.checks)}<span class="prov mono">{origin}</span></div>'
 
 
 def ticks(axis: Axis, about: int = 5) -> list[float]:

@@ -28,13 +28,7 @@ from ..weights import write_text
 
 SCHEMA = 1  # raise it when the same settings measure something else than before
 NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "seed")
-NO_EFFECT = (
-    "dataset",
-    "data_dir",
-    "image_size",
-    "knn_every",
-    "knn_images",
-)  # the images are hashed; live kNN only looks
+NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # images are hashed; live kNN only looks
 MEASURING = (
     5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
 )

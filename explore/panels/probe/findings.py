@@ -7,7 +7,7 @@ import numpy as np
 
 from ...config import show_eps
 from ...results.probes import Cell, ProbeComparison
-from ..tables import png, signed
+from ..tables import marks, png, signed
 from .matrices import points, possessive, roled
 
 PAGE = 20  # images of a cell
@@ -127,12 +127,6 @@ def curve_head(result: ProbeComparison) -> str:
 
 def foot(result: ProbeComparison) -> str:
     """Checks as measured, how l2 was chosen, and where the result came from."""
-    marks = "".join(
-        f'<span class="ex-ok" title="{escape(c.detail)}">{escape(c.name)}</span>'
-        if c.ok
-        else f'<span class="ex-bad">{escape(c.name)}: {escape(c.detail)}</span>'
-        for c in result.checks
-    )
     chosen = any(s.provenance.get("held_out") for s in result.scores)
     values = " and ".join(f"{v:,.0f}" if v >= 10 else f"{v:.2g}" for v in result.l2)
     how = "chosen on a held-out fifth" if chosen else "too few labels to choose it"
@@ -140,7 +134,7 @@ def foot(result: ProbeComparison) -> str:
     who = ", ".join(" ".join(str(v) for v in (e.get("encoder"), e.get("commit")) if v) for e in p["encoders"])
     words = [who, f"seed {p['seed']}", str(p["device"]), f"torch {str(p['torch']).split('+')[0]}"]
     return (
-        f'<div class="ex-foot">{marks}<span>l2 {values}, {how}</span>'
+        f'<div class="ex-foot">{marks(result.checks)}<span>l2 {values}, {how}</span>'
         f'<span class="prov mono">{escape(" · ".join(words))}</span></div>'
     )
 

@@ -26,6 +26,12 @@ from ...studies.cells import collect, images_of, read_cell
 from ...weights import write_text
 
 BEAT, SILENT = 1.0, 30.0  # seconds between signs of life, and without one until a job counts as lost
+# settings in which points of one figure may differ, and those without effect on a point
+FREE = {"attack", "eps", "steps", "gaussian_by", "noise_norm", "epochs", "seed"} | {
+    "data_dir",
+    "knn_every",
+    "knn_images",
+}
 ENDED = ("done", "stopped", "failed", "lost")
 _processes: dict[Path, subprocess.Popen] = {}  # those that this process has started
 
@@ -172,19 +178,7 @@ def trainings(out: Path) -> list[Training]:
 
 def finished(out: Path, base: TrainConfig, data: Sequence[str], measure: Measure, runs: str = "") -> Sweep:
     """The cells in `out` that differ from `base` in attack, noise, eps, epochs and seed alone, on images with these fingerprints."""
-    free = {
-        "attack",
-        "eps",
-        "gaussian_by",
-        "noise_norm",
-        "epochs",
-        "seed",
-        "data_dir",
-        "knn_every",
-        "knn_images",
-        "steps",
-    }
-    wanted, found = {k: v for k, v in base.to_dict().items() if k not in free}, []
+    wanted, found = {k: v for k, v in base.to_dict().items() if k not in FREE}, []
     for path in sorted((out / "cells").glob("*.json")):
         record = read_cell(out, path.stem)
         if record is None or record["training"]["data"] not in data or record["measure"] != asdict(measure):

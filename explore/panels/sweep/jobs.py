@@ -9,23 +9,14 @@ from typing import Any
 from ...config import TrainConfig
 from ...studies import Cell
 from ...studies.cells import content_hash
-from .background import ENDED, Training, trainings
+from .background import ENDED, FREE, Training, trainings
 
 LOOK = 0.7  # seconds between two looks at the jobs' files
-FREE = {
-    "attack",
-    "eps",
-    "gaussian_by",
-    "noise_norm",
-    "epochs",
-    "seed",
-    "steps",
-}  # in which points of one figure may differ
 
 
 def family_of(base: TrainConfig, data: Sequence[str]) -> str:
     """Names the figure that a point belongs to: all settings but those of `FREE`, and the images."""
-    kept = {k: v for k, v in base.to_dict().items() if k not in FREE | {"data_dir", "knn_every", "knn_images"}}
+    kept = {k: v for k, v in base.to_dict().items() if k not in FREE}
     return content_hash({"config": kept, "data": sorted(data)})[:16]
 
 
