@@ -27,14 +27,14 @@ def gradients(config, net, pair):
 
 
 def test_the_layout_changes_no_gradient(pair):
-    plain, laid = build_encoder(WIDE), prepare(WIDE, build_encoder(WIDE))
-    one, expected = gradients(WIDE, plain, pair)
-    two, found = gradients(WIDE, laid, pair)
-    torch.testing.assert_close(two.loss, one.loss, rtol=1e-5, atol=1e-5)
-    assert float(((two.x_adv - one.x_adv).abs() < 1e-6).float().mean()) > 0.99
+    """In float64: in float32 a sign of FGSM's step flips here and there with the order of a sum, and the gradients after it with that."""
+    plain, laid = build_encoder(WIDE).double(), prepare(WIDE, build_encoder(WIDE).double())
+    one, expected = gradients(WIDE, plain, [view.double() for view in pair])
+    two, found = gradients(WIDE, laid, [view.double() for view in pair])
+    torch.testing.assert_close(two.loss, one.loss, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(two.x_adv, one.x_adv, rtol=0, atol=1e-12)
     for a, b in zip(found, expected, strict=True):
-        cosine = torch.nn.functional.cosine_similarity(a.reshape(1, -1), b.reshape(1, -1))
-        assert float(cosine) > 0.999
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
     conv = laid.trunk.layer4[0].conv2.weight
     assert conv.is_contiguous() and not laid.trunk.layer2[0].conv2.weight.is_contiguous()
     assert laid.state_dict().keys() == plain.state_dict().keys()
