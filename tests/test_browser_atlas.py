@@ -85,6 +85,10 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     page.mouse.click(x, y)
     told(panel, "picked", i)
     page.wait_for_selector(f".ex-fm[data-picked='{i}'] .pick.now")
+    page.wait_for_function(
+        "() => ['then', 'now'].every((when) => document.querySelectorAll(`.ring.${when}`).length === 5)"
+    )
+    page.wait_for_function("() => document.querySelectorAll('.ex-trio img').length === 3")
     assert words in page.locator(".ex-fm-side").inner_text() and page.locator(".ex-trio img").count() == 3
     then, now = asked(panel, f"[t.tolist() for t in panel._studies[0].neighbours({i}, 8)]")
     shown = page.evaluate(

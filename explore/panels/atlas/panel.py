@@ -77,7 +77,7 @@ class Atlas(Controls):
     def empty(self) -> list[w.Widget]:
         return no_run(self)
 
-    # work: PCA of the clean images at once; then the film in it; then UMAP in its place
+    # work: PCA of the clean images at once; then UMAP in its place; then the film in it
     def compute(self, job: Job, **inputs: Any) -> Result:
         if not inputs["run"]:
             raise Nothing("no run chosen")
@@ -92,13 +92,17 @@ class Atlas(Controls):
         }
         tell = self._watch(job, dims=True)
         studies = [self.stages.study(name, progress=tell, **choice) for name in names]
-        waits = inputs["method"] == "umap" and not all(study.has("umap") for study in studies)
+        umap = inputs["method"] == "umap"
         if not all(study.filmed for study in studies):
-            self._preview(job, studies)
+            self._preview(job, studies, "pca")
+            if umap:  # from disk at once, where it was made before
+                self._preview(job, studies, "umap")
         for name, study in zip(names, studies, strict=True):
             self.stages.give_probe(study, name, inputs["images"])
         job.check()
-        if waits:  # the film in the linear map first
+        if umap and not all(
+            study.has("umap") for study in studies
+        ):  # another map of a known film: first in the linear one
             self._put(job, studies, "pca")
             for study in studies:
                 study.progress = self._watch(job, dims=False)
@@ -121,10 +125,10 @@ class Atlas(Controls):
             self.draw(self._result)
             self.appear()
 
-    def _preview(self, job: Job, studies: list[AtlasStudy]) -> None:
-        """Clean points in the linear map, before anything is attacked."""
+    def _preview(self, job: Job, studies: list[AtlasStudy], method: str) -> None:
+        """Clean points in a map, before anything is attacked."""
         first = studies[0]
-        maps = [study.pca().xy for study in studies]
+        maps = [(study.pca() if method == "pca" else study.umap()).xy for study in studies]
         maps[1:] = [aligned(maps[0], xy)[0] for xy in maps[1:]]
         job.check()
         labels, classes = first.labels.numpy(), list(first.classes)
@@ -134,11 +138,11 @@ class Atlas(Controls):
             self._result, self._studies, self._card = None, [], ()
             self._lay(len(studies))
             self.film.show(
-                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None), groups=labels, names=classes, by="class",
-                ids=first.index.numpy(), images=self._set(first), what="PCA, clean images",
+                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None, method), groups=labels, names=classes, by="class",
+                ids=first.index.numpy(), images=self._set(first), what=f"{method.upper()}, clean images",
             )  # fmt: skip
             self.film.reading, self.film.heads, self.film.near = (
-                "The clean images, in the linear map; their way is being computed.",
+                "The clean images; the way that an adversary takes them is being computed.",
                 [],
                 {},
             )
@@ -166,11 +170,13 @@ class Atlas(Controls):
         self.view.remove_class("ex-aside")
         super()._settle(state, text)
 
-    def _key(self, studies: list[AtlasStudy], result: Result | None) -> str:
+    def _key(self, studies: list[AtlasStudy], result: Result | None, clean: str = "pca") -> str:
         """Names what is on the screen: another name for anything that could move a point."""
         about = ",".join(str(study.provenance["run"]) for study in studies)
-        way = "clean pca" if result is None else f"{result.attack} {result.method}"
-        k = result.provenance["map"]["n_neighbors"] if result is not None and result.method == "umap" else 0
+        method = clean if result is None else result.method
+        way = f"{'clean' if result is None else result.attack} {method}"
+        n = studies[0].n_neighbors if result is None else result.provenance["map"].get("n_neighbors", 0)
+        k = n if method == "umap" else 0
         return f"{about} {self._set(studies[0])} {way} {k}"
 
     def _set(self, study: AtlasStudy) -> str:
