@@ -53,6 +53,7 @@ class TrainConfig:
     data_dir: str | None = None
     image_size: int | None = None  # None: the dataset's own
     train_images: int | None = None  # a balanced subset of the training images; None: all
+    validation: int = 0  # training images kept out and measured on in place of the test images, to choose settings by
 
     arch: str = "resnet10"
     width: int = 16
@@ -198,7 +199,16 @@ def _check(c: TrainConfig) -> None:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
     check_eps(c.eps)
-    least = {"epochs": 1, "batch_size": 2, "width": 1, "proj_dim": 1, "steps": 1, "knn_every": 0, "knn_images": 1}
+    least = {
+        "validation": 0,
+        "epochs": 1,
+        "batch_size": 2,
+        "width": 1,
+        "proj_dim": 1,
+        "steps": 1,
+        "knn_every": 0,
+        "knn_images": 1,
+    }
     for name, low in least.items():
         if getattr(c, name) < low:
             raise UserError(f"{name} must be {low} or more, got {getattr(c, name)}.")

@@ -44,7 +44,7 @@ def train(
     """
     where = resolve_device(device)
     data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
-    data = data.to(where)
+    data = data.to(where).for_choosing(config.validation)
     images = data.train if config.train_images is None else data.train.take(config.train_images, seeded(config.seed))
     per_epoch = len(images) // config.batch_size
     if per_epoch == 0:

@@ -1,13 +1,14 @@
 """A set of images as the rest of the library sees it: stored uint8, read as float pixels in [0, 1]."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from explore.errors import UserError
+from explore.state import seeded
 
 Progress = Callable[[str, int, int], None]  # what is being done, how far, out of how much (0: not known)
 NO_CLASS = -1  # the label of an image that has none
@@ -202,6 +203,20 @@ class Data:
             provenance=self.provenance,
             labelled=labelled,
         )
+
+    def for_choosing(self, n: int) -> "Data":
+        """The set to choose settings by: n labelled training images, always the same, in place of the test images; 0: this set."""
+        if n == 0:
+            return self
+        source = self.labelled or self.train
+        if not 0 < n < len(source):
+            raise UserError(f"validation takes 1 image or more and leaves 1 of {len(source):,} to train on, got {n:,}.")
+        chosen = source._chosen(n, seeded(0))
+        rest = torch.ones(len(source), dtype=torch.bool, device=source.device)
+        rest[chosen] = False
+        kept, test = source.select(rest), source.select(chosen)
+        train = kept if source is self.train else self.train
+        return replace(self, train=train, test=test, labelled=kept if self.labelled is not None else None)
 
     def __repr__(self) -> str:
         kind = f"{len(self.classes)} classes" if self.classes else "no classes"

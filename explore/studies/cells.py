@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ from .. import datasets
 from ..attacks import NOISES
 from ..config import TrainConfig
 from ..errors import UserError
-from ..evaluate import Probe, embed, knn_accuracy
-from ..nets import Encoder
 from ..results import Sweep
 from ..runfolder import Run, build_encoder, environment
-from ..state import seeded
 from ..training import describe_device, resolve_device, train
 from ..weights import write_text
+from .measures import USUAL, Measure, measured
 
 SCHEMA = 1  # raise it when the same settings measure something else than before
 NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "seed")
@@ -33,26 +31,8 @@ MEASURING = (
     5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
 )
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
-ADDED: dict[str, Any] = {"chunk": None, "compile": False}
+ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0}
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured on a cell's encoder, always on features h and the whole test set.
-
-    kNN as in live training: `k` of `neighbours` training images vote. The linear probe's `l2` (None) is chosen on a
-    `held_out` share of the training images.
-    """
-
-    k: int = 20
-    neighbours: int = 5000
-    probe: bool = True
-    l2: float | None = None
-    held_out: float = 0.2
-
-
-USUAL = Measure()
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ class Cell:
 
     def key(self, data: str) -> str:
         """The cell's name on disk."""
-        return content_hash({**self.training(data), "measure": asdict(self.measure)})[:16]
+        return content_hash({**self.training(data), "measure": self.measure.to_dict()})[:16]
 
     def run_name(self, data: str) -> str:
         """The name of its run folder: a training is found again also where something else is to be measured on it."""
@@ -194,11 +174,11 @@ def run_cell(
         began = time.perf_counter()
     else:
         encoder = build_encoder(cell.config).to(where).eval().requires_grad_(False)
-    rows = measured(encoder, data.to(where), cell.measure)
+    rows = measured(encoder, data.to(where).for_choosing(cell.config.validation), cell.measure)
     env = environment()
     record = {
         "training": cell.training(expect),
-        "measure": asdict(cell.measure),
+        "measure": cell.measure.to_dict(),
         "config": cell.config.with_(data_dir=None).to_dict(),
         "rows": rows,
         "run": name,
@@ -210,22 +190,6 @@ def run_cell(
     }
     write_cell(out, cell.key(expect), record)
     return record
-
-
-def measured(encoder: Encoder, data: datasets.Data, measure: Measure) -> list[dict[str, Any]]:
-    """Rows of metric, value, low, high (Wilson's 95 % interval over the n test images), n."""
-    assert data.labelled is not None
-    test = embed(encoder, data.test)
-    bank = embed(encoder, data.labelled.take(min(measure.neighbours, len(data.labelled)), seeded(0)))
-    knn = knn_accuracy(*bank, *test, k=measure.k)
-    rows: list[dict[str, Any]] = [{"metric": "knn", "value": knn.accuracy, "interval": knn.interval, "n": knn.n}]
-    if measure.probe:
-        probe = Probe(l2=measure.l2, held_out=measure.held_out)
-        scores = probe.fit(*embed(encoder, data.labelled), classes=data.classes).score(*test)
-        rows.append(
-            {"metric": "probe", "value": scores.top1, "interval": scores.interval, "n": scores.n, "l2": probe.l2_}
-        )
-    return rows
 
 
 def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str, Any], runs: str = "") -> Sweep:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class Training:
         runs = [cell.run_name(data) for cell, data in zip(cells, found, strict=True)]
         spec = out.resolve() / "jobs" / f"{time.time_ns()}-{keys[0]}.json"
         asked = {"about": about or {}, "price": price, "threads": threads, "keys": keys, "runs": runs}
-        asked["cells"] = [{"config": cell.config.to_dict(), "measure": asdict(cell.measure)} for cell in cells]
+        asked["cells"] = [{"config": cell.config.to_dict(), "measure": cell.measure.to_dict()} for cell in cells]
         spec.parent.mkdir(parents=True, exist_ok=True)
         write_text(spec, json.dumps(asked, indent=1))
         job = cls(spec)
@@ -181,7 +181,7 @@ def finished(out: Path, base: TrainConfig, data: Sequence[str], measure: Measure
     wanted, found = {k: v for k, v in base.to_dict().items() if k not in FREE}, []
     for path in sorted((out / "cells").glob("*.json")):
         record = read_cell(out, path.stem)
-        if record is None or record["training"]["data"] not in data or record["measure"] != asdict(measure):
+        if record is None or record["training"]["data"] not in data or record["measure"] != measure.to_dict():
             continue
         if all(record["config"].get(name) == value for name, value in wanted.items()):
             found.append((path.stem, record))
