@@ -1,100 +1,35 @@
-"""The reproduction: settings chosen on validation images with one budget for both methods, then every claim's trainings with several seeds.
-
-Two tiers go through the same code: `cpu`, a small network for two cores, and `gpu`, ResNet-18 as the authors train it.
-"""
+"""The reproduction: settings chosen on validation images with one budget for both methods, then every claim's trainings with several seeds."""
 
 import json
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from .. import places
-from ..config import TrainConfig, show_eps
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..results import Sweep
+from ..runfolder import Run
 from ..weights import write_text
-from .cells import Cell, read_cell, step_passes
+from .cells import Cell, read_cell
 from .engines import Done, Progress, jobs_of, run_cells
 from .grids import gather
-from .measures import Measure
+from .looks import every_batch, gradient_parts, reporting, transferred
+from .rows import METHODS, SPACE, Row, Tier, trial_cells, trials
+from .sweep import kept
 
-AT = 8 / 255  # where methods are compared at one eps
-GRID = tuple(k / 255 for k in (2, 4, 8, 16))
-SPACE: dict[str, tuple[Any, ...]] = {  # what is tuned; eps for CLAE alone
-    "crop_min": (0.08, 0.2, 0.35),
-    "jitter": (0.5, 1.0),
-    "temperature": (0.1, 0.2, 0.5),
-    "lr": (1e-3, 2e-3, 4e-3),
+LOOKED_AT: dict[str, tuple[Callable[..., Sweep], ...]] = {
+    "simclr": (every_batch, gradient_parts, reporting),
+    "fgsm-8": (),
 }
-MEASURE = Measure(robust=AT, z=True, transfer=("fashion", "emoji"))
-TUNING = Measure(probe=True)
-METHODS = {"simclr": "none", "clae": "fgsm"}
+
+
+class Stopped(Exception):
+    """The reproduction was asked to stop; what is finished is kept."""
+
+
 Watch = Callable[[str, Done, Progress], None]  # which stage, the cell that is through, how far
-
-
-@dataclass(frozen=True)
-class Tier:
-    """A size of the reproduction: `seeds` trainings of the rows that carry the main claim, `few` of the others."""
-
-    name: str
-    base: TrainConfig
-    seeds: int
-    few: int
-    trials: int  # settings tried for SimCLR, and as many for CLAE
-    tuning_epochs: int
-    validation: int  # training images kept out while tuning
-    deep: bool = False  # ResNet-50 and -101 too
-
-
-_CIFAR: dict[str, Any] = {"dataset": "cifar10", "knn_every": 0}
-_FULL: dict[str, Any] = {"arch": "resnet18", "width": 64, "stem": "cifar", "batch_size": 512, "warmup_epochs": 5}
-TIERS = {
-    "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=15), 8, 3, 10, 10, 5000),
-    "gpu": Tier("gpu", TrainConfig(**_CIFAR, **_FULL, epochs=100), 5, 3, 10, 20, 5000, deep=True),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a method with all its settings, trained with so many seeds, and the row it is compared with."""
-
-    name: str
-    title: str
-    config: TrainConfig
-    seeds: int
-    against: str = "simclr"
-
-    def cells(self, seeds: int | None = None) -> list[Cell]:
-        """Its trainings; `seeds`: the first so many."""
-        return [Cell(self.config.with_(seed=seed), MEASURE) for seed in range(min(seeds or self.seeds, self.seeds))]
-
-
-def tier_named(name: str, data_dir: str | None = None, base: TrainConfig | None = None) -> Tier:
-    """A tier by name, its images read from `data_dir`."""
-    if name not in TIERS:
-        raise UserError(f"tier is {' or '.join(TIERS)}, got '{name}'.{nearest(name, TIERS)}")
-    tier = TIERS[name]
-    return Tier(**{**tier.__dict__, "base": (base or tier.base).with_(data_dir=data_dir)})
-
-
-def trials(tier: Tier, method: str) -> list[dict[str, Any]]:
-    """The settings that are tried for a method: `TrainConfig`'s own first, then drawn from `SPACE`, the same for both methods."""
-    draw, own = random.Random(0), {name: getattr(tier.base, name) for name in SPACE}
-    found = [own]
-    while len(found) < tier.trials:
-        tried = {name: draw.choice(values) for name, values in SPACE.items()}
-        if tried not in found:
-            found.append(tried)
-    eps = [draw.choice(GRID) for _ in found]
-    return found if method == "simclr" else [{**tried, "eps": e} for tried, e in zip(found, eps, strict=True)]
-
-
-def trial_cells(tier: Tier, method: str) -> list[Cell]:
-    """The trainings that tune a method: seed 0, fewer epochs, judged on `tier.validation` training images kept out."""
-    base = tier.base.with_(attack=METHODS[method], validation=tier.validation, epochs=tier.tuning_epochs)
-    return [Cell(base.with_(**changes), TUNING) for changes in trials(tier, method)]
 
 
 def tune(tier: Tier, out: Path, *, progress: Watch | None = None, **engine: Any) -> dict[str, dict[str, Any]]:
@@ -105,78 +40,11 @@ def tune(tier: Tier, out: Path, *, progress: Watch | None = None, **engine: Any)
     for method, part in cells.items():
         records = [read_cell(out, job.key) for job in jobs_of(part)]
         if any(record is None for record in records):
-            raise UserError("Tuning was stopped before all its trainings were through; the same command goes on.")
+            raise Stopped
         scores = [_value(record, "probe") for record in records if record]
         best = max(range(len(scores)), key=scores.__getitem__)
         recipes[method] = trials(tier, method)[best]
     return recipes
-
-
-def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
-    """The table's lines, the most telling first. Rows other than `clae` have SimCLR's settings, so that one thing differs."""
-    base = tier.base
-    plain = base.with_(attack="none", **recipes["simclr"])
-    own = base.with_(attack="fgsm", **recipes["clae"])
-
-    def under(attack: str, eps: float = AT, **changes: Any) -> TrainConfig:
-        return plain.with_(attack=attack, eps=eps, **changes)
-
-    longer = max(1, round(base.epochs * step_passes(own) / step_passes(plain)))
-    words = f"FGSM {show_eps(AT)}"
-    found = [
-        Row("simclr", "SimCLR", plain, tier.seeds),
-        Row("clae", f"CLAE, its own settings, FGSM {show_eps(own.eps)}", own, tier.seeds),
-        Row("fgsm-8", f"CLAE, {words}", under("fgsm"), tier.seeds),
-        Row("gaussian-8", f"Gaussian noise, std {show_eps(AT)}", under("gaussian"), tier.seeds),
-        Row("longer", f"SimCLR, {longer} epochs: CLAE's compute", plain.with_(epochs=longer), tier.seeds),
-    ]
-    names = {"rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD of 3 steps"}
-    found += [Row(f"{a}-8", f"CLAE, {n} {show_eps(AT)}", under(a, steps=3), tier.few) for a, n in names.items()]
-    for eps in GRID:
-        if eps != AT:
-            k = f"{eps * 255:g}"
-            found.append(Row(f"fgsm-{k}", f"CLAE, FGSM {show_eps(eps)}", under("fgsm", eps), tier.few))
-            found.append(Row(f"gaussian-{k}", f"Gaussian noise, std {show_eps(eps)}", under("gaussian", eps), tier.few))
-    own_view = under("fgsm", adv_reference="self", attack_branch="adv")
-    found += [
-        Row("uniform-8", f"uniform noise {show_eps(AT)}", under("uniform"), tier.few),
-        Row("shared-bn", f"CLAE, {words}, one batch norm", under("fgsm", dual_bn=False), tier.few, "fgsm-8"),
-        Row("self-8", f"CLAE, {words}, pushed from its own embedding", own_view, tier.few, "fgsm-8"),
-        *_papers(tier),
-        *_losses(plain, tier),
-    ]
-    return found + (_deep(plain, tier) if tier.deep else [])
-
-
-def _papers(tier: Tier) -> list[Row]:
-    """The authors' code: its own step and settings, on this tier's network and images."""
-    scale = ("dataset", "data_dir", "train_images", "arch", "width", "stem", "epochs", "knn_every")
-    code = TrainConfig.paper_code(**{name: getattr(tier.base, name) for name in scale})
-    return [
-        Row("paper-simclr", "the authors' code, SimCLR", code.with_(attack="none"), tier.few),
-        Row("paper-code", "the authors' code, CLAE", code, tier.few, "paper-simclr"),
-    ]
-
-
-def _losses(plain: TrainConfig, tier: Tier) -> list[Row]:
-    """The authors' other two losses, with and without an adversary."""
-    found = []
-    for loss, name, title in (("softmax", "plain", "Plain"), ("uel", "uel", "UEL")):
-        config = plain.with_(loss=loss)
-        found.append(Row(name, title, config, tier.few))
-        under = config.with_(attack="fgsm", eps=AT)
-        found.append(Row(f"{name}-fgsm-8", f"{title} with FGSM {show_eps(AT)}", under, tier.few, name))
-    return found
-
-
-def _deep(plain: TrainConfig, tier: Tier) -> list[Row]:
-    found = []
-    for arch in ("resnet50", "resnet101"):
-        config, title = plain.with_(arch=arch), f"ResNet-{arch.removeprefix('resnet')}"
-        under = config.with_(attack="fgsm", eps=AT)
-        found.append(Row(arch, f"SimCLR, {title}", config, tier.few))
-        found.append(Row(f"{arch}-fgsm-8", f"CLAE, {title}, FGSM {show_eps(AT)}", under, tier.few, arch))
-    return found
 
 
 def train_rows(
@@ -189,14 +57,62 @@ def train_rows(
 
 
 def table(lines: Sequence[Row], out: Path, *, seeds: int | None = None) -> Sweep:
-    """What is on disk of the rows, as one `Sweep` whose column `method` holds the rows' names."""
+    """What is on disk of the rows, as one `Sweep` whose column `method` holds the rows' names.
+
+    Metrics: 'knn', 'knn z', 'probe', 'robust', 'transfer <set>' (shares of test images) and 'seconds of training'.
+    """
     parts, about = [], {}
     for row in lines:
         found = gather(row.name, row.cells(seeds), out)
-        parts.append(Sweep(found.table.assign(method=row.name), found.provenance))
+        if len(found):
+            once = found.table.drop_duplicates("cell")
+            records = [read_cell(out, cell) or {} for cell in once.cell]
+            cost = once.assign(metric="seconds of training", low=float("nan"), high=float("nan"))
+            cost = cost.assign(value=[record["training_seconds"] for record in records], n=1)
+            found = Sweep(pd.concat([found.table, cost], ignore_index=True).assign(method=row.name), found.provenance)
+            parts.append(found)
         about[row.name] = {"title": row.title, "against": row.against, "cells": sorted(set(found.table.cell))}
+    if not parts:
+        raise UserError(f"No training of these rows is finished in {out}; run the reproduction first.")
     joined = parts[0].join(*parts[1:])
     return Sweep(joined.table, {**joined.provenance, "rows": about})
+
+
+def looks(lines: Sequence[Row], out: Path, *, root: Path | None = None, say: Callable[[str], None] = print) -> Sweep:
+    """What finished runs answer without training, with rows' names in `method`; answers are kept in `out`.
+
+    SimCLR's runs: `every_batch`, `gradient_parts`, `reporting`. Those of SimCLR and CLAE: transfer to the sets found below `root`.
+    """
+    parts = []
+    for row in (row for row in lines if row.name in LOOKED_AT):
+        asked: list[tuple[Callable[..., Sweep], dict[str, Any]]] = [(q, {}) for q in LOOKED_AT[row.name]]
+        asked += [(transferred, {"root": str(root)})] if root is not None else []
+        for run in runs_of(row, out):
+            for question, options in asked:
+                say(f"{question.__name__}, {row.title}, seed {run.config.seed}")
+                found = kept(question, run, out, **options)
+                parts.append(Sweep(found.table.assign(method=row.name), found.provenance))
+    if not parts:
+        raise UserError(f"No run of {', '.join(LOOKED_AT)} is finished in {out}; run the reproduction first.")
+    return parts[0].join(*parts[1:])
+
+
+def runs_of(row: Row, out: Path) -> list[Run]:
+    """The finished runs of a row, by seed."""
+    jobs = jobs_of(row.cells())
+    records = [record for job in jobs if (record := read_cell(out, job.key)) is not None]
+    return [Run(out / "runs" / record["run"]) for record in records]
+
+
+def beside(found: Sweep, folder: Path) -> pd.DataFrame:
+    """Means over seeds of a re-run beside those in a folder: row, metric, mean, low, high, n; shipped and whether its mean is within."""
+    own = found.summary()[["method", "metric", "mean", "low", "high", "n"]].rename(columns={"method": "row"})
+    if not (folder / "rows.csv").is_file():
+        return own
+    theirs = Sweep.load(folder / "rows").summary()[["method", "metric", "mean", "low", "high"]]
+    theirs = theirs.rename(columns={"method": "row", "mean": "shipped", "low": "shipped low", "high": "shipped high"})
+    both = own.merge(theirs, on=["row", "metric"], how="left")
+    return both.assign(within=(both["shipped low"] <= both["mean"]) & (both["mean"] <= both["shipped high"]))
 
 
 def recipes_of(folder: Path) -> dict[str, dict[str, Any]] | None:
@@ -221,6 +137,11 @@ def keep_recipes(folder: Path, tier: Tier, recipes: dict[str, dict[str, Any]], o
     write_text(folder / "recipes.json", json.dumps({"recipes": recipes, "trials": tried, **about}, indent=1) + "\n")
 
 
+def default_out() -> Path:
+    """Where the reproduction keeps cells, runs and tables unless told otherwise."""
+    return places.runs_root() / "reproduction"
+
+
 def shipped_folder(tier: str) -> Path:
     """Where a tier's tables come with the project."""
     return places.shipped() / "reproduction" / tier
@@ -236,6 +157,8 @@ def _run(stage: str, cells: Sequence[Cell], out: Path, progress: Watch | None, e
             progress(stage, done, watch)
     if failed:
         raise UserError(f"{len(failed)} trainings failed; the first: {failed[0]}")
+    if watch.through < len(watch.jobs):
+        raise Stopped
 
 
 def _value(record: dict[str, Any], metric: str) -> float:

@@ -1,0 +1,96 @@
+"""python -m explore reproduce."""
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .shared import spent
+from .sweep import _how_to_go_on
+from .train import _stoppable
+
+
+def add(sub: Any) -> None:
+    """Register the command."""
+    about = "the claims of the paper and its rebuttal, measured again on CIFAR-10: tuned settings, several seeds, one row a method"
+    p = sub.add_parser("reproduce", help=about, description=about)
+    p.set_defaults(command=_reproduce)
+    p.add_argument("--tier", default="cpu", help="cpu: a small network on two cores, hours; gpu: ResNet-18, 100 epochs")
+    p.add_argument(
+        "--row", action="append", default=[], metavar="NAME", help="this row of the table alone; may be given again"
+    )
+    p.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of every row (default: all)")
+    p.add_argument("--tune", action="store_true", help="choose the settings again instead of taking the shipped ones")
+    p.add_argument("--data-dir", help="your own copy of CIFAR-10 (without it: downloaded)")
+    p.add_argument("--root", type=Path, metavar="DIR", help="the folder that holds transfer sets")
+    p.add_argument("--out", type=Path, metavar="DIR", help="cells, runs and tables (default: <runs>/reproduction)")
+    p.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at once")
+    p.add_argument("--threads", type=int, metavar="N", help="CPU threads of each")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    p.add_argument("--json", action="store_true", help="one line of JSON")
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from ..studies import reproduction as r
+    from ..studies.rows import rows, rows_named, tier_named
+
+    if args.seeds is not None and args.seeds < 1:
+        raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
+    tier, out = tier_named(args.tier, args.data_dir), args.out or r.default_out()
+    with _stoppable() as should_stop:
+        engine = {"workers": args.workers, "threads": args.threads, "device": args.device, "should_stop": should_stop}
+        engine |= {"progress": _say}
+        recipes = None if args.tune else r.recipes_of(out / tier.name) or r.recipes_of(r.shipped_folder(tier.name))
+        with contextlib.suppress(r.Stopped):
+            if recipes is None:
+                recipes = r.tune(tier, out, **engine)
+                r.keep_recipes(out / tier.name, tier, recipes, out)
+            lines = rows_named(args.row, rows(tier, recipes))
+            r.train_rows(lines, out, seeds=args.seeds, **engine)
+            return _row_table(args, lines, out) if args.row else _whole(args, tier, lines, out)
+    _how_to_go_on()
+    return 130
+
+
+def _say(stage: str, done: Any, progress: Any) -> None:
+    """A line a training, on the error stream."""
+    c = done.cell.config
+    found = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in (done.record or {"rows": []})["rows"])
+    left = "" if progress.seconds_left is None else f", about {spent(progress.seconds_left)} left"
+    kept = " (from disk)" if done.kept else ""
+    line = f"{stage} {progress.through}/{len(progress.jobs)} {c.label}: {done.error or found}{kept}{left}"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _row_table(args: argparse.Namespace, lines: list[Any], out: Path) -> int:
+    """The rows asked for, beside what is shipped of them."""
+    from ..studies import reproduction as r
+
+    found = r.beside(r.table(lines, out, seeds=args.seeds), r.shipped_folder(args.tier))
+    if args.json:
+        print(json.dumps({"tier": args.tier, "rows": json.loads(found.to_json(orient="records"))}))
+    else:
+        print(found.to_string(index=False, float_format=lambda v: f"{v:.4f}", na_rep=""))
+    return 0
+
+
+def _whole(args: argparse.Namespace, tier: Any, lines: list[Any], out: Path) -> int:
+    """Save the tables, judge the claims by them."""
+    from ..studies import reproduction as r
+    from ..studies.scorecard import scorecard
+
+    folder = out / tier.name
+    r.table(lines, out, seeds=args.seeds).save(folder / "rows")
+    r.looks(lines, out, root=args.root, say=lambda line: print(line, file=sys.stderr, flush=True)).save(
+        folder / "looks"
+    )
+    card = scorecard(tier.name, folder)
+    if args.json:
+        print(json.dumps({"tier": tier.name, "claims": json.loads(card.verdicts.to_json(orient="records"))}))
+    else:
+        print(card.verdicts[["claim", "title", "verdict", "why"]].to_string(index=False))
+        print(f"{folder}: rows, looks (.csv, .parquet, .json), recipes.json")
+    return 0

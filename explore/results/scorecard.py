@@ -1,0 +1,106 @@
+"""The scorecard: what was claimed, what was measured here, and what follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+HOLDS, FAILS, OPEN = "holds", "does not hold at this scale", "not settled at this scale"
+OUT_OF_REACH, NOT_RUN = "not reachable here", "not run"
+VERDICTS = (HOLDS, FAILS, OPEN, OUT_OF_REACH, NOT_RUN)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured number of a claim with its 95 % interval, and on which side of `than` the claim expects it."""
+
+    what: str
+    mean: float
+    low: float  # NaN where there is no spread
+    high: float
+    n: int
+    of: str  # what n counts: 'seeds', 'batches', 'images'
+    unit: str  # 'points' (of accuracy, a share times 100), 'times', 'nats', 'share'
+    expected: str = ""  # 'above' or 'below' `than`; '' for a number that decides nothing
+    than: float = 0.0
+    p: float = float("nan")  # of the paired t-test, where there is one
+    rows: tuple[str, ...] = ()  # rows of the table that it was computed from
+    each: dict[int, float] = field(default_factory=dict)  # seed -> value
+
+    @property
+    def verdict(self) -> str:
+        """HOLDS or FAILS where the whole interval lies on one side of `than`, else OPEN; '' where nothing is expected."""
+        if not self.expected:
+            return ""
+        sign = 1 if self.expected == "above" else -1
+        low, high = sorted((sign * (self.low - self.than), sign * (self.high - self.than)))
+        return HOLDS if low > 0 else FAILS if high < 0 else OPEN
+
+    def __str__(self) -> str:
+        show = {"points": "{:+.1f}", "times": "{:.2f}", "nats": "{:+.2f}", "share": "{:.3f}", "percent": "{:.1f}"}[
+            self.unit
+        ]
+        low, mean, high = (show.format(v).replace("-", "−") for v in (self.low, self.mean, self.high))
+        unit = {"points": " points", "times": " times", "nats": " nats", "share": "", "percent": " %"}[self.unit]
+        around = f" ({low} to {high})" if self.low == self.low else ""
+        p = f", p = {self.p:.2g}" if self.p == self.p else ""
+        return f"{self.what}: {mean}{unit}{around}, n = {self.n} {self.of}{p}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A falsifiable statement, its source, what was measured, the verdict with its reason, and the command that measures it again."""
+
+    number: int
+    title: str
+    says: str
+    source: str
+    findings: tuple[Finding, ...]
+    verdict: str  # one of VERDICTS
+    why: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """All claims at one tier. `.table` has one row a finding, `claim(n)` one whole."""
+
+    claims: tuple[Claim, ...]
+    tier: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def claim(self, number: int) -> Claim:
+        """A claim by its number, from 1."""
+        return self.claims[number - 1]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a finding (a claim without any has one with its verdict): claim, title, what, mean, low, high, n, of, unit, p, verdict, ..."""
+        rows = []
+        for c in self.claims:
+            about = {"claim": c.number, "title": c.title, "claim_verdict": c.verdict, "command": c.command}
+            for f in c.findings or [None]:
+                own = (
+                    {}
+                    if f is None
+                    else {k: getattr(f, k) for k in ("what", "mean", "low", "high", "n", "of", "unit", "p", "verdict")}
+                )
+                rows.append(about | own)
+        return pd.DataFrame(rows)
+
+    @property
+    def verdicts(self) -> pd.DataFrame:
+        """One row a claim: number, title, verdict, why, source."""
+        return pd.DataFrame(
+            [(c.number, c.title, c.verdict, c.why, c.source) for c in self.claims],
+            columns=["claim", "title", "verdict", "why", "source"],
+        )
+
+
+def together(findings: Sequence[Finding]) -> str:
+    """The verdict of several: FAILS where one fails, HOLDS where all hold, else OPEN."""
+    found = [f.verdict for f in findings if f.verdict]
+    if not found:
+        return NOT_RUN
+    return FAILS if FAILS in found else HOLDS if all(v == HOLDS for v in found) else OPEN
