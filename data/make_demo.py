@@ -4,8 +4,6 @@ SimCLR, CLAE, and SimCLR with Gaussian noise in the adversary's place, on the sh
 precision; the kNN figures of RUN.md are measured on what is stored.
 """
 
-import json
-import shutil
 import sys
 import tempfile
 import time
@@ -17,7 +15,7 @@ from explore.config import show_eps
 from explore.results import wilson
 from explore.runfolder import Run
 from explore.training import KNNProbe, train
-from explore.weights import load_tensors, save_tensors, write_text
+from explore.weights import write_text
 
 HERE = Path(__file__).parent / "demo"
 EPOCHS = 40
@@ -41,15 +39,9 @@ def main(names: list[str]) -> None:
 
 def ship(run: Run, probe: KNNProbe, seconds: float) -> None:
     """Store a finished run in half precision, with a page about it."""
-    path = run.path / "encoder.safetensors"
-    tensors, meta = load_tensors(path)
-    save_tensors(path, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}, meta)
-    (run.path / "resume.safetensors").unlink()
     run.note_env(argv=["data/make_demo.py", run.name])
     target = HERE / run.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run.path, target)
-    write_text(target / "status.json", json.dumps({"state": "done", "step": int(meta["step"])}))
+    run.hand_on(target)
     shipped = Run(target, f"demo/{run.name}")
     write_text(target / "RUN.md", page(shipped, probe(shipped.encoder()), probe(shipped.untrained()), seconds))
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from . import places
 from .config import TrainConfig
+from .datasets import at_hand
 from .errors import UserError, nearest
 from .nets import Encoder
 from .weights import load_into, load_tensors, replacing, save_tensors, write_text
@@ -124,6 +125,16 @@ class Run:
         header = {"config": json.dumps(self.config.to_dict()), "step": str(step), "format": "clae-explorer"}
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
+    def hand_on(self, target: Path) -> "Run":
+        """A copy to ship: weights in half precision, nothing that only a resumption needs, no process's number."""
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(self.path, target, ignore=shutil.ignore_patterns("resume.safetensors", ".*"))
+        tensors, meta = load_tensors(self.path / "encoder.safetensors")
+        halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        save_tensors(target / "encoder.safetensors", halved, meta)
+        write_text(target / "status.json", json.dumps({"state": "done", "step": int(meta["step"])}))
+        return Run(target)
+
     def save_resume(self, encoder: Encoder, optimizer: torch.optim.Optimizer, sums: Tensor, progress: dict) -> None:
         """Write all that a resumed training needs to equal an uninterrupted one; draws depend on seed and step alone."""
         tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
@@ -184,17 +195,32 @@ def open_run(name: str | Path) -> Run:
 
 
 def runs() -> pd.DataFrame:
-    """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss."""
-    return pd.DataFrame([_summary(name, path) for name, path in _folders().items()])
+    """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss.
+
+    Shipped encoders of a data set that would have to be downloaded first are left out; `open_run` opens them all the same.
+    """
+    encoders = places.shipped() / "encoders"
+    here = {n: p for n, p in _folders().items() if p.parent != encoders or at_hand(n.split("/")[0])}
+    return pd.DataFrame([_summary(name, path) for name, path in here.items()])
 
 
 def _folders() -> dict[str, Path]:
     shipped = sorted((places.shipped() / "demo").glob("*/config.json"))
     order = {"simclr": 0, "clae": 1, "gaussian": 2}
     found = {f"demo/{p.parent.name}": p.parent for p in sorted(shipped, key=lambda p: order.get(p.parent.name, 9))}
+    encoders = sorted(
+        (places.shipped() / "encoders").glob("*/config.json"), key=lambda p: order.get(_shipped_name(p)[1], 9)
+    )
+    found |= {"/".join(_shipped_name(p)): p.parent for p in encoders}
     root = places.runs_root()
     found |= {p.parent.relative_to(root).as_posix(): p.parent for p in sorted(root.rglob("config.json"))}
     return found
+
+
+def _shipped_name(config: Path) -> tuple[str, str]:
+    """data/encoders/cifar10-clae/config.json -> ('cifar10', 'clae')."""
+    dataset, _, method = config.parent.name.partition("-")
+    return dataset, method
 
 
 def _summary(name: str, path: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _row_table(args: argparse.Namespace, lines: list[Any], out: Path) -> int:
 def _whole(args: argparse.Namespace, tier: Any, lines: list[Any], out: Path) -> int:
     """Save the tables, judge the claims by them."""
     from ..studies import reproduction as r
-    from ..studies.scorecard import scorecard
+    from ..studies.claims import scorecard
 
     folder = out / tier.name
     r.table(lines, out, seeds=args.seeds).save(folder / "rows")

@@ -12,7 +12,7 @@ from explore.datasets.progress import Bar
 from explore.datasets.splits import Data, Progress, Split
 from explore.errors import UserError, nearest
 
-__all__ = ["Data", "Split", "load", "names"]
+__all__ = ["Data", "Split", "at_hand", "load", "names"]
 
 _FOLDER, _IMAGENET100 = "folder:", "imagenet100:"  # names that end in a path
 _SIZES = (8, 1024)
@@ -39,8 +39,8 @@ def load(
 ) -> Data:
     """Load a data set by its name (`names()` lists them), 'imagenet100:/path', or 'folder:/path' for your own images.
 
-    `data_dir`: a folder with your own copy of a published set; without it the set is downloaded once, into
-    `places.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
+    `data_dir`: a folder with your own copy of a published set; without it the folder that the environment's CLAE_DATA names is
+    looked into, and what is not there is downloaded once, into `places.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
     called while downloading and decoding; without it a bar is shown. Errors: UserError, one sentence.
     """
     if size is not None and not _SIZES[0] <= size <= _SIZES[1]:
@@ -63,6 +63,23 @@ def load(
         labelled=parts.labelled or (first if parts.classes else None),
     )
     return data if on.type == "cpu" else data.to(on)
+
+
+def at_hand(name: str) -> bool:
+    """True where `load(name)` needs no download: a shipped set, a path, a published set in CLAE_DATA's folder or in the cache."""
+    from explore.datasets.public import SETS, complete
+
+    if (spec := SETS.get(name)) is None:
+        return True
+    return _own_copy(name) is not None or complete(spec, places.cache() / (spec.cached or spec.name)) is not None
+
+
+def _own_copy(name: str) -> Path | None:
+    """The folder that CLAE_DATA names, where a published set lies in it."""
+    from explore.datasets.public import SETS, complete
+
+    root = os.environ.get("CLAE_DATA")
+    return Path(root).expanduser() if root and complete(SETS[name], Path(root).expanduser()) else None
 
 
 def _parts(
@@ -98,7 +115,7 @@ def _published(
     from explore.datasets.public import SETS, checked, located
 
     spec = SETS[name]
-    own = Path(data_dir).expanduser() if data_dir is not None else None
+    own = Path(data_dir).expanduser() if data_dir is not None else _own_copy(name)
     place = located(spec, own, download, progress)
     sums, differing = checked(spec, place)
     state = "other than published" if differing else "as published"

@@ -153,7 +153,7 @@ def located(spec: Published, data_dir: Path | None, download: bool, progress: Pr
     root = data_dir if data_dir is not None else places.cache() / (spec.cached or spec.name)
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"the data folder {data_dir} does not exist; without --data-dir {spec.name} is downloaded.")
-    if found := _complete(spec, root):
+    if found := complete(spec, root):
         return found
     if data_dir is not None and not _archive(spec, root).is_file():
         raise UserError(_incomplete(spec, root))
@@ -166,7 +166,7 @@ def located(spec: Published, data_dir: Path | None, download: bool, progress: Pr
         _unpack(spec, _archive(spec, root), progress)
         if fetched:
             _archive(spec, root).unlink()
-    if found := _complete(spec, root):
+    if found := complete(spec, root):
         return found
     raise UserError(_incomplete(spec, root))
 
@@ -183,7 +183,8 @@ def checked(spec: Published, folder: Path) -> tuple[dict[str, str], list[str]]:
     return sums, [name for name, known in spec.files.items() if sums[name] != known]
 
 
-def _complete(spec: Published, root: Path) -> Path | None:
+def complete(spec: Published, root: Path) -> Path | None:
+    """The folder at or below `root` in which all files of a set are; None where some are missing."""
     for below in spec.folders:
         if all(formats.present(root / below, name).is_file() for name in spec.files):
             return root / below

@@ -5,6 +5,7 @@ from .attribution import Attribution, Seen
 from .perturbation import KINDS, Check, Perturbation, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
+from .scorecard import Claim, Finding, Scorecard
 from .scores import Paired, Scores, wilson
 from .sweep import Difference, Sweep
 from .transfer import REBUTTAL, Transfer
@@ -15,11 +16,14 @@ __all__ = [
     "Atlas",
     "Attribution",
     "Check",
+    "Claim",
     "Difference",
+    "Finding",
     "Paired",
     "Perturbation",
     "ProbeComparison",
     "Robustness",
+    "Scorecard",
     "Scores",
     "Seen",
     "Selection",

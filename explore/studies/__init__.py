@@ -3,6 +3,7 @@
 from .atlas import AtlasStudy, atlas, compare_atlases, study_of
 from .batches import TEST_KINDS, Batch, passes
 from .cells import Cell, Measure, cost_of, run_cell, step_passes
+from .claims import scorecard
 from .engines import Done, Progress, run_cells
 from .grids import (
     METHODS,
@@ -64,6 +65,7 @@ __all__ = [
     "run_grid",
     "scale_l2",
     "scale_linf",
+    "scorecard",
     "shipped",
     "step_passes",
     "study_of",

@@ -44,7 +44,7 @@ class Tier:
 _CIFAR: dict[str, Any] = {"dataset": "cifar10", "knn_every": 0}
 _FULL: dict[str, Any] = {"arch": "resnet18", "width": 64, "stem": "cifar", "batch_size": 512, "warmup_epochs": 5}
 TIERS = {
-    "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=15), 8, 3, 10, 10, 5000),
+    "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=10), 8, 3, 10, 10, 5000),
     "gpu": Tier("gpu", TrainConfig(**_CIFAR, **_FULL, epochs=100), 5, 3, 10, 20, 5000, deep=True),
 }
 

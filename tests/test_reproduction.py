@@ -1,0 +1,212 @@
+"""The reproduction: tuning on validation images, rows, what is measured on runs, verdicts, and what is shipped of it."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+import explore as ex
+from explore.cli import main
+from explore.results import Finding, Sweep
+from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH, VERDICTS, together
+from explore.studies import Measure, claims, reproduction, scorecard
+from explore.studies import rows as plan
+from explore.studies.cells import Cell
+from explore.studies.rows import AT, GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
+
+TINY = Tier(
+    name="cpu",
+    base=ex.TrainConfig(
+        arch="resnet10", width=4, epochs=1, batch_size=64, train_images=256, knn_every=0, dataset="fashion"
+    ),
+    seeds=2,
+    few=2,
+    trials=2,
+    tuning_epochs=1,
+    validation=1000,
+    measure=Measure(neighbours=500, l2=100.0, robust=AT, attacked=20, z=True, transfer=("emoji",)),
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A whole tiny reproduction on the shipped images: (folder of cells, folder of tables)."""
+    out = tmp_path_factory.mktemp("reproduction")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAE_RUNS", str(out))
+        patch.setattr(plan, "TUNING", Measure(neighbours=500, l2=100.0))
+        folder = out / "cpu"
+        recipes = reproduction.tune(TINY, out)
+        reproduction.keep_recipes(folder, TINY, recipes, out)
+        lines = rows(TINY, recipes)
+        reproduction.train_rows(lines, out)
+        reproduction.table(lines, out).save(folder / "rows")
+        reproduction.looks(lines, out, say=lambda line: None).save(folder / "looks")
+    return out, folder
+
+
+def test_validation_images_are_training_images_that_are_kept_out():
+    data = ex.load("fashion")
+    chosen = data.for_choosing(1000)
+    assert (len(chosen.train), len(chosen.test)) == (9000, 1000) and chosen.labelled is chosen.train
+    assert torch.bincount(chosen.test.labels).tolist() == [100] * 10
+
+    def sums(split):
+        return split.stored.double().flatten(1) @ torch.arange(1.0, 1 + split.stored[0].numel(), dtype=torch.float64)
+
+    train, test, whole = set(sums(chosen.train).tolist()), set(sums(chosen.test).tolist()), sums(data.train).tolist()
+    assert not train & test and len(train | test) == len(set(whole)) and train | test == set(whole)
+    assert torch.equal(chosen.test.stored, data.for_choosing(1000).test.stored)  # always the same
+    assert data.for_choosing(0) is data
+    for n in (10_000, 20_000):
+        with pytest.raises(ex.UserError, match="leaves 1"):
+            data.for_choosing(n)
+
+
+def test_a_training_with_validation_images_never_sees_them_nor_the_test_images():
+    data = ex.load("fashion")
+    config = TINY.base.with_(validation=9500, train_images=None, attack="none")
+    rows = list(ex.train(config, data))
+    assert rows[-1]["step"] == 500 // 64  # an epoch of what is left
+    assert Cell(config).key("x") != Cell(config.with_(validation=0)).key("x")
+
+
+def test_both_methods_are_tuned_with_one_budget_on_the_same_settings():
+    simclr, clae = trials(TIERS["cpu"], "simclr"), trials(TIERS["cpu"], "clae")
+    assert len(simclr) == len(clae) == TIERS["cpu"].trials
+    assert [{k: v for k, v in t.items() if k != "eps"} for t in clae] == simclr
+    assert {t["eps"] for t in clae} <= set(GRID)
+    assert simclr[0] == {name: getattr(ex.TrainConfig(dataset="cifar10"), name) for name in plan.SPACE}
+    for method in METHODS:
+        for cell in trial_cells(TIERS["cpu"], method):
+            assert cell.config.validation == TIERS["cpu"].validation and cell.config.attack == METHODS[method]
+
+
+def test_the_rows_differ_from_simclr_in_what_they_say_alone():
+    recipes = {"simclr": {"temperature": 0.3}, "clae": {"temperature": 0.4, "eps": 2 / 255}}
+    found = {row.name: row for row in rows(TIERS["gpu"], recipes)}
+    plain = found["simclr"].config
+
+    def differs(name, base=plain):
+        one, other = found[name].config.to_dict(), base.to_dict()
+        return {k for k in one if one[k] != other[k]}
+
+    assert differs("fgsm-8") == {"attack", "eps"} == differs("gaussian-16") == differs("uniform-8")
+    assert differs("clae") == {"attack", "eps", "temperature"} and differs("longer") == {"epochs"}
+    assert differs("shared-bn", found["fgsm-8"].config) == {"dual_bn"}
+    assert differs("self-8", found["fgsm-8"].config) == {"adv_reference", "attack_branch"}
+    assert differs("uel-fgsm-8", found["uel"].config) == {"attack", "eps"} and differs("uel") == {"loss"}
+    assert differs("paper-code", found["paper-simclr"].config) == {"attack", "eps"}
+    assert differs("resnet50-fgsm-8", found["resnet50"].config) == {"attack", "eps"}
+    assert found["longer"].config.epochs == 150  # 9 passes for 6
+    assert len(found) == len({row.title for row in found.values()})
+
+
+def test_the_settings_with_the_best_validation_figure_win(made):
+    _, folder = made
+    kept = json.loads((folder / "recipes.json").read_text())
+    for method in METHODS:
+        tried = kept["trials"][method]
+        best = max(tried, key=lambda t: t["probe"])
+        assert len(tried) == TINY.trials
+        assert kept["recipes"][method] == {k: best[k] for k in kept["recipes"][method]}
+
+
+def test_every_row_is_measured_and_nothing_is_run_twice(made, monkeypatch):
+    out, folder = made
+    monkeypatch.setenv("CLAE_RUNS", str(out))
+    lines = rows(TINY, reproduction.recipes_of(folder))
+    table = Sweep.load(folder / "rows")
+    metrics = {"knn", "knn z", "probe", "robust", "transfer emoji", "seconds of training"}
+    for row in lines:
+        own = table.where(method=row.name).table
+        assert set(own.metric) == metrics and own.groupby("metric").seed.nunique().eq(row.seeds).all()
+        assert (own[own.metric == "probe"].n == 2000).all() and (own[own.metric == "robust"].n == 20).all()
+    seen = []
+    reproduction.train_rows(lines, out, progress=lambda stage, done, progress: seen.append(done.kept))
+    assert seen and all(seen)
+
+
+def test_a_row_run_again_stands_beside_what_is_shipped(made, monkeypatch):
+    out, folder = made
+    monkeypatch.setenv("CLAE_RUNS", str(out))
+    lines = rows(TINY, reproduction.recipes_of(folder))[:1]
+    both = reproduction.beside(reproduction.table(lines, out), folder)
+    assert both["mean"].equals(both.shipped) and both.within.all() and set(both.row) == {"simclr"}
+    assert "shipped" not in reproduction.beside(reproduction.table(lines, out), folder / "nothing")
+
+
+def test_looks_answer_what_they_say(made):
+    _, folder = made
+    looks = Sweep.load(folder / "looks")
+    above = looks.where(metric="above", method="simclr").table
+    rise = looks.where(metric="rise", method="simclr").table.pivot_table(
+        index=["seed", "eps"], columns="attack", values="value"
+    )
+    assert len(above) == 2 * 2 and above.value.between(0, 1).all() and above.n.eq(2000 // 64).all()
+    assert (rise.fgsm > rise.uniform).all()  # FGSM raises the loss more than noise does, also on an encoder this poor
+    share = looks.where(metric="positive share").table.set_index(["against", "seed"]).value
+    assert (share["self"] < 1e-3).all() and (share["view"] > 0.05).all()
+    assert (looks.where(metric="cosine", against="self").table.value < 1).all()
+    shift = looks.where(metric="best - last").table.value
+    assert len(shift) == 2 and (shift >= 0).all()
+
+
+def test_the_scorecard_reads_its_verdicts_from_the_tables(made, tmp_path):
+    _, folder = made
+    card = scorecard("cpu", folder)
+    assert len(card.claims) == 12 and all(c.verdict in VERDICTS for c in card.claims)
+    assert card.claim(4).verdict == OUT_OF_REACH and card.claim(7).verdict == NOT_RUN
+    assert card.claim(10).verdict in (HOLDS, OPEN)
+    assert "--row fgsm-8" in card.claim(3).command and len(card.table) > 30
+
+    table = Sweep.load(folder / "rows")
+
+    def verdict(gain):
+        changed = table.table.copy()
+        rows = (changed.metric == "probe") & changed.method.isin(claims.ATTACKED)
+        base = changed[(changed.metric == "probe") & (changed.method == "simclr")].set_index("seed").value
+        wobble = changed.seed * 1e-4
+        changed.loc[rows, "value"] = (changed.seed.map(base) + gain + wobble)[rows]
+        Sweep(changed, table.provenance).save(tmp_path / "rows")
+        Sweep.load(folder / "looks").save(tmp_path / "looks")
+        return scorecard("cpu", tmp_path).claim(3).verdict
+
+    assert verdict(0.02) == HOLDS and verdict(-0.02) == FAILS and verdict(-0.00005) == OPEN
+    with pytest.raises(ex.UserError, match="no tables"):
+        scorecard("cpu", tmp_path / "nowhere")
+
+
+def test_verdicts_follow_intervals():
+    def found(low, high, expected="above"):
+        return Finding("x", (low + high) / 2, low, high, 3, "seeds", "points", expected)
+
+    up, down, around = found(0.1, 0.5), found(-0.5, -0.1), found(-0.1, 0.4)
+    assert [f.verdict for f in (up, down, around)] == [HOLDS, FAILS, OPEN]
+    assert found(-0.5, -0.1, "below").verdict == HOLDS and found(0.1, 0.2, "").verdict == ""
+    assert together([up, up]) == HOLDS and together([up, around]) == OPEN and together([up, around, down]) == FAILS
+    assert found(float("nan"), float("nan")).verdict == OPEN  # one seed settles nothing
+    assert "+0.3 points (+0.1 to +0.5), n = 3 seeds" in str(up)
+
+
+def test_the_command_runs_one_row_and_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
+    monkeypatch.setitem(TIERS, "cpu", replace(TINY, seeds=1, few=1))
+    monkeypatch.setattr(plan, "TUNING", Measure(neighbours=500, l2=100.0))
+    assert main(["reproduce", "--row", "simclr", "--seeds", "1", "--tune", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {row["row"] for row in answer["rows"]} == {"simclr"} and answer["tier"] == "cpu"
+    assert main(["reproduce", "--row", "simclrr"]) == 2
+    assert "There is no row 'simclrr'. Did you mean simclr" in capsys.readouterr().err
+    assert main(["reproduce", "--tier", "tpu"]) == 2 and "cpu or gpu" in capsys.readouterr().err
+    assert main(["reproduce", "--seeds", "0"]) == 2 and "1 or more" in capsys.readouterr().err
+
+
+def test_a_tier_that_was_not_run_says_so():
+    card = scorecard("gpu")
+    if not (reproduction.shipped_folder("gpu") / "rows.csv").is_file():
+        assert {c.verdict for c in card.claims} == {NOT_RUN}
+        assert all(c.command == "make reproduce TIER=gpu" for c in card.claims)
+    assert isinstance(card.table, pd.DataFrame) and len(card.table) >= 12
