@@ -19,7 +19,7 @@ from explore.weights import write_text
 
 ROOT = Path(__file__).parent.parent
 TABLES, ENCODERS = ROOT / "data" / "reproduction", ROOT / "data" / "encoders"
-SHIPPED = {"simclr": "simclr", "fgsm-8": "clae", "gaussian-8": "gaussian"}  # row -> name of the encoder, its seed 0
+SHIPPED = {"simclr": "simclr", "fgsm-4": "clae", "gaussian-4": "gaussian"}  # row -> name of the encoder, its seed 0
 
 
 def main(given: list[str]) -> int:
