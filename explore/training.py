@@ -95,7 +95,8 @@ def train(
             if config.channels_last:
                 v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
             optimizer.zero_grad(set_to_none=True)
-            encoder.train()
+            if not encoder.training:  # a walk over all modules
+                encoder.train()
             done = stepper(v1, v2, draws)
             ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
             optimizer.step()
