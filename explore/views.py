@@ -180,5 +180,8 @@ def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def two_views(views: Views, x: Images, generator: torch.Generator | None = None) -> tuple[Images, Images]:
-    """Two independent views of every image."""
-    return views(x, generator), views(x, generator)
+    """Two independent views of every image, as two calls of `views` draw them, computed in one."""
+    params = [views.sample(len(x), generator) for _ in range(2)]
+    both = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
+    v1, v2 = views.apply(torch.cat([x, x]), both).chunk(2)
+    return v1, v2
