@@ -1,8 +1,8 @@
 """Training end to end, from stored images to updated weights: ours against lightly's SimCLR with its own transform and loader.
 
 The same small network, batch and images (random colours, 32x32), each project the way it is used: ours as `train` runs, lightly
-as its SimCLR example does (SimCLRTransform without blur, LightlyDataset, DataLoader, NTXentLoss, SGD), in fp32. One step of each
-in turn; rows, learning-rate schedule and loss sums are part of ours. With a GPU lightly's loader has eight workers.
+as its SimCLR example does (SimCLRTransform without blur, LightlyDataset, DataLoader, NTXentLoss, SGD), in fp32 and with torch's
+own convolutions. One step of each in turn; rows, learning-rate schedule and loss sums are part of ours. With a GPU lightly's loader has eight workers.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import torch
 from explore.config import TrainConfig
 from explore.datasets import Data
 from explore.datasets.splits import Split
+from explore.nets import Conv2d
 from explore.runfolder import build_encoder
 from explore.state import keep_memory, seeded
 from explore.training import resolve_device, train
@@ -83,6 +84,9 @@ def _lightly(config: TrainConfig, data: Data, where: torch.device) -> Callable[[
     workers = 8 if where.type == "cuda" else 0
     loader = torch.utils.data.DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
     network = build_encoder(config.with_(dual_bn=False)).to(where).train()
+    for part in network.modules():
+        if isinstance(part, Conv2d):
+            part.__class__ = torch.nn.Conv2d
     criterion = NTXentLoss(temperature=config.temperature)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
 

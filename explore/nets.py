@@ -50,6 +50,37 @@ class DualBatchNorm2d(BatchNorm2d):
         return self.adv(input) if self.branch == "adv" else super().forward(input)
 
 
+class Conv2d(nn.Conv2d):
+    """torch's convolution; on a CPU two shapes whose kernels are slow are put otherwise, as the same function.
+
+    1x1 with stride 2 is a dense 1x1 on every other pixel (picked by a pooling, whose gradient keeps the memory layout). 3x3 on
+    maps of 2x2 is one matrix between all pixels, worth its making from as many images as channels on.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or self.bias is not None or self.groups != 1:
+            return super().forward(input)
+        shape = self.kernel_size, self.stride, self.padding
+        if shape == ((1, 1), (2, 2), (0, 0)):
+            return F.conv2d(F.avg_pool2d(input, 1, 2), self.weight)
+        small = input.shape[2:] == (2, 2) and len(input) >= self.in_channels
+        if small and shape == ((3, 3), (1, 1), (1, 1)) and self.dilation == (1, 1):
+            return _on_2x2(input, self.weight)
+        return super().forward(input)
+
+
+def _on_2x2(x: Tensor, weight: Tensor) -> Tensor:
+    """3x3 convolution with padding 1 of x (n, c, 2, 2): one matrix product, in which every pixel reaches every pixel."""
+    n, (out, c) = len(x), weight.shape[:2]
+    taps = weight.permute(2, 3, 0, 1).reshape(9, out, c).index_select(0, _TAPS)
+    matrix = taps.view(4, 4, out, c).transpose(1, 2).reshape(4 * out, 4 * c)
+    return F.linear(x.permute(0, 2, 3, 1).reshape(n, 4 * c), matrix).view(n, 2, 2, out).permute(0, 3, 1, 2)
+
+
+# the tap that leads to pixel (y, x) of a 2x2 map from its pixel (i, j), for all 16 pairs
+_TAPS = torch.tensor([3 * (i - y + 1) + j - x + 1 for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)])
+
+
 class _Trunk(ResNet):
     """torchvision's ResNet with every width scaled and the stem of our choice; returns pooled features."""
 
@@ -65,6 +96,9 @@ class _Trunk(ResNet):
             self.maxpool = nn.Identity()  # type: ignore[assignment]
         self.out_features = 512 * block.expansion * width // 64
         self.fc = nn.Identity()  # type: ignore[assignment]
+        for part in self.modules():
+            if type(part) is nn.Conv2d:
+                part.__class__ = Conv2d
 
     def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
         if planes == 64:  # the first stage starts from the stem's width

@@ -19,7 +19,7 @@ from .ranks import ALONE, Ranks
 from .runfolder import Run, build_encoder
 from .state import seeded
 from .steps import Stepper
-from .views import Views
+from .views import Views, two_views
 
 
 def train(
@@ -91,11 +91,12 @@ def train(
             ranks.complete(x, own)
             draws = ranks.seeded(_mix(config.seed, 2, step))
             _set_lr(optimizer, config, step, per_epoch)
-            v1, v2 = views(x, draws), views(x, draws)
+            v1, v2 = two_views(views, x, draws)
             if config.channels_last:
                 v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
             optimizer.zero_grad(set_to_none=True)
-            encoder.train()
+            if not encoder.training:  # a walk over all modules
+                encoder.train()
             done = stepper(v1, v2, draws)
             ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
             optimizer.step()

@@ -102,7 +102,7 @@ def _crop(x: Tensor, params: ViewParams, size: int) -> Tensor:
     columns = _bilinear((left * w).round(), (width * w).round().clamp_min(1), w, size)
     columns = torch.where(_sent(params.flip, x, bool=True)[:, None, None], columns.flip(1), columns)
     across = (x.reshape(n, c * h, w) @ columns.transpose(1, 2)).view(n, c, h, size)
-    return torch.stack([rows @ plane for plane in across.unbind(1)], dim=1)
+    return rows[:, None] @ across
 
 
 def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
@@ -116,25 +116,28 @@ def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
 def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tensor:
     """Colour jitter in every image's own order, then gray; images without jitter pass unchanged.
 
-    Brightness, contrast and saturation are one formula with three bases (black, mean gray, own gray), so each of the four
-    turns is one blend for the whole batch. What is to be done is worked out on the CPU, and nothing waits for the device.
+    Brightness, contrast and saturation are one formula with three bases (black, mean gray, own gray): a blend. Sorted by how many
+    of an image's three blends come before its hue, the images of each blend are neighbours, and so all hues are turned at
+    once. What is to be done is worked out on the CPU, and nothing waits for the device.
     """
-    order, chosen = params.order.cpu(), params.jitter.cpu()[:, None]
-    on = chosen & torch.tensor([s > 0 for s in strengths])[order]  # (n, 4) this turn does something
-    factors = params.factors.cpu().gather(1, order)
-    keep = torch.where(on & (order < 3), factors, 1.0)  # share of the image itself; the rest is its base
-    shares = torch.stack([keep, (1 - keep) * (order == 1), (1 - keep) * (order == 2)])
-    on_device = _sent(shares, x)[..., None, None]
-    for turn in range(4):
-        if bool((keep[:, turn] != 1).any()):
-            x = _blend(x, *on_device[:, :, turn : turn + 1])
-        hues = (on[:, turn] & (order[:, turn] == 3)).nonzero()[:, 0]
-        if len(hues):
-            which = hues.to(x.device, non_blocking=True)
-            x = x.index_copy(0, which, _shift_hue(x.index_select(0, which), _sent(factors[hues, turn], x)))
-    if bool(params.gray.cpu().any()):
-        x = torch.lerp(x, _luma(x).expand_as(x), _sent(params.gray, x).view(-1, 1, 1, 1))
-    return x
+    if any(strengths):
+        order = params.order.cpu()
+        before = torch.where(params.jitter.cpu(), (order == 3).int().argmax(1) if strengths[3] else 3, -1)
+        sorting = before.argsort(descending=True)
+        blends, factors = order[order != 3].view(-1, 3)[sorting], params.factors.cpu()[sorting]
+        keep = factors.gather(1, blends)  # share of the image itself; the rest is its base
+        shares = _sent(torch.stack([keep, (1 - keep) * (blends == 1), (1 - keep) * (blends == 2)]), x)
+        jittered, *ends = (before[:, None] >= torch.arange(4)).sum(0).tolist()
+        x = x.index_select(0, sorting.to(x.device, non_blocking=True))
+        for blend, end in enumerate(ends):
+            _blend(x[:end], *shares[:, :end, blend])
+        changed = _shift_hue(x[:jittered], factors[:jittered, 3]) if strengths[3] else x[:jittered]
+        for blend, end in enumerate(ends):
+            _blend(changed[end:], *shares[:, end:jittered, blend])
+        back = sorting.argsort().to(x.device, non_blocking=True)
+        x = torch.cat([changed, x[jittered:]]).index_select(0, back)
+    gray = params.gray.cpu().nonzero()[:, 0].to(x.device, non_blocking=True)
+    return x.index_copy(0, gray, _luma(x.index_select(0, gray)).expand(-1, 3, -1, -1))
 
 
 def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
@@ -142,10 +145,12 @@ def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
     return values.to(x.device, values.dtype if bool else x.dtype, non_blocking=True)
 
 
-def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> Tensor:
-    """keep * x + mean * (the image's mean gray) + own * (its gray), clipped; shares are (n, 1, 1, 1)."""
+def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> None:
+    """In place: keep * x + mean * (the image's mean gray) + own * (its gray), clipped; shares are (n,)."""
+    keep, mean, own = (share.view(-1, 1, 1, 1) for share in (keep, mean, own))
     luma = _luma(x)
-    return torch.addcmul(own * luma + mean * luma.mean((2, 3), keepdim=True), x, keep).clamp_(0, 1)
+    base = torch.addcmul(mean * luma.mean((2, 3), keepdim=True), own, luma)
+    x.copy_(torch.addcmul(base, x, keep).clamp_(0, 1))
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -157,22 +162,26 @@ _LUMA = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R 601-2, as torchvision and 
 
 
 def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of every image by its own share of the colour circle, through HSV."""
+    """Turn the hue of every image by its own share of the colour circle, through HSV, without a branch.
+
+    In sixths of a turn from red, the hue is 0 to 3 on the side of green and 0 to -3 on that of blue: there
+    (high - 2 low - r + g + b) / (high - low) is its size in all three sextants. A channel is low within one sixth of its far side,
+    high beyond two, and linear between.
+    """
     r, g, b = x.unbind(1)
-    value = torch.maximum(r, torch.maximum(g, b))
-    span = value - torch.minimum(r, torch.minimum(g, b))
-    # in sixths of a turn from red, times the span
-    hue = torch.where(value == r, g - b, torch.where(value == g, b - r + 2 * span, r - g + 4 * span))
-    hue = hue / span.clamp_min(1e-12) + 6 * turns.view(-1, 1, 1)
-    channels = []
-    for centre in (3.0, 1.0, -1.0):  # a channel is the value less span times a wave of the distance to its far side
-        away = hue + centre
-        away = away.sub(away.div(6).round_(), alpha=6)  # -3 to 3
-        wave = away.abs_().neg_().add_(2).clamp_(0, 1)
-        channels.append(torch.addcmul(value, wave, span, value=-1))
-    return torch.stack(channels, dim=1)
+    high = torch.maximum(r, torch.maximum(g, b))
+    low = torch.minimum(r, torch.minimum(g, b))
+    span = high - low
+    hue = (g + b).sub_(r).add_(high).sub_(low, alpha=2).div_(span.clamp_min(1e-12)).copysign_(g - b)
+    shift = 6 * turns[:, None] + torch.tensor([0.0, -2.0, 2.0])  # a channel's own hue comes to 0
+    shift = _sent(shift - 6 * (shift / 6).round(), x)[..., None, None]
+    far = (hue[:, None] + shift).abs_().sub_(3).abs_().clamp_(1, 2)  # from -6 .. 6 to the distance from the far side
+    return torch.addcmul((high - 2 * span)[:, None], far, span[:, None])
 
 
 def two_views(views: Views, x: Images, generator: torch.Generator | None = None) -> tuple[Images, Images]:
-    """Two independent views of every image."""
-    return views(x, generator), views(x, generator)
+    """Two independent views of every image, as two calls of `views` draw them, computed in one."""
+    params = [views.sample(len(x), generator) for _ in range(2)]
+    both = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
+    v1, v2 = views.apply(torch.cat([x, x]), both).chunk(2)
+    return v1, v2

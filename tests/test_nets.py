@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from explore import DualBatchNorm2d, Encoder, UserError, untouched
+from explore.nets import Conv2d
 from explore.weights import DTYPES, load_into, load_tensors, replacing, save_tensors
 
 
@@ -32,14 +33,49 @@ def test_the_branch_goes_back_to_clean_when_a_pass_raises(encoder):
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
 def test_torchvisions_weights_fit_and_give_torchvisions_features(arch):
-    theirs = getattr(torchvision.models, arch)(weights=None).eval()
+    theirs = getattr(torchvision.models, arch)(weights=None).double().eval()
     theirs.fc = torch.nn.Identity()
-    ours = Encoder(arch, stem="imagenet", mean=(0, 0, 0), std=(1, 1, 1)).eval()
+    ours = Encoder(arch, stem="imagenet", mean=(0, 0, 0), std=(1, 1, 1)).double().eval()
     missing = ours.trunk.load_state_dict(theirs.state_dict(), strict=False)
     assert not missing.unexpected_keys and all(".adv." in key for key in missing.missing_keys)
-    x = torch.rand(2, 3, 64, 64)
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(ours.features(x), theirs(x))
+        torch.testing.assert_close(ours.features(x), theirs(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side", "n", "otherwise"),
+    [
+        (1, 2, 8, 3, True),
+        (1, 2, 7, 3, True),
+        (3, 1, 2, 6, True),
+        (3, 1, 2, 4, False),
+        (3, 1, 3, 6, False),
+        (3, 2, 4, 6, False),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_shapes_computed_otherwise_are_torchs_convolution(kernel, stride, side, n, otherwise, layout, monkeypatch):
+    """Values, gradients and the gradients' layout in float64; `otherwise`: whether torch's own kernel for that shape is left out."""
+    ours = Conv2d(5, 7, kernel, stride=stride, padding=kernel // 2, bias=False).double()
+    x = torch.randn(n, 5, side, side, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    plain = torch.nn.functional.conv2d(x, ours.weight, stride=stride, padding=kernel // 2)
+    g = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, (x, ours.weight), g)
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda *_: torch.zeros(0))
+    y = ours(x)
+    assert bool(y.numel()) == otherwise
+    if otherwise:
+        found = torch.autograd.grad(y, (x, ours.weight), g)
+        for a, b in zip((y, *found), (plain, *expected), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        assert layout != torch.channels_last or found[0].is_contiguous(memory_format=layout)
+
+
+def test_every_convolution_of_an_encoder_is_ours_under_torchvisions_names(encoder):
+    convolutions = [part for part in encoder.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert len(convolutions) == 12 and all(type(part) is Conv2d for part in convolutions)
+    assert "trunk.layer4.0.downsample.0.weight" in encoder.state_dict()
 
 
 @pytest.mark.parametrize("stem", ["cifar", "small", "imagenet"])

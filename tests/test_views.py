@@ -42,6 +42,22 @@ def test_large_batches_go_in_chunks_with_the_same_result(generator):
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "jitter", [(0.8, 0.8, 0.8, 0.2), (0.8, 0.8, 0.0, 0.0), (0.0, 0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.0)]
+)
+def test_views_and_their_gradient_do_not_depend_on_the_batch(generator, jitter):
+    """Images are sorted for the colours' sake and put back: each alone, among them ones that nothing is done to, gives the same."""
+    x = torch.rand(40, 3, 32, 32, generator=generator, dtype=torch.float64).requires_grad_()
+    views = Views(jitter=jitter)
+    params = views.sample(40, seeded(5))
+    g = torch.rand(40, 3, 32, 32, generator=generator, dtype=torch.float64)
+    whole = views.apply(x, params)
+    (expected,) = torch.autograd.grad(whole, x, g)
+    alone = torch.cat([views.apply(x[i : i + 1], params[i : i + 1]) for i in range(40)])
+    torch.testing.assert_close(whole, alone, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(alone, x, g)[0], expected, rtol=0, atol=1e-10)
+
+
 def test_every_image_has_its_own_draw(generator):
     x = torch.rand(1, 3, 32, 32, generator=generator).expand(64, 3, 32, 32)
     views = Views()(x, seeded(0))
