@@ -241,7 +241,7 @@ def test_a_loss_that_is_not_a_number_ends_the_training(data, root, monkeypatch):
     config = ex.TrainConfig(**TINY)
     run = Run.create(config)
     monkeypatch.setattr(training, "embed", broken)
-    monkeypatch.setattr(training.Views, "__call__", lambda self, x, g: x * torch.nan)
+    monkeypatch.setattr(training.Views, "apply", lambda self, x, params: x * torch.nan)
     with pytest.raises(ex.UserError, match="lower --lr"):
         list(train(config, data, run=run))
     assert not (run.path / "encoder.safetensors").exists()  # nothing broken is saved
