@@ -9,7 +9,7 @@ from ..results import Sweep
 from ..results.scorecard import FAILS, HOLDS, NOT_RUN, OUT_OF_REACH, Claim, Finding, Scorecard, together
 from ..results.sweep import interval
 from .reproduction import shipped_folder
-from .rows import GRID
+from .rows import GRID, tier_named
 
 RB = "rebuttal, lines {}"
 HERE = "a consequence of the authors' code, not a claim of the paper"
@@ -66,9 +66,9 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
     """The twelve claims, judged by the tables of a tier ('cpu', 'gpu'): those that are shipped, or those in `folder`.
 
     A claim holds where the 95 % interval of every number that decides it lies on the expected side, fails where one lies on the other,
-    and is not settled otherwise. A tier that was not run has every claim 'not run'.
+    and is not settled otherwise. A tier that was not run has every claim 'not run'; a tier there is not is a UserError.
     """
-    place = Path(folder) if folder else shipped_folder(tier)
+    place = Path(folder) if folder else shipped_folder(tier_named(tier).name)
     tables = Tables(place) if (place / "rows.csv").is_file() else None
     if tables is None and folder:
         raise UserError(f"{place} has no tables of a reproduction (rows.csv, looks.csv); make reproduce writes them.")
