@@ -3,13 +3,15 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..results import Claim, Finding, Scorecard, Sweep
 from ..results.scorecard import FAILS, HOLDS, OPEN
-from .base import COLOURS, GREY, blank
+from .base import GREY, blank
 from .sweep import Curve, Level, sweep_curves
 
 MARKS = {  # verdict of a finding -> colour, symbol, size: never by colour alone
@@ -26,8 +28,9 @@ UNITS = {
     "percent": "% of test images correct",
     "times": "times",
 }
-SIGNED = ("points", "nats")  # differences: zero is drawn
-LEFT, RIGHT, ROW, TOP, BOTTOM = 328, 172, 22, 28, 44  # px
+JUDGES = {"probe": "linear probe", "knn": "kNN"}
+ORIGIN = {"points": 0.0, "nats": 0.0, "times": 1.0}  # where nothing has changed: a line
+LEFT, RIGHT, ROW, TOP, BOTTOM, INDENT = 352, 168, 22, 28, 44, 16  # px
 Line = tuple[int, str, Finding | None]  # a claim's number, its text, what was measured; a heading without
 
 
@@ -46,22 +49,34 @@ def forest(
     height = TOP + BOTTOM + ROW * len(lines)
     figure = blank(width, height, margin={"l": left, "r": RIGHT, "t": TOP, "b": BOTTOM})
     figure.add_traces([_seeds(shown), *(_kind(shown, verdict) for verdict in MARKS)])
-    across = {f.than for _, _, f in shown if f.expected} | ({0.0} if unit in SIGNED else set())
+    across = {line for _, _, f in shown if (line := mark_of(f)) is not None}
     figure.update_layout(shapes=[_upright(x) for x in sorted(across)])
     for i, (_, text, f) in enumerate(lines):
-        side = "" if f is None else f"{_interval(f)}  n = {f.n}"
-        for words, at, anchor, shift in ((text, 0, "left", -left), (side, 1, "left", 12)):
-            own = {"x": at, "xref": "paper", "y": -i, "yref": "y", "xanchor": anchor, "xshift": shift}
+        side = "" if f is None else f"{f.interval}  n = {f.n}"
+        indent = INDENT if f is not None and isinstance(found, Scorecard) else 0
+        for words, at, shift in ((text, 0, indent - left), (side, 1, 12)):
+            own = {"x": at, "xref": "paper", "y": -i, "yref": "y", "xanchor": "left", "xshift": shift}
             figure.add_annotation(**own, text=words, showarrow=False, font={"size": 11})
-    key = [f"{_sign(verdict)} {verdict.removesuffix(' at this scale')}" for verdict in SIGNS]
-    key = "   ".join([*key, "· decides nothing", "line: 95 % interval", "ticks below it: seeds"])
+    signs = [f"{_sign(verdict)} {verdict.removesuffix(' at this scale')}" for verdict in SIGNS]
+    key = "   ".join([*signs, "· decides nothing", "line: 95 % interval", "ticks below it: seeds"])
     own = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left, "y": 1, "yref": "paper", "yanchor": "bottom"}
     figure.add_annotation(**own, text=key, showarrow=False, font={"size": 11}, yshift=6)
-    seen = [v for _, _, f in shown for v in (f.mean, f.low, f.high, *f.each.values()) if math.isfinite(v)]
-    low, high = min([*seen, *across]), max([*seen, *across])
-    air = 0.04 * (high - low) or 0.5
-    figure.update_xaxes(title={"text": UNITS[unit]}, range=[low - air, high + air], nticks=8)
+    figure.update_xaxes(title={"text": UNITS[unit]}, range=extent([f for _, _, f in shown]), nticks=8)
     return figure.update_yaxes(range=[0.5 - len(lines), 0.5], showgrid=False, showticklabels=False)
+
+
+def mark_of(finding: Finding) -> float | None:
+    """Where a finding's line is drawn: what it is compared with, else where nothing has changed; None for neither."""
+    return finding.than if finding.expected else ORIGIN.get(finding.unit)
+
+
+def extent(findings: Sequence[Finding]) -> tuple[float, float]:
+    """An axis that holds means, intervals, seeds and lines of the findings of one unit (all of 0 to 1 for shares), with a little air."""
+    seen = [v for f in findings for v in (f.mean, f.low, f.high, *f.each.values()) if math.isfinite(v)]
+    seen += [line for f in findings if (line := mark_of(f)) is not None]
+    seen += [0.0, 1.0] if findings[0].unit == "share" else []
+    air = 0.05 * (max(seen) - min(seen)) or 0.5
+    return min(seen) - air, max(seen) + air
 
 
 def training_eps(rows: Sweep, *, metric: str = "probe", width: int = 760, height: int = 316) -> go.Figure:
@@ -80,8 +95,10 @@ def training_eps(rows: Sweep, *, metric: str = "probe", width: int = 760, height
     levels = [Level("clean", "SimCLR", 100 * plain["mean"], 100 * plain.low, 100 * plain.high, hover=_said(plain))]
     if "longer" in table.index:
         same = table.loc["longer"]
-        levels.append(Level("clean", f"SimCLR, {same.epochs} epochs", 100 * same["mean"], dash="dash", hover=_said(same)))
-    up = f"{metric}, % of {int(rows.where(metric=metric).table.n.max()):,} test images correct"
+        levels.append(
+            Level("clean", f"SimCLR, {same.epochs} epochs", 100 * same["mean"], dash="dash", hover=_said(same))
+        )
+    up = f"{JUDGES.get(metric, metric)}, % of {int(rows.where(metric=metric).table.n.max()):,} test images correct"
     return sweep_curves(
         curves, levels, across="training ε, k/255", up=up, bounds=(0.0, 100.0), width=width, height=height
     )
@@ -91,7 +108,9 @@ def _lines(found: Scorecard | Claim | Sequence[Finding], unit: str) -> list[Line
     """Headings and findings of the unit ('' for any), top to bottom."""
     if isinstance(found, Scorecard):
         parts = [_lines(claim, unit) for claim in found.claims]
-        heads = [[(c.number, f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None)] for c in found.claims]
+        heads = [
+            [(c.number, f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None)] for c in found.claims
+        ]
         return [line for head, part in zip(heads, parts, strict=True) if part for line in (*head, *part)]
     number = found.number if isinstance(found, Claim) else 0
     findings = found.findings if isinstance(found, Claim) else found
@@ -107,7 +126,7 @@ def _kind(shown: list[tuple[int, int, Finding]], verdict: str) -> go.Scatter:
     own = [(y, n, f) for y, n, f in shown if f.verdict == verdict]
     colour, symbol, size = MARKS[verdict]
     spread = [(f.mean - f.low, f.high - f.mean) if f.low == f.low else (0.0, 0.0) for _, _, f in own]
-    whiskers = {"type": "data", "symmetric": False, "thickness": 1.5 if verdict else 1.0, "width": 0, "color": colour}
+    whiskers = {"type": "data", "symmetric": False, "thickness": 2 if verdict else 1, "width": 0, "color": colour}
     whiskers |= {"array": [b for _, b in spread], "arrayminus": [a for a, _ in spread]}
     pen = {"width": 1.75 if verdict == OPEN else 0, "color": colour}
     marker = {"symbol": symbol, "size": size, "color": colour, "line": pen}
@@ -132,19 +151,14 @@ def _seeds(shown: list[tuple[int, int, Finding]]) -> go.Scatter:
     return go.Scatter(**given, hoverinfo="skip", cliponaxis=False, name="seeds")
 
 
-def _interval(f: Finding) -> str:
-    """'+0.3 (−0.1 to +0.7)' with its unit left out."""
-    return str(f).split(": ")[-1].split(", n =")[0].replace(" points", "").replace(" nats", "").replace(" times", "")
-
-
-def _curve(part, role: str, name: str) -> Curve:  # part: rows of a summary
+def _curve(part: pd.DataFrame, role: str, name: str) -> Curve:
     part = part.sort_values("k")
     mean, low, high = ([100 * v for v in part[column]] for column in ("mean", "low", "high"))
     seeds = [[100 * v for v in values] for values in part["values"]]
     return Curve(role, name, list(part.k), mean, low, high, seeds, [_said(row) for _, row in part.iterrows()])
 
 
-def _said(row) -> str:
+def _said(row: pd.Series) -> str:
     name = f"{row.attack.upper()} {row.k:g}/255" if row.k else f"SimCLR, {row.epochs} epochs"
     return (
         f"<b>{name}</b><br>{100 * row['mean']:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}"
@@ -152,6 +166,6 @@ def _said(row) -> str:
     )
 
 
-def _upright(x: float) -> dict:
+def _upright(x: float) -> dict[str, Any]:
     pen = {"color": GREY, "width": 1}
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": pen, "layer": "below"}

@@ -42,7 +42,7 @@ class Scorecard(Panel):
         self._tier.layout.width = "92px"
         traitlets.link((self, "tier"), (self._tier.add_class("ex-field"), "value"))
         self._about = w.HTML().add_class("ex-cl-about")
-        return [w.HBox([self._tier, self._about]).add_class("ex-row")]
+        return [w.HBox([self._tier, self._about]).add_class("ex-row").add_class("ex-cl-tier")]
 
     def body(self) -> list[w.Widget]:
         self._reading, self._foot = w.HTML(), w.HTML()
@@ -60,8 +60,7 @@ class Scorecard(Panel):
 
     def draw(self, result: results.Scorecard) -> None:
         self._reading.value = f'<p class="ex-reading" aria-live="polite">{evidence.reading(result)}</p>'
-        about = tier_named(result.tier).about
-        self._about.value = f'<span class="ex-note">{about}</span>'
+        self._about.value = f'<span class="ex-note">{tier_named(result.tier).about}</span>'
         self.list.html, self.list.picked = evidence.listed(result), str(self.claim)
         self.detail.html = evidence.detail(result.claim(self.claim))
         self._foot.value = evidence.foot(result)

@@ -101,10 +101,10 @@ def _judged(findings: list[Finding], why: str) -> Measured:
 def _loss(t: Tables) -> Measured:
     found = []
     for eps, name in ((0.015, "the authors' 3.8/255"), (8 / 255, "8/255")):
-        for kind in ("fgsm", "uniform"):
+        for kind, called in (("fgsm", "FGSM"), ("uniform", "uniform noise")):
             found.append(
                 t.look(
-                    f"rise of the loss under {kind}, {name}",
+                    f"rise of the loss under {called}, {name}",
                     "nats",
                     method="simclr",
                     metric="rise",
