@@ -130,6 +130,23 @@ def test_the_shipped_scorecard_is_drawn_whole():
         assert line.y == pytest.approx(100 * table.groupby("k").value.mean())
 
 
+def test_every_command_is_one_that_exists():
+    from explore.cli import _parser
+
+    makefile = (shipped_folder("cpu").parents[2] / "Makefile").read_text()
+    found = scorecard("cpu")
+    for claim in (*found.claims, *scorecard("gpu").claims):
+        if claim.command.startswith("make "):
+            assert re.search(rf"^{claim.command.split()[1]}\b.*:", makefile, re.M), claim.command
+        else:
+            args = _parser().parse_args(claim.command.removeprefix("python -m explore ").split())
+            assert callable(args.command)
+    rows = Sweep.load(shipped_folder("cpu") / "rows").provenance["rows"]
+    asked = {name for claim in found.claims for name in re.findall(r"--row (\S+)", claim.command)}
+    assert "fgsm-8" in asked and asked <= set(rows)
+    assert "imagenet100:" in found.claim(4).command and found.claim(1).command == "make reproduce TIER=cpu"
+
+
 # what the panel writes
 def test_the_evidence_is_drawn_to_scale():
     findings = (UP, OVER, ASIDE, NATS)

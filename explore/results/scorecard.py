@@ -26,7 +26,7 @@ class Finding:
     expected: str = ""  # 'above' or 'below' `than`; '' for a number that decides nothing
     than: float = 0.0
     p: float = float("nan")  # of the paired t-test, where there is one
-    rows: tuple[str, ...] = ()  # rows of the table that it was computed from
+    rows: tuple[str, ...] = ()  # rows of the table that it was computed from; () where trained runs were asked
     each: dict[int, float] = field(default_factory=dict)  # seed -> value
 
     @property

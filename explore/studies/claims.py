@@ -13,6 +13,11 @@ from .rows import GRID, tier_named
 
 RB = "rebuttal, lines {}"
 HERE = "a consequence of the authors' code, not a claim of the paper"
+ELSEWHERE = {  # commands for what the rows of a tier leave out
+    "ImageNet-100": "python -m explore train --dataset imagenet100:/path --arch resnet18 --attack fgsm --eps 8/255",
+    "Larger networks": "make reproduce TIER=gpu",
+}
+CALLED = {"robust": "under PGD", "knn": "kNN on h", "knn z": "kNN on z"}
 ATTACKED = ("fgsm-8", "rfgsm-8", "ffgsm-8", "pgd-8")
 Measured = tuple[list[Finding], str, str]  # findings, verdict, why
 
@@ -40,13 +45,16 @@ class Tables:
         """The mean of a row's metric over seeds, in percent."""
         table = self.rows.where(method=name, metric=metric).table
         values = {int(s): 100 * v for s, v in zip(table.seed, table.value, strict=True)}
-        return _over_seeds(f"{self.titles[name]}, {metric}", values, "percent", expected, than, (name,))
+        return _over_seeds(
+            f"{self.titles[name]}, {CALLED.get(metric, metric)}", values, "percent", expected, than, (name,)
+        )
 
     def over_metric(self, name: str, metric: str, base: str) -> Finding:
         """One metric of a row minus another of the same trainings, in points."""
         a, b = (self.rows.where(method=name, metric=m).table.set_index("seed").value for m in (metric, base))
         values = {int(s): 100 * float(a[s] - b[s]) for s in a.index.intersection(b.index)}
-        return _over_seeds(f"{metric} over {base}, {self.titles[name]}", values, "points", rows=(name,))
+        what = f"{CALLED.get(metric, metric)} over {CALLED.get(base, base)}, {self.titles[name]}"
+        return _over_seeds(what, values, "points", rows=(name,))
 
     def ratio(self, name: str, base: str, metric: str = "seconds of training") -> Finding:
         a, b = (self.rows.where(method=m, metric=metric).table.set_index("seed").value for m in (name, base))
@@ -59,7 +67,7 @@ class Tables:
         """The mean over runs of what they answered."""
         table = self.rows.where(**where).table
         values = {int(s): times * v for s, v in zip(table.seed, table.value, strict=True)}
-        return _over_seeds(what, values, unit, expected, than, tuple(sorted(set(table.method))))
+        return _over_seeds(what, values, unit, expected, than)
 
 
 def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
@@ -78,8 +86,10 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
             judge(tables) if tables else ([], NOT_RUN, "this tier was not run; the command is ready")
         )
         names = list(dict.fromkeys(name for f in findings for name in f.rows))
-        own = " ".join(f"--row {name}" for name in names)
-        command = f"python -m explore reproduce --tier {tier} {own}" if own else again
+        alone = all(f.rows for f in findings)  # what trained runs answered comes with the whole reproduction only
+        own = " ".join(f"--row {name}" for name in names) if alone else ""
+        other = ELSEWHERE.get(title, again) if tables else again
+        command = f"python -m explore reproduce --tier {tier} {own}" if own else other
         claims.append(Claim(number, title, says, source, tuple(findings), verdict, why, command))
     about = {} if tables is None else {k: v for k, v in tables.rows.provenance.items() if k not in ("joined", "cells")}
     return Scorecard(tuple(claims), tier, about)
