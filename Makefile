@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
 
-.PHONY: lab test setup lint format demo studies screenshots clean
+.PHONY: lab test setup lint format demo studies reproduce screenshots clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -35,6 +35,10 @@ demo: $(READY)         ## train the three shipped runs again (CPU; the time stan
 
 studies: $(READY)      ## train the shipped studies again (CPU, one to two hours on two cores; goes on where it was stopped)
 	$(PY) data/make_studies.py
+
+TIER ?= cpu
+reproduce: $(READY)    ## the claims on CIFAR-10 again, TIER=cpu (hours on two cores) or TIER=gpu; ARGS='--data-dir ~/data --root ~/data'
+	$(PY) data/make_reproduction.py --tier $(TIER) $(ARGS)
 
 screenshots: $(READY)  ## the README's pictures, from the browser ring
 	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser

@@ -39,9 +39,8 @@ def main(names: list[str]) -> None:
 
 def ship(run: Run, probe: KNNProbe, seconds: float) -> None:
     """Store a finished run in half precision, with a page about it."""
-    run.note_env(argv=["data/make_demo.py", run.name])
     target = HERE / run.name
-    run.hand_on(target)
+    run.hand_on(target, argv=["data/make_demo.py", run.name])
     shipped = Run(target, f"demo/{run.name}")
     write_text(target / "RUN.md", page(shipped, probe(shipped.encoder()), probe(shipped.untrained()), seconds))
 

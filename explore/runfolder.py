@@ -125,13 +125,19 @@ class Run:
         header = {"config": json.dumps(self.config.to_dict()), "step": str(step), "format": "clae-explorer"}
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
-    def hand_on(self, target: Path) -> "Run":
-        """A copy to ship: weights in half precision, nothing that only a resumption needs, no process's number."""
+    def hand_on(self, target: Path, **facts: Any) -> "Run":
+        """A copy to ship, with `facts` added to env.json: weights in half precision, nothing for a resumption, no path of this machine."""
+        config, env = self.config.with_(data_dir=None), {**self.env, **facts}
+        if place := env.get("data", {}).pop("path", None):
+            env["warnings"] = [warning.replace(place, Path(place).name) for warning in env["warnings"]]
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(self.path, target, ignore=shutil.ignore_patterns("resume.safetensors", ".*"))
+        target.mkdir(parents=True)
+        shutil.copy(self.path / "metrics.jsonl", target)
         tensors, meta = load_tensors(self.path / "encoder.safetensors")
         halved = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-        save_tensors(target / "encoder.safetensors", halved, meta)
+        save_tensors(target / "encoder.safetensors", halved, {**meta, "config": json.dumps(config.to_dict())})
+        write_text(target / "config.json", config.to_json())
+        write_text(target / "env.json", json.dumps(env, indent=1))
         write_text(target / "status.json", json.dumps({"state": "done", "step": int(meta["step"])}))
         return Run(target)
 

@@ -1,10 +1,11 @@
 """Makes tiny data sets on disk, and serves files over http with faults: for the tests of `datasets`."""
 
 import gzip
+import io
 import pickle
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +30,31 @@ def write_cifar10(root: Path, n: int = 20, protocol: int = 2) -> np.ndarray:
     words = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": words}, protocol))
     return np.concatenate(images[:5]).reshape(-1, 3, 32, 32)
+
+
+def real_cifar10(archive: Path) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
+    """The real images of cifar10_jpeg75.npz, JPEGs less their shared head: (i -> uint8 (3,32,32)), 50,000 + 10,000 of them, and their labels."""
+    with np.load(archive) as file:
+        head, payload, lengths, labels = (file[k] for k in ("header", "payload", "lengths", "labels"))
+    ends, head, payload = np.cumsum(lengths.astype(np.int64)), head.tobytes(), payload.tobytes()
+
+    def picture(i: int) -> np.ndarray:
+        body = head + payload[ends[i] - int(lengths[i]) : ends[i]] + b"\xff\xd9"
+        return np.asarray(Image.open(io.BytesIO(body)).convert("RGB")).transpose(2, 0, 1)
+
+    return picture, labels.astype(int)
+
+
+def write_real_cifar10(root: Path, archive: Path, n: int = 10_000) -> Callable[[int], np.ndarray]:
+    """cifar-10-batches-py below `root` with the first n real images of each batch of 10,000; returns `real_cifar10`'s pictures."""
+    picture, labels = real_cifar10(archive)
+    write_cifar10(root, 1)
+    for k in range(6):
+        rows = np.arange(n) + 10_000 * k
+        batch = {"data": np.stack([picture(i) for i in rows]).reshape(n, -1), "labels": labels[rows].tolist()}
+        name = "test_batch" if k == 5 else f"data_batch_{k + 1}"
+        (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(batch, 2))
+    return picture
 
 
 def write_cifar100(root: Path, n: int = 200) -> None:

@@ -20,6 +20,7 @@ from dataset_files import (
     write_cifar10,
     write_cifar100,
     write_fashion,
+    write_real_cifar10,
     write_stl10,
 )
 
@@ -398,25 +399,10 @@ def test_a_data_folder_without_the_set(tmp_path):
 
 @pytest.mark.data
 def test_real_cifar10_as_an_own_copy(tmp_path):
-    import io
-
-    from PIL import Image
-
     root = os.environ.get("CLAE_DATA")
     if not root or not (Path(root) / "cifar10_jpeg75.npz").is_file():
         pytest.skip("CLAE_DATA names no folder with cifar10_jpeg75.npz")
-    with np.load(Path(root) / "cifar10_jpeg75.npz") as z:
-        ends = np.cumsum(z["lengths"].astype(np.int64))
-        payload, head, labels = z["payload"].tobytes(), z["header"].tobytes(), z["labels"].astype(int)
-    write_cifar10(tmp_path)
-    folder = tmp_path / "cifar-10-batches-py"
-    for i in range(6):  # 500 of each batch of 10,000, pickled anew
-        rows = range(i * 10_000, i * 10_000 + 500)
-        streams = [head + payload[ends[k - 1] if k else 0 : ends[k]] + b"\xff\xd9" for k in rows]
-        x = np.stack([np.asarray(Image.open(io.BytesIO(s)).convert("RGB")) for s in streams])
-        batch = {"data": x.transpose(0, 3, 1, 2).reshape(500, -1), "labels": labels[rows].tolist()}
-        name = "test_batch" if i == 5 else f"data_batch_{i + 1}"
-        (folder / name).write_bytes(pickle.dumps(batch, 2))
+    write_real_cifar10(tmp_path, Path(root) / "cifar10_jpeg75.npz", 500)
     data = load("cifar10", tmp_path)
     assert (len(data.train), len(data.test), data.size) == (2500, 500, 32)
     assert data.train.labels[:5].tolist() == [6, 9, 9, 4, 1]  # frog, truck, truck, deer, automobile
@@ -424,3 +410,19 @@ def test_real_cifar10_as_an_own_copy(tmp_path):
     blue = data.train[:][0].mean((2, 3))[:, 2] - data.train[:][0].mean((2, 3))[:, 0]
     ships = data.train.labels == data.classes.index("ship")
     assert blue[ships].mean() > blue[~ships].mean()  # channels in their places: the sea is blue
+
+
+def test_a_folder_named_by_the_environment_serves_every_command(tmp_path, monkeypatch):
+    from explore.datasets import at_hand
+
+    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CLAE_DATA", raising=False)
+    assert at_hand("fashion") and not at_hand("cifar10")
+    write_cifar10(tmp_path / "own")
+    monkeypatch.setenv("CLAE_DATA", str(tmp_path / "own"))
+    assert at_hand("cifar10") and not at_hand("cifar100")
+    assert len(load("cifar10").train) == 100
+    with pytest.raises(UserError, match="download=False"):  # what the folder lacks is looked for elsewhere
+        load("cifar100", download=False)
+    write_cifar10(tmp_path / "other", n=10)
+    assert len(load("cifar10", tmp_path / "other").train) == 50  # what is named by hand comes first

@@ -14,7 +14,7 @@ from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH,
 from explore.studies import Measure, claims, reproduction, scorecard
 from explore.studies import rows as plan
 from explore.studies.cells import Cell
-from explore.studies.rows import AT, GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
+from explore.studies.rows import GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
 
 TINY = Tier(
     name="cpu",
@@ -26,7 +26,7 @@ TINY = Tier(
     trials=2,
     tuning_epochs=1,
     validation=1000,
-    measure=Measure(neighbours=500, l2=100.0, robust=AT, attacked=20, z=True, transfer=("emoji",)),
+    measure=Measure(neighbours=500, l2=100.0, robust=8 / 255, attacked=20, z=True, transfer=("emoji",)),
 )
 
 
@@ -93,13 +93,13 @@ def test_the_rows_differ_from_simclr_in_what_they_say_alone():
         one, other = found[name].config.to_dict(), base.to_dict()
         return {k for k in one if one[k] != other[k]}
 
-    assert differs("fgsm-8") == {"attack", "eps"} == differs("gaussian-16") == differs("uniform-8")
+    assert differs("fgsm-4") == {"attack", "eps"} == differs("gaussian-16") == differs("uniform-4")
     assert differs("clae") == {"attack", "eps", "temperature"} and differs("longer") == {"epochs"}
-    assert differs("shared-bn", found["fgsm-8"].config) == {"dual_bn"}
-    assert differs("self-8", found["fgsm-8"].config) == {"adv_reference", "attack_branch"}
-    assert differs("uel-fgsm-8", found["uel"].config) == {"attack", "eps"} and differs("uel") == {"loss"}
+    assert differs("shared-bn", found["fgsm-4"].config) == {"dual_bn"}
+    assert differs("self-4", found["fgsm-4"].config) == {"adv_reference", "attack_branch"}
+    assert differs("uel-fgsm-4", found["uel"].config) == {"attack", "eps"} and differs("uel") == {"loss"}
     assert differs("paper-code", found["paper-simclr"].config) == {"attack", "eps"}
-    assert differs("resnet50-fgsm-8", found["resnet50"].config) == {"attack", "eps"}
+    assert differs("resnet50-fgsm-4", found["resnet50"].config) == {"attack", "eps"}
     assert found["longer"].config.epochs == 150  # 9 passes for 6
     assert len(found) == len({row.title for row in found.values()})
 
@@ -160,7 +160,7 @@ def test_the_scorecard_reads_its_verdicts_from_the_tables(made, tmp_path):
     assert len(card.claims) == 12 and all(c.verdict in VERDICTS for c in card.claims)
     assert card.claim(4).verdict == OUT_OF_REACH and card.claim(7).verdict == NOT_RUN
     assert card.claim(10).verdict in (HOLDS, OPEN)
-    assert "--row fgsm-8" in card.claim(3).command and len(card.table) > 30
+    assert "--row fgsm-4" in card.claim(3).command and len(card.table) > 30
 
     table = Sweep.load(folder / "rows")
 

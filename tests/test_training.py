@@ -8,7 +8,7 @@ import torch
 import explore as ex
 from explore.evaluate import embed, knn_accuracy
 from explore.results import wilson
-from explore.runfolder import Run, open_run
+from explore.runfolder import Run, build_encoder, open_run
 from explore.training import KNNProbe, make_stepper, make_views, resolve_device, train
 
 TINY = {"width": 8, "epochs": 2, "batch_size": 64, "train_images": 256, "knn_images": 200, "warmup_epochs": 0.5}
@@ -252,3 +252,19 @@ def test_no_two_classes_no_knn(data):
 
     one = replace(data, classes=["all"])
     assert KNNProbe(ex.TrainConfig(**TINY), one)(ex.Encoder("resnet10", width=8)) is None
+
+
+def test_a_run_is_handed_on_in_half_precision_without_paths_of_this_machine(tmp_path):
+    run = Run.create(ex.TrainConfig.smoke(data_dir=str(tmp_path / "mine"), dataset="cifar10"), root=tmp_path)
+    run.save_encoder(build_encoder(run.config), 7)
+    run.append({"step": 7, "loss": 1.0})
+    place = str(tmp_path / "mine" / "cifar-10-batches-py")
+    run.note_env(data={"path": place, "name": "cifar10"}, warnings=[f"CIFAR-10 in {place} is a copy"])
+    given = run.hand_on(tmp_path / "shipped", argv=["again"])
+    text = b"".join(path.read_bytes() for path in given.path.iterdir())
+    assert str(tmp_path).encode() not in text and b"cifar-10-batches-py is a copy" in text
+    assert given.config == run.config.with_(data_dir=None) and given.env["argv"] == ["again"]
+    assert given.status == {"state": "done", "step": 7} and given.rows() == run.rows()
+    for name, weight in given.encoder().state_dict().items():
+        assert torch.equal(weight, run.encoder().state_dict()[name].half().to(weight.dtype)), name
+    assert str(tmp_path) in (run.path / "env.json").read_text()  # the run itself is as it was

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from explore import places
 from explore.datasets import shipped
 from explore.datasets.formats import Parts
 from explore.datasets.progress import Bar

@@ -9,16 +9,16 @@ from ..results import Sweep
 from ..results.scorecard import FAILS, HOLDS, NOT_RUN, OUT_OF_REACH, Claim, Finding, Scorecard, together
 from ..results.sweep import interval
 from .reproduction import shipped_folder
-from .rows import GRID, tier_named
+from .rows import AT, GRID, tier_named
 
 RB = "rebuttal, lines {}"
 HERE = "a consequence of the authors' code, not a claim of the paper"
 ELSEWHERE = {  # commands for what the rows of a tier leave out
-    "ImageNet-100": "python -m explore train --dataset imagenet100:/path --arch resnet18 --attack fgsm --eps 8/255",
+    "ImageNet-100": "python -m explore train --dataset imagenet100:/path --arch resnet18 --attack fgsm --eps 4/255",
     "Larger networks": "make reproduce TIER=gpu",
 }
 CALLED = {"robust": "under PGD", "knn": "kNN on h", "knn z": "kNN on z"}
-ATTACKED = ("fgsm-8", "rfgsm-8", "ffgsm-8", "pgd-8")
+ATTACKED = ("fgsm-4", "rfgsm-4", "ffgsm-4", "pgd-4")
 Measured = tuple[list[Finding], str, str]  # findings, verdict, why
 
 
@@ -134,16 +134,17 @@ def _gaussian(t: Tables) -> Measured:
     found = [t.over(f"gaussian-{e * 255:g}", "simclr") for e in GRID]
     found[-1] = t.over("gaussian-16", "simclr", expected="below")
     slope = t.over("gaussian-16", "gaussian-2", expected="below")
-    adv = [t.over(f"fgsm-{e * 255:g}", "simclr", expected="above" if e == 8 / 255 else "") for e in GRID]
+    adv = [t.over(f"fgsm-{e * 255:g}", "simclr", expected="above" if e == AT else "") for e in GRID]
+    adv.append(t.over("fgsm-4-long", "simclr-long"))
     return _judged(
         [*found, slope, *adv],
-        "decided by noise at 16/255 against none and against 2/255, and by the adversary at 8/255",
+        "decided by noise at 16/255 against none and against 2/255, and by the adversary at 4/255",
     )
 
 
 def _attacks(t: Tables) -> Measured:
     found = [t.over(name, "simclr", expected="above") for name in ATTACKED]
-    best = [t.over(name, "fgsm-8") for name in ATTACKED[1:]]
+    best = [t.over(name, "fgsm-4") for name in ATTACKED[1:]]
     return _judged([*found, *best], "each attack over SimCLR; the differences between attacks are shown beside")
 
 
@@ -157,7 +158,7 @@ def _imagenet(t: Tables) -> Measured:
 
 def _transfer(t: Tables) -> Measured:
     sets = sorted({m for m in t.rows.table.metric if m.startswith("transfer ")})
-    found = [t.over("fgsm-8", "simclr", metric, "above") for metric in sets]
+    found = [t.over("fgsm-4", "simclr", metric, "above") for metric in sets]
     return _judged(
         found,
         f"from CIFAR-10 to {', '.join(s.removeprefix('transfer ') for s in sets)}, not from ImageNet-100 to the authors' eight",
@@ -165,7 +166,7 @@ def _transfer(t: Tables) -> Measured:
 
 
 def _losses(t: Tables) -> Measured:
-    pairs = (("fgsm-8", "simclr"), ("plain-fgsm-8", "plain"), ("uel-fgsm-8", "uel"))
+    pairs = (("fgsm-4", "simclr"), ("plain-fgsm-4", "plain"), ("uel-fgsm-4", "uel"))
     return _judged(
         [t.over(a, b, expected="above") for a, b in pairs],
         "on CIFAR-10 alone, one network; Plain and UEL with SimCLR's views",
@@ -173,7 +174,7 @@ def _losses(t: Tables) -> Measured:
 
 
 def _deep(t: Tables) -> Measured:
-    pairs = [(f"{arch}-fgsm-8", arch) for arch in ("resnet50", "resnet101")]
+    pairs = [(f"{arch}-fgsm-4", arch) for arch in ("resnet50", "resnet101")]
     if not all(t.has(*pair) for pair in pairs):
         return [], NOT_RUN, "ResNet-50 and -101 belong to the gpu tier: make reproduce TIER=gpu"
     return _judged([t.over(a, b, expected="above") for a, b in pairs], "")
@@ -181,13 +182,13 @@ def _deep(t: Tables) -> Measured:
 
 def _batch_norm(t: Tables) -> Measured:
     return _judged(
-        [t.over("shared-bn", "fgsm-8", expected="below")], "one batch norm for both kinds of images against two"
+        [t.over("shared-bn", "fgsm-4", expected="below")], "one batch norm for both kinds of images against two"
     )
 
 
 def _cost(t: Tables) -> Measured:
-    ours, theirs = t.ratio("fgsm-8", "simclr"), t.ratio("paper-code", "paper-simclr")
-    equal = t.over("fgsm-8", "longer", expected="above")
+    ours, theirs = t.ratio("fgsm-4", "simclr"), t.ratio("paper-code", "paper-simclr")
+    equal = t.over("fgsm-4", "longer", expected="above")
     passes = "in passes: 9 : 6 here, 15 : 6 in the authors' code, 'an extra forward and backward pass' would be 9 : 6"
     return _judged([ours, theirs, equal], f"{passes}; decided by accuracy at equal compute")
 
@@ -232,7 +233,7 @@ def _steered(t: Tables) -> Measured:
 
 def _robust(t: Tables) -> Measured:
     found = [
-        t.level("fgsm-8", "robust", "below", 5.0),
+        t.level("fgsm-4", "robust", "below", 5.0),
         t.level("clae", "robust", "below", 5.0),
         t.level("simclr", "robust"),
     ]
@@ -240,7 +241,7 @@ def _robust(t: Tables) -> Measured:
 
 
 def _reported(t: Tables) -> Measured:
-    gain = t.over("fgsm-8", "simclr")
+    gain = t.over("fgsm-4", "simclr")
     names = {
         "best - last": "best test epoch over last",
         "best - chosen": "over the epoch chosen on held-out labels",

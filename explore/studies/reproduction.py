@@ -21,7 +21,7 @@ from .sweep import kept
 
 LOOKED_AT: dict[str, tuple[Callable[..., Sweep], ...]] = {
     "simclr": (every_batch, gradient_parts, reporting),
-    "fgsm-8": (),
+    "fgsm-4": (),
 }
 
 

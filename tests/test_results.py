@@ -1,0 +1,84 @@
+"""What ships of the reproduction: complete tables, RESULTS.md made of them, encoders that measure what their cards say."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from dataset_files import write_cifar10, write_real_cifar10
+
+import explore as ex
+from explore import places
+from explore.evaluate import Probe, embed
+from explore.results import Sweep
+from explore.studies.reproduction import recipes_of, shipped_folder
+from explore.studies.rows import TIERS, rows, tier_named
+
+ROOT = Path(__file__).resolve().parent.parent
+ENCODERS = {"cifar10/simclr": "simclr", "cifar10/clae": "fgsm-4", "cifar10/gaussian": "gaussian-4"}
+
+
+@pytest.fixture(scope="module")
+def making():
+    spec = importlib.util.spec_from_file_location("make_reproduction", ROOT / "data" / "make_reproduction.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table():
+    return Sweep.load(shipped_folder("cpu") / "rows")
+
+
+def test_the_tables_are_complete_and_say_where_every_number_comes_from(table):
+    lines = rows(tier_named("cpu"), recipes_of(shipped_folder("cpu")))
+    assert set(table.provenance["rows"]) == {row.name for row in lines}
+    for row in lines:
+        own = table.where(method=row.name, metric="probe").table
+        assert sorted(own.seed) == list(range(row.seeds)) and row.seeds >= 3, row.name
+    for column in ("commit", "device", "versions", "cell", "run"):
+        assert (table.table[column].str.len() > 3).all(), column
+    assert not table.table.commit.str.contains("+", regex=False).any()  # nothing was trained with uncommitted code
+    assert table.where(metric="probe").table.n.eq(10_000).all()
+
+
+def test_results_md_is_what_the_tables_say(making):
+    cards = {name: ex.studies.scorecard(name) for name in TIERS}
+    assert (ROOT / "RESULTS.md").read_text() == making.page(cards)
+
+
+def test_encoders_are_offered_where_their_images_are_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAE_CACHE", str(tmp_path))
+    monkeypatch.delenv("CLAE_DATA", raising=False)
+    assert not set(ENCODERS) & set(ex.runs().run)
+    assert ex.open_run("cifar10/clae").config.attack == "fgsm"  # by name they open all the same
+    write_cifar10(tmp_path / "own")
+    monkeypatch.setenv("CLAE_DATA", str(tmp_path / "own"))
+    assert set(ENCODERS) <= set(ex.runs().run)
+
+
+def test_encoders_are_small_and_of_one_recipe(table):
+    size = sum(path.stat().st_size for path in (places.shipped() / "encoders").rglob("*") if path.is_file())
+    assert size < 60e6
+    configs = [ex.open_run(name).config for name in ENCODERS]
+    assert [c.attack for c in configs] == ["none", "fgsm", "gaussian"]
+    assert len({c.with_(attack="none", eps=0.0) for c in configs}) == 1
+    for name, row in ENCODERS.items():
+        card, own = (ex.open_run(name).path / "RUN.md").read_text(), table.where(method=row, metric="probe", seed=0)
+        assert f"| probe | {100 * own.table.value.iloc[0]:.2f} %" in card
+
+
+@pytest.mark.data
+def test_encoders_measure_what_their_cards_say_on_the_real_images(tmp_path, table):
+    root = os.environ.get("CLAE_DATA")
+    if not root or not (Path(root) / "cifar10_jpeg75.npz").is_file():
+        pytest.skip("CLAE_DATA names no folder with cifar10_jpeg75.npz")
+    write_real_cifar10(tmp_path, Path(root) / "cifar10_jpeg75.npz")
+    data = ex.load("cifar10", tmp_path)
+    for name, row in ENCODERS.items():
+        encoder = ex.open_run(name).encoder()
+        measured = Probe().fit(*embed(encoder, data.train)).score(*embed(encoder, data.test)).top1
+        shipped = table.where(method=row, metric="probe", seed=0).table.iloc[0]
+        assert shipped.low < measured < shipped.high, name
+        assert abs(measured - shipped.value) < 0.004, name  # half precision, other sums: forty images at most
