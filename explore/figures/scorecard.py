@@ -31,7 +31,7 @@ UNITS = {
 JUDGES = {"probe": "linear probe", "knn": "kNN"}
 ORIGIN = {"points": 0.0, "nats": 0.0, "times": 1.0}  # where nothing has changed: a line
 LEFT, RIGHT, ROW, TOP, BOTTOM, INDENT = 352, 168, 22, 28, 44, 16  # px
-Line = tuple[int, str, Finding | None]  # a claim's number, its text, what was measured; a heading without
+Line = tuple[str, Finding | None]  # words, and what was measured; a heading without
 
 
 def forest(
@@ -41,17 +41,17 @@ def forest(
 
     A scorecard has a heading for every claim with its number and verdict. UserError where nothing has the unit.
     """
-    lines = [line for line in _lines(found, unit) if line is not None]
-    shown = [(-i, number, f) for i, (number, _, f) in enumerate(lines) if f is not None]
+    lines = _lines(found, unit)
+    shown = [(-i, f) for i, (_, f) in enumerate(lines) if f is not None]
     if not shown:
-        units = sorted({f.unit for _, _, f in _lines(found, "") if f is not None})
+        units = sorted({f.unit for _, f in _lines(found, "") if f is not None})
         raise UserError(f"No finding here is measured in {unit}; there are {', '.join(units) or 'no findings'}.")
     height = TOP + BOTTOM + ROW * len(lines)
     figure = blank(width, height, margin={"l": left, "r": RIGHT, "t": TOP, "b": BOTTOM})
     figure.add_traces([_seeds(shown), *(_kind(shown, verdict) for verdict in MARKS)])
-    across = {line for _, _, f in shown if (line := mark_of(f)) is not None}
+    across = {line for _, f in shown if (line := mark_of(f)) is not None}
     figure.update_layout(shapes=[_upright(x) for x in sorted(across)])
-    for i, (_, text, f) in enumerate(lines):
+    for i, (text, f) in enumerate(lines):
         side = "" if f is None else f"{f.interval}  n = {f.n}"
         indent = INDENT if f is not None and isinstance(found, Scorecard) else 0
         for words, at, shift in ((text, 0, indent - left), (side, 1, 12)):
@@ -61,7 +61,7 @@ def forest(
     key = "   ".join([*signs, "· decides nothing", "line: 95 % interval", "ticks below it: seeds"])
     own = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left, "y": 1, "yref": "paper", "yanchor": "bottom"}
     figure.add_annotation(**own, text=key, showarrow=False, font={"size": 11}, yshift=6)
-    figure.update_xaxes(title={"text": UNITS[unit]}, range=extent([f for _, _, f in shown]), nticks=8)
+    figure.update_xaxes(title={"text": UNITS[unit]}, range=extent([f for _, f in shown]), nticks=8)
     return figure.update_yaxes(range=[0.5 - len(lines), 0.5], showgrid=False, showticklabels=False)
 
 
@@ -112,40 +112,38 @@ def _lines(found: Scorecard | Claim | Sequence[Finding], unit: str) -> list[Line
             [(c.number, f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None)] for c in found.claims
         ]
         return [line for head, part in zip(heads, parts, strict=True) if part for line in (*head, *part)]
-    number = found.number if isinstance(found, Claim) else 0
     findings = found.findings if isinstance(found, Claim) else found
-    return [(number, f.what, f) for f in findings if f.unit == unit or not unit]
+    return [(f.what, f) for f in findings if f.unit == unit or not unit]
 
 
 def _sign(verdict: str) -> str:
     return f'<span style="color:{MARKS[verdict][0]}">{SIGNS[verdict]}</span>' if verdict in SIGNS else ""
 
 
-def _kind(shown: list[tuple[int, int, Finding]], verdict: str) -> go.Scatter:
+def _kind(shown: list[tuple[int, Finding]], verdict: str) -> go.Scatter:
     """Means and intervals of the findings with one verdict."""
-    own = [(y, n, f) for y, n, f in shown if f.verdict == verdict]
+    own = [(y, f) for y, f in shown if f.verdict == verdict]
     colour, symbol, size = MARKS[verdict]
-    spread = [(f.mean - f.low, f.high - f.mean) if f.low == f.low else (0.0, 0.0) for _, _, f in own]
+    spread = [(f.mean - f.low, f.high - f.mean) if f.low == f.low else (0.0, 0.0) for _, f in own]
     whiskers = {"type": "data", "symmetric": False, "thickness": 2 if verdict else 1, "width": 0, "color": colour}
     whiskers |= {"array": [b for _, b in spread], "arrayminus": [a for a, _ in spread]}
     pen = {"width": 1.75 if verdict == OPEN else 0, "color": colour}
     marker = {"symbol": symbol, "size": size, "color": colour, "line": pen}
     return go.Scatter(
-        x=[f.mean for _, _, f in own],
-        y=[y for y, _, _ in own],
+        x=[f.mean for _, f in own],
+        y=[y for y, _ in own],
         error_x=whiskers,
         mode="markers",
         marker=marker,
         name=verdict or "decides nothing",
-        customdata=[n for _, n, _ in own],
-        hovertext=[f"{str(f).replace(': ', '<br>', 1)}<br>{f.verdict or 'decides nothing'}" for _, _, f in own],
+        hovertext=[f"{f.what}<br>{str(f)[len(f.what) + 2 :]}<br>{f.verdict or 'decides nothing'}" for _, f in own],
         hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,
     )
 
 
-def _seeds(shown: list[tuple[int, int, Finding]]) -> go.Scatter:
-    several = [(v, y - 0.27) for y, _, f in shown if len(f.each) > 1 for v in f.each.values()]
+def _seeds(shown: list[tuple[int, Finding]]) -> go.Scatter:
+    several = [(v, y - 0.27) for y, f in shown if len(f.each) > 1 for v in f.each.values()]
     mark = {"symbol": "line-ns", "size": 5, "line": {"color": GREY, "width": 1}}
     given = {"x": [x for x, _ in several], "y": [y for _, y in several], "mode": "markers", "marker": mark}
     return go.Scatter(**given, hoverinfo="skip", cliponaxis=False, name="seeds")

@@ -77,8 +77,9 @@ def foot(card: Scorecard) -> str:
     words = [p.get("commit"), *(f"{k} {v}" for k, v in p.get("versions", {}).items() if k in ("torch",))]
     origin = escape(" · ".join(str(word).split("+")[0] for word in words if word))
     return (
-        f'<div class="ex-foot"><span>✓ every deciding interval on the claimed side, ✕ one on the '
-        f'other, ± one holds zero; t over seeds, paired</span><span class="prov mono">{origin}</span></div>'
+        f'<div class="ex-foot"><span>✓ every deciding interval lies on the claimed side, ✕ one on the other, ± neither; 95 %, t over '
+        f"seeds, paired</span>"
+        f'<span class="prov mono">{origin}</span></div>'
     )
 
 
@@ -116,7 +117,7 @@ def _row(f: Finding, at: Callable[[float], float]) -> str:
     sign = f'<span class="ex-v {kind}" title="{f.verdict}">{SIGNS[f.verdict]}</span>' if f.verdict in VERDICTS else ""
     p = "" if f.p != f.p else f"{f.p:.2g}" if f.p >= 0.001 else "&lt; .001"
     alt = f'<span class="ex-sr">{f.verdict or "decides nothing"}</span>'
-    numbers = f"<td>{f.show(f.mean)}</td><td>{between}</td><td>{f.n}</td><td>{p}</td><td>{sign}{alt}</td>"
+    numbers = f"<td>{f.show(f.mean)}</td><td>{between}</td><td>{'' if f.of == 'count' else f.n}</td><td>{p}</td><td>{sign}{alt}</td>"
     return f'<tr class="{kind}"><td class="what">{escape(_sentence(f.what, ""))}</td><td>{drawn}</td>{numbers}</tr>'
 
 
