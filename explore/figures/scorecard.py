@@ -108,10 +108,10 @@ def _lines(found: Scorecard | Claim | Sequence[Finding], unit: str) -> list[Line
     """Headings and findings of the unit ('' for any), top to bottom."""
     if isinstance(found, Scorecard):
         parts = [_lines(claim, unit) for claim in found.claims]
-        heads = [
-            [(c.number, f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None)] for c in found.claims
+        heads: list[Line] = [
+            (f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None) for c in found.claims
         ]
-        return [line for head, part in zip(heads, parts, strict=True) if part for line in (*head, *part)]
+        return [line for head, part in zip(heads, parts, strict=True) if part for line in (head, *part)]
     findings = found.findings if isinstance(found, Claim) else found
     return [(f.what, f) for f in findings if f.unit == unit or not unit]
 
