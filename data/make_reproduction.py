@@ -85,7 +85,7 @@ def page(cards: dict[str, Scorecard]) -> str:
 def tier_page(tier: str, found: Scorecard) -> str:
     """One tier: the table that a paper would have, and the scorecard."""
     if not (TABLES / tier / "rows.csv").is_file():
-        return f"## Tier {tier}: not run\n\nNo machine for it was at hand. `make reproduce TIER={tier}` runs it: {about(tier)}."
+        return f"## Tier {tier}: not run\n\nNo machine for it was at hand. `make reproduce TIER={tier}` runs it: {TIERS[tier].about}."
     table = Sweep.load(TABLES / tier / "rows")
     about_rows, first = table.provenance["rows"], table.provenance
     spent = table.where(metric="seconds of training").table.drop_duplicates("cell").value.sum()
@@ -99,7 +99,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
         for c in found.claims
     ]
     recipe = "; ".join(f"{m}: {told(r)}" for m, r in (recipes_of(TABLES / tier) or {}).items())
-    return f"""## Tier {tier}: {about(tier)}
+    return f"""## Tier {tier}: {TIERS[tier].about}
 
 On CIFAR-10 (JPEG q75: copies in JPEG of quality 75, so compare with no published figure); {", ".join(first["machine"])}, {spent / 60:.0f} core-minutes of training in
 all, trainings side by side; commit {", ".join(sorted(set(table.table.commit)))}; {", ".join(f"{k} {v}" for k, v in first["versions"].items())}. `make reproduce TIER={tier}` runs
@@ -140,13 +140,6 @@ def row_line(table: Sweep, name: str, entry: dict) -> str:
         f"| `{name}` | {entry['title']} | {first.cost:g} | {first.n} | {mean('probe')} | {mean('knn')} | {mean('robust')} | {over} | "
         f"{p} | {seconds['mean']:.0f} |"
     )
-
-
-def about(tier: str) -> str:
-    """A tier's size in words."""
-    t, c = TIERS[tier], TIERS[tier].base
-    images = f"{c.train_images:,} images" if c.train_images else "all 50,000 images"
-    return f"{c.arch} width {c.width}, {images}, {c.epochs} epochs, batch {c.batch_size}, {t.few} to {t.seeds} seeds"
 
 
 def told(recipe: dict) -> str:

@@ -9,6 +9,7 @@ from plotly.graph_objects import Figure
 from .attribution import seen
 from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
 from .probe import curves, label_curve, robust_curve, selection
+from .scorecard import forest, training_eps
 from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "empty_curves",
     "end_labels",
     "follow",
+    "forest",
     "gradients_spent",
     "label_curve",
     "line",
@@ -33,5 +35,6 @@ __all__ = [
     "selection",
     "sweep_curves",
     "template",
+    "training_eps",
     "upright",
 ]

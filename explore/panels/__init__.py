@@ -4,7 +4,8 @@ from .atlas import Atlas
 from .base import Panel
 from .perturbation import Perturbation
 from .probe import Probe
+from .scorecard import Scorecard
 from .seen import WhatItSees
 from .sweep import FourAttacks, NoiseOrAdversary
 
-__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "WhatItSees"]
+__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard", "WhatItSees"]

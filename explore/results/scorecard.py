@@ -8,6 +8,7 @@ import pandas as pd
 
 HOLDS, FAILS, OPEN = "holds", "does not hold at this scale", "not settled at this scale"
 OUT_OF_REACH, NOT_RUN = "not reachable here", "not run"
+FORMATS = {"points": "{:+.1f}", "times": "{:.2f}", "nats": "{:+.2f}", "share": "{:.3f}", "percent": "{:.1f}"}
 VERDICTS = (HOLDS, FAILS, OPEN, OUT_OF_REACH, NOT_RUN)
 
 
@@ -25,7 +26,7 @@ class Finding:
     expected: str = ""  # 'above' or 'below' `than`; '' for a number that decides nothing
     than: float = 0.0
     p: float = float("nan")  # of the paired t-test, where there is one
-    rows: tuple[str, ...] = ()  # rows of the table that it was computed from
+    rows: tuple[str, ...] = ()  # rows of the table that it was computed from; () where trained runs were asked
     each: dict[int, float] = field(default_factory=dict)  # seed -> value
 
     @property
@@ -37,15 +38,21 @@ class Finding:
         low, high = sorted((sign * (self.low - self.than), sign * (self.high - self.than)))
         return HOLDS if low > 0 else FAILS if high < 0 else OPEN
 
+    def show(self, value: float) -> str:
+        """A value of this finding's unit in words: '+0.3', '1.52', '0.592'."""
+        return FORMATS[self.unit].format(value).replace("-", "−")
+
+    @property
+    def interval(self) -> str:
+        """'+0.3 (+0.1 to +0.5)'; the mean alone where there is no spread."""
+        around = f" ({self.show(self.low)} to {self.show(self.high)})" if self.low == self.low else ""
+        return self.show(self.mean) + around
+
     def __str__(self) -> str:
-        show = {"points": "{:+.1f}", "times": "{:.2f}", "nats": "{:+.2f}", "share": "{:.3f}", "percent": "{:.1f}"}[
-            self.unit
-        ]
-        low, mean, high = (show.format(v).replace("-", "−") for v in (self.low, self.mean, self.high))
         unit = {"points": " points", "times": " times", "nats": " nats", "share": "", "percent": " %"}[self.unit]
-        around = f" ({low} to {high})" if self.low == self.low else ""
+        mean, _, around = self.interval.partition(" ")
         p = f", p = {self.p:.2g}" if self.p == self.p else ""
-        return f"{self.what}: {mean}{unit}{around}, n = {self.n} {self.of}{p}"
+        return f"{self.what}: {mean}{unit}{f' {around}' if around else ''}, n = {self.n} {self.of}{p}"
 
 
 @dataclass(frozen=True)

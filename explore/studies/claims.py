@@ -9,10 +9,15 @@ from ..results import Sweep
 from ..results.scorecard import FAILS, HOLDS, NOT_RUN, OUT_OF_REACH, Claim, Finding, Scorecard, together
 from ..results.sweep import interval
 from .reproduction import shipped_folder
-from .rows import AT, GRID
+from .rows import AT, GRID, tier_named
 
 RB = "rebuttal, lines {}"
 HERE = "a consequence of the authors' code, not a claim of the paper"
+ELSEWHERE = {  # commands for what the rows of a tier leave out
+    "ImageNet-100": "python -m explore train --dataset imagenet100:/path --arch resnet18 --attack fgsm --eps 4/255",
+    "Larger networks": "make reproduce TIER=gpu",
+}
+CALLED = {"robust": "under PGD", "knn": "kNN on h", "knn z": "kNN on z"}
 ATTACKED = ("fgsm-4", "rfgsm-4", "ffgsm-4", "pgd-4")
 Measured = tuple[list[Finding], str, str]  # findings, verdict, why
 
@@ -40,18 +45,23 @@ class Tables:
         """The mean of a row's metric over seeds, in percent."""
         table = self.rows.where(method=name, metric=metric).table
         values = {int(s): 100 * v for s, v in zip(table.seed, table.value, strict=True)}
-        return _over_seeds(f"{self.titles[name]}, {metric}", values, "percent", expected, than, (name,))
+        return _over_seeds(
+            f"{self.titles[name]}, {CALLED.get(metric, metric)}", values, "percent", expected, than, (name,)
+        )
 
     def over_metric(self, name: str, metric: str, base: str) -> Finding:
         """One metric of a row minus another of the same trainings, in points."""
         a, b = (self.rows.where(method=name, metric=m).table.set_index("seed").value for m in (metric, base))
         values = {int(s): 100 * float(a[s] - b[s]) for s in a.index.intersection(b.index)}
-        return _over_seeds(f"{metric} over {base}, {self.titles[name]}", values, "points", rows=(name,))
+        what = f"{CALLED.get(metric, metric)} over {CALLED.get(base, base)}, {self.titles[name]}"
+        return _over_seeds(what, values, "points", rows=(name,))
 
-    def ratio(self, name: str, base: str, metric: str = "seconds of training") -> Finding:
-        a, b = (self.rows.where(method=m, metric=metric).table.set_index("seed").value for m in (name, base))
-        values = {int(s): float(a[s] / b[s]) for s in a.index.intersection(b.index)}
-        return _over_seeds(f"{metric}, {self.titles[name]} : {self.titles[base]}", values, "times", rows=(base, name))
+    def passes(self, name: str, base: str) -> Finding:
+        """Forward passes of a training against those of another: counted, so without an interval."""
+        a, b = (float(self.rows.where(method=m, metric="probe").table.cost.iloc[0]) for m in (name, base))
+        what = f"forward passes of a training, {self.titles[name]} : {self.titles[base]}"
+        nan = float("nan")
+        return Finding(what, a / b, nan, nan, 1, "count", "times", rows=(base, name))
 
     def look(
         self, what: str, unit: str, expected: str = "", than: float = 0.0, times: float = 1.0, **where: Any
@@ -59,16 +69,16 @@ class Tables:
         """The mean over runs of what they answered."""
         table = self.rows.where(**where).table
         values = {int(s): times * v for s, v in zip(table.seed, table.value, strict=True)}
-        return _over_seeds(what, values, unit, expected, than, tuple(sorted(set(table.method))))
+        return _over_seeds(what, values, unit, expected, than)
 
 
 def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
     """The twelve claims, judged by the tables of a tier ('cpu', 'gpu'): those that are shipped, or those in `folder`.
 
     A claim holds where the 95 % interval of every number that decides it lies on the expected side, fails where one lies on the other,
-    and is not settled otherwise. A tier that was not run has every claim 'not run'.
+    and is not settled otherwise. A tier that was not run has every claim 'not run'; a tier there is not is a UserError.
     """
-    place = Path(folder) if folder else shipped_folder(tier)
+    place = Path(folder) if folder else shipped_folder(tier_named(tier).name)
     tables = Tables(place) if (place / "rows.csv").is_file() else None
     if tables is None and folder:
         raise UserError(f"{place} has no tables of a reproduction (rows.csv, looks.csv); make reproduce writes them.")
@@ -78,8 +88,10 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
             judge(tables) if tables else ([], NOT_RUN, "this tier was not run; the command is ready")
         )
         names = list(dict.fromkeys(name for f in findings for name in f.rows))
-        own = " ".join(f"--row {name}" for name in names)
-        command = f"python -m explore reproduce --tier {tier} {own}" if own else again
+        alone = all(f.rows for f in findings)  # what trained runs answered comes with the whole reproduction only
+        own = " ".join(f"--row {name}" for name in names) if alone else ""
+        other = ELSEWHERE.get(title, again) if tables else again
+        command = f"python -m explore reproduce --tier {tier} {own}" if own else other
         claims.append(Claim(number, title, says, source, tuple(findings), verdict, why, command))
     about = {} if tables is None else {k: v for k, v in tables.rows.provenance.items() if k not in ("joined", "cells")}
     return Scorecard(tuple(claims), tier, about)
@@ -101,10 +113,10 @@ def _judged(findings: list[Finding], why: str) -> Measured:
 def _loss(t: Tables) -> Measured:
     found = []
     for eps, name in ((0.015, "the authors' 3.8/255"), (8 / 255, "8/255")):
-        for kind in ("fgsm", "uniform"):
+        for kind, called in (("fgsm", "FGSM"), ("uniform", "uniform noise")):
             found.append(
                 t.look(
-                    f"rise of the loss under {kind}, {name}",
+                    f"rise of the loss under {called}, {name}",
                     "nats",
                     method="simclr",
                     metric="rise",
@@ -177,10 +189,10 @@ def _batch_norm(t: Tables) -> Measured:
 
 
 def _cost(t: Tables) -> Measured:
-    ours, theirs = t.ratio("fgsm-4", "simclr"), t.ratio("paper-code", "paper-simclr")
+    ours, theirs = t.passes("fgsm-4", "simclr"), t.passes("paper-code", "paper-simclr")
     equal = t.over("fgsm-4", "longer", expected="above")
-    passes = "in passes: 9 : 6 here, 15 : 6 in the authors' code, 'an extra forward and backward pass' would be 9 : 6"
-    return _judged([ours, theirs, equal], f"{passes}; decided by accuracy at equal compute")
+    why = "'an extra forward and backward pass' of one view is 9 : 6 (times: python -m benchmarks step); decided by accuracy at equal compute"
+    return _judged([ours, theirs, equal], why)
 
 
 def _steered(t: Tables) -> Measured:

@@ -41,6 +41,13 @@ class Tier:
     deep: bool = False  # ResNet-50 and -101 too
     measure: Measure = MEASURE
 
+    @property
+    def about(self) -> str:
+        """Its size in words."""
+        c = self.base
+        images = f"{c.train_images:,} images" if c.train_images else "all 50,000 images"
+        return f"{c.arch} width {c.width}, {images}, {c.epochs} epochs, batch {c.batch_size}, {self.few} to {self.seeds} seeds"
+
 
 _CIFAR: dict[str, Any] = {"dataset": "cifar10", "knn_every": 0}
 _FULL: dict[str, Any] = {"arch": "resnet18", "width": 64, "stem": "cifar", "batch_size": 512, "warmup_epochs": 5}
