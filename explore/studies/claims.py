@@ -18,6 +18,7 @@ ELSEWHERE = {  # commands for what the rows of a tier leave out
     "Larger networks": "make reproduce TIER=gpu",
 }
 CALLED = {"robust": "under PGD", "knn": "kNN on h", "knn z": "kNN on z"}
+CLAIMED = 0.8  # points, CIFAR-10 after ImageNet-100: 73.6 against 72.8 (rebuttal, Table 1)
 ATTACKED = ("fgsm-4", "rfgsm-4", "ffgsm-4", "pgd-4")
 Measured = tuple[list[Finding], str, str]  # findings, verdict, why
 
@@ -169,9 +170,10 @@ def _transfer(t: Tables) -> Measured:
 
 def _losses(t: Tables) -> Measured:
     pairs = (("fgsm-4", "simclr"), ("plain-fgsm-4", "plain"), ("uel-fgsm-4", "uel"))
+    theirs = t.over("paper-code", "paper-simclr")
     return _judged(
-        [t.over(a, b, expected="above") for a, b in pairs],
-        "on CIFAR-10 alone, one network; Plain and UEL with SimCLR's views",
+        [*(t.over(a, b, expected="above") for a, b in pairs), theirs],
+        "on CIFAR-10 alone, one network; Plain and UEL with SimCLR's views; the authors' own step and settings beside them",
     )
 
 
@@ -230,7 +232,8 @@ def _steered(t: Tables) -> Measured:
             "rise of the largest cosine to another", "share", "above", method="simclr", metric="hardest", against="self"
         ),
     ]
-    return _judged(found, "at 8/255, batches of 128 test images")
+    trained = t.over("self-4", "fgsm-4")
+    return _judged([*found, trained], "at 8/255, batches of 128 test images; what training so brings stands beside it")
 
 
 def _robust(t: Tables) -> Measured:
@@ -253,8 +256,10 @@ def _reported(t: Tables) -> Measured:
     found = [t.look(what, "points", times=100, method="simclr", metric=name) for name, what in names.items()]
     shift = t.over_metric("simclr", "knn z", "knn")
     sizes = [abs(f.mean) for f in (*found, shift)]
-    large = max(sizes) >= abs(gain.mean)
-    why = f"the largest shift is {max(sizes):.1f} points, the gain it is set against {abs(gain.mean):.1f}"
+    large = max(sizes) >= CLAIMED
+    why = (
+        f"the largest shift is {max(sizes):.1f} points, the gain claimed on CIFAR-10 {CLAIMED:.1f} (rebuttal, Table 1)"
+    )
     return [*found, shift, gain], HOLDS if large else FAILS, why
 
 
