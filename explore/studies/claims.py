@@ -198,39 +198,16 @@ def _cost(t: Tables) -> Measured:
 
 
 def _steered(t: Tables) -> Measured:
+    asked = (
+        ("positive pair's share of the gradient, own embedding", "positive share", "self", "below", 1e-3),
+        ("the same, another view", "positive share", "view", "above", 1e-3),
+        ("cosine of an image before and after the step, own embedding", "cosine", "self", "below", 1.0),
+        ("rise of the mean cosine to the others", "mean negative", "self", "above", 0.0),
+        ("rise of the largest cosine to another", "hardest", "self", "above", 0.0),
+    )
     found = [
-        t.look(
-            "positive pair's share of the gradient, own embedding",
-            "share",
-            "below",
-            1e-3,
-            method="simclr",
-            metric="positive share",
-            against="self",
-        ),
-        t.look(
-            "the same, another view", "share", "above", 1e-3, method="simclr", metric="positive share", against="view"
-        ),
-        t.look(
-            "cosine of an image before and after the step, own embedding",
-            "share",
-            "below",
-            1.0,
-            method="simclr",
-            metric="cosine",
-            against="self",
-        ),
-        t.look(
-            "rise of the mean cosine to the others",
-            "share",
-            "above",
-            method="simclr",
-            metric="mean negative",
-            against="self",
-        ),
-        t.look(
-            "rise of the largest cosine to another", "share", "above", method="simclr", metric="hardest", against="self"
-        ),
+        t.look(what, "share", side, than, method="simclr", metric=metric, against=reference)
+        for what, metric, reference, side, than in asked
     ]
     trained = t.over("self-4", "fgsm-4")
     return _judged([*found, trained], "at 8/255, batches of 128 test images; what training so brings stands beside it")
