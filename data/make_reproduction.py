@@ -37,7 +37,10 @@ def ship(tier: str, data_dir: str | None = None) -> None:
     """Tables, encoders with their cards, and RESULTS.md."""
     out, target = default_out(), TABLES / tier
     for name in ("rows", "looks"):
-        Sweep.load(out / tier / name).save(target / name)
+        found = Sweep.load(out / tier / name)
+        for part in (found.provenance, *found.provenance.get("joined", [])):
+            part["command"] = f"make reproduce TIER={tier}"
+        found.save(target / name)
     recipes = recipes_of(out / tier)
     assert recipes is not None
     if (out / tier).resolve() != target.resolve():
