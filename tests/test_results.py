@@ -48,6 +48,17 @@ def test_results_md_is_what_the_tables_say(making):
     assert (ROOT / "RESULTS.md").read_text() == making.page(cards)
 
 
+def test_the_readme_quotes_the_tables(table):
+    text = (ROOT / "README.md").read_text()
+    pairs = [("fgsm-4", "simclr"), ("fgsm-4-long", "simclr-long"), ("fgsm-4", "longer"), ("self-4", "fgsm-4")]
+    for name, base in [*pairs, ("paper-code", "paper-simclr"), ("gaussian-4", "simclr")]:
+        d = table.paired({"method": base}, {"method": name}, metric="probe")
+        mean, low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (d.mean, d.low, d.high))
+        assert f"{mean} ({low} to {high}), {d.n} seeds" in text, name
+    counts = ex.studies.scorecard("cpu").verdicts.verdict.value_counts()
+    assert counts.tolist() == [6, 2, 2, 1, 1] and "two hold, six do not hold" in text.replace("\n", " ")
+
+
 def test_encoders_are_offered_where_their_images_are_at_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_CACHE", str(tmp_path))
     monkeypatch.delenv("CLAE_DATA", raising=False)
