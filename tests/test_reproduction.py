@@ -134,7 +134,7 @@ def test_a_row_run_again_stands_beside_what_is_shipped(made, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(out))
     lines = rows(TINY, reproduction.recipes_of(folder))[:1]
     both = reproduction.beside(reproduction.table(lines, out), folder)
-    assert both["mean"].equals(both.shipped) and both.within.all() and set(both.row) == {"simclr"}
+    assert both["mean"].equals(both.shipped) and both.agrees.all() and set(both.row) == {"simclr"}
     assert "shipped" not in reproduction.beside(reproduction.table(lines, out), folder / "nothing")
 
 

@@ -95,6 +95,8 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
         command = f"python -m explore reproduce --tier {tier} {own}" if own else other
         claims.append(Claim(number, title, says, source, tuple(findings), verdict, why, command))
     about = {} if tables is None else {k: v for k, v in tables.rows.provenance.items() if k not in ("joined", "cells")}
+    if tables:  # of the code that trained, not of the code that wrote the table
+        about["commit"] = ", ".join(sorted(set(tables.rows.where(metric="probe").table.commit)))
     return Scorecard(tuple(claims), tier, about)
 
 

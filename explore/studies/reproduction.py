@@ -105,14 +105,15 @@ def runs_of(row: Row, out: Path) -> list[Run]:
 
 
 def beside(found: Sweep, folder: Path) -> pd.DataFrame:
-    """Means over seeds of a re-run beside those in a folder: row, metric, mean, low, high, n; shipped and whether its mean is within."""
+    """Means over seeds of a re-run beside those in a folder: row, metric, mean, low, high, n; shipped, and whether the intervals overlap."""
+    found = Sweep(found.table[found.table.metric != "seconds of training"])
     own = found.summary()[["method", "metric", "mean", "low", "high", "n"]].rename(columns={"method": "row"})
     if not (folder / "rows.csv").is_file():
         return own
     theirs = Sweep.load(folder / "rows").summary()[["method", "metric", "mean", "low", "high"]]
     theirs = theirs.rename(columns={"method": "row", "mean": "shipped", "low": "shipped low", "high": "shipped high"})
     both = own.merge(theirs, on=["row", "metric"], how="left")
-    return both.assign(within=(both["shipped low"] <= both["mean"]) & (both["mean"] <= both["shipped high"]))
+    return both.assign(agrees=(both["shipped low"] <= both["high"]) & (both["low"] <= both["shipped high"]))
 
 
 def recipes_of(folder: Path) -> dict[str, dict[str, Any]] | None:
