@@ -59,6 +59,21 @@ def test_the_readme_quotes_the_tables(table):
     assert counts.tolist() == [6, 2, 2, 1, 1] and "two hold, six do not hold" in text.replace("\n", " ")
 
 
+def test_notebook_11_says_what_the_tables_say(table):
+    text = (ROOT / "notebooks" / "11_scorecard.ipynb").read_text()
+    for metric in ("probe", "knn"):
+        mean = 100 * table.where(metric=metric).summary().set_index("method")["mean"]
+        for kind in ("fgsm", "gaussian"):
+            assert ", ".join(f"{mean[f'{kind}-{k}']:.1f}" for k in (2, 4, 8, 16)) in text
+    against = {name: row["against"] for name, row in table.provenance["rows"].items() if name != row["against"]}
+    p = [table.paired({"method": b}, {"method": a}, metric="probe").p for a, b in against.items()]
+    found, chance = sum(x < 0.05 for x in p), 0.05 * len(p)
+    assert f"of {len(p)} comparisons {found} have p < 0.05, where chance alone would give {chance:.1f}" in text
+    assert "Of the twelve, 2 hold (1, 10), 6 do not hold (2, 3, 6, 9, 11, 12), 2 are not settled (5, 8)" in text
+    for claim, verdicts in {"holds": (1, 10), "not settled at this scale": (5, 8)}.items():
+        assert {ex.studies.scorecard("cpu").claim(n).verdict for n in verdicts} == {claim}
+
+
 def test_encoders_are_offered_where_their_images_are_at_hand(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_CACHE", str(tmp_path))
     monkeypatch.delenv("CLAE_DATA", raising=False)

@@ -103,6 +103,7 @@ def test_accuracy_over_training_eps_is_that_of_the_rows():
     values = {("simclr", 0): (0.50, 0.52, 0.54), ("fgsm-16", 16): (0.40, 0.41, 0.42), ("fgsm-2", 2): (0.51, 0.50, 0.55)}
     values |= {
         ("gaussian-8", 8): (0.5, 0.51, 0.49),
+        ("uniform-4", 4): (0.5, 0.52, 0.51),
         ("uel-fgsm-8", 8): (0.1, 0.2, 0.3),
         ("longer", 0): (0.6, 0.61, 0.6),
     }
@@ -113,6 +114,7 @@ def test_accuracy_over_training_eps_is_that_of_the_rows():
     half = 100 * stats.t.ppf(0.975, 2) * np.std([0.40, 0.41, 0.42], ddof=1) / 3**0.5
     assert adversary.error_y.array[1] == pytest.approx(half) == pytest.approx(adversary.error_y.arrayminus[1])
     assert next(t for t in figure.data if t.name == "Gaussian").y == pytest.approx((50.0,))
+    assert next(t for t in figure.data if t.name == "uniform").y == pytest.approx((51.0,))
     assert next(t for t in figure.data if t.name == "SimCLR").y[0] == pytest.approx(52.0)
     assert next(t for t in figure.data if t.name == "SimCLR, 15 epochs").y[0] == pytest.approx(100 * 1.81 / 3)
     with pytest.raises(ex.UserError, match="'simclr' measured by 'knn'"):

@@ -80,17 +80,19 @@ def extent(findings: Sequence[Finding]) -> tuple[float, float]:
 
 
 def training_eps(rows: Sweep, *, metric: str = "probe", width: int = 760, height: int = 316) -> go.Figure:
-    """Accuracy over training eps of the rows `fgsm-K` and `gaussian-K`: means over seeds, 95 % t-intervals, every seed.
+    """Accuracy over training eps of the rows `fgsm-K`, `gaussian-K` and `uniform-K`: means over seeds, 95 % t-intervals, every seed.
 
     SimCLR's rows are the band across, SimCLR of CLAE's compute (`longer`) the dashed line.
     """
     table = rows.where(metric=metric).summary().set_index("method")
     if "simclr" not in table.index:
         raise UserError(f"The rows need 'simclr' measured by '{metric}'; there are {', '.join(table.index) or 'none'}.")
-    curves = [
-        _curve(table[[bool(re.fullmatch(rf"{attack}-[\d.]+", name)) for name in table.index]], role, name)
-        for attack, role, name in (("fgsm", "adv", "adversary (CLAE)"), ("gaussian", "gauss", "Gaussian"))
+    kinds = (("fgsm", "adv", "adversary (CLAE)"), ("gaussian", "gauss", "Gaussian"), ("uniform", "uniform", "uniform"))
+    parts = [
+        (table[[bool(re.fullmatch(rf"{attack}-[\d.]+", row)) for row in table.index]], role, name)
+        for attack, role, name in kinds
     ]
+    curves = [_curve(part, role, name) for part, role, name in parts if len(part)]
     plain = table.loc["simclr"]
     levels = [Level("clean", "SimCLR", 100 * plain["mean"], 100 * plain.low, 100 * plain.high, hover=_said(plain))]
     if "longer" in table.index:

@@ -130,13 +130,13 @@ def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
     names = {"rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD of 3 steps"}
     found += [Row(f"{a}-4", f"CLAE, {n} {show_eps(AT)}", under(a, steps=3), tier.few) for a, n in names.items()]
     for eps in GRID:
+        k = f"{eps * 255:g}"
         if eps != AT:
-            k = f"{eps * 255:g}"
             found.append(Row(f"fgsm-{k}", f"CLAE, FGSM {show_eps(eps)}", under("fgsm", eps), tier.few))
             found.append(Row(f"gaussian-{k}", f"Gaussian noise, std {show_eps(eps)}", under("gaussian", eps), tier.few))
+        found.append(Row(f"uniform-{k}", f"uniform noise {show_eps(eps)}", under("uniform", eps), tier.few))
     own_view = under("fgsm", adv_reference="self", attack_branch="adv")
     found += [
-        Row("uniform-4", f"uniform noise {show_eps(AT)}", under("uniform"), tier.few),
         Row("shared-bn", f"CLAE, {words}, one batch norm", under("fgsm", dual_bn=False), tier.few, "fgsm-4"),
         Row("self-4", f"CLAE, {words}, pushed from its own embedding", own_view, tier.few, "fgsm-4"),
         *_longer(plain, tier),
