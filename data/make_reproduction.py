@@ -4,6 +4,7 @@
 <runs>/reproduction, so a run that was stopped or killed goes on where it was. The times stand in RESULTS.md.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -22,14 +23,25 @@ TABLES, ENCODERS = ROOT / "data" / "reproduction", ROOT / "data" / "encoders"
 SHIPPED = {"simclr": "simclr", "fgsm-4": "clae", "gaussian-4": "gaussian"}  # row -> name of the encoder, its seed 0
 
 
-def main(given: list[str]) -> int:
-    """Run a tier (options as those of `python -m explore reproduce`), then ship what came out."""
-    tier = given[given.index("--tier") + 1] if "--tier" in given else "cpu"
-    here = [] if "--workers" in given else ["--workers", str(os.cpu_count() or 1), "--threads", "1"]
-    kept = [] if recipes_of(default_out() / tier) else ["--tune"]
-    if code := command_line(["reproduce", *kept, *here, *given]):
+def main() -> int:
+    """Run a tier by `python -m explore reproduce`, then ship what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tier", choices=TIERS, default="cpu")
+    parser.add_argument("--data-dir", help="your own copy of CIFAR-10")
+    parser.add_argument("--root", help="the folder that holds transfer sets")
+    parser.add_argument(
+        "--workers", type=int, help="trainings at once (tier cpu: as many as cores, one thread each; gpu: 1)"
+    )
+    given = parser.parse_args()
+    on_cpu = given.tier == "cpu"
+    words = ["reproduce", "--tier", given.tier, "--workers", str(given.workers or (on_cpu and os.cpu_count()) or 1)]
+    words += ["--threads", "1"] if on_cpu else []
+    words += ["--data-dir", given.data_dir] if given.data_dir else []
+    words += ["--root", given.root] if given.root else []
+    words += [] if recipes_of(default_out() / given.tier) else ["--tune"]
+    if code := command_line(words):
         return code
-    ship(tier, given[given.index("--data-dir") + 1] if "--data-dir" in given else None)
+    ship(given.tier, given.data_dir)
     return 0
 
 
@@ -108,8 +120,8 @@ On CIFAR-10 (JPEG q75: copies in JPEG of quality 75, so compare with no publishe
 all by the clock, several at once, beside other work; commit {", ".join(sorted(set(table.table.commit)))}; {", ".join(f"{k} {v}" for k, v in first["versions"].items())}. `make reproduce TIER={tier}` runs
 all of it, `python -m explore reproduce --tier {tier} --row NAME` one row again, beside what is shipped.
 
-Settings were chosen with one budget for both methods: {TIERS[tier].trials} trials each, seed 0, {TIERS[tier].tuning_epochs} epochs, by the probe on {TIERS[tier].validation:,} training images kept out; the test
-images were looked at once. Chosen: {recipe}. Rows other than `clae` have SimCLR's settings, so that one thing differs.
+Settings were chosen with one budget for both methods: {TIERS[tier].trials} trials each, seed 0, {TIERS[tier].tuning_epochs} epochs, by the probe on {TIERS[tier].validation:,} training images kept out; no
+setting was chosen on the test images. Chosen: {recipe}. Rows other than `clae` have SimCLR's settings, so that one thing differs.
 
 {chr(10).join(lines)}
 
@@ -152,4 +164,4 @@ def told(recipe: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -125,7 +125,7 @@ def _runs() -> Check:
 
     table = runs()
     demo = [name for name in table.get("run", []) if name.startswith("demo/")]
-    own = len(table) - len(demo)
+    own = sum(not name.startswith(("demo/", "cifar10/")) for name in table.get("run", []))
     text = f"{', '.join(demo) or 'no shipped run'}; {own} of your own in {_home(places.runs_root())}"
     return Check(
         "runs",

@@ -160,6 +160,9 @@ def test_the_scorecard_reads_its_verdicts_from_the_tables(made, tmp_path):
     assert len(card.claims) == 12 and all(c.verdict in VERDICTS for c in card.claims)
     assert card.claim(4).verdict == OUT_OF_REACH and card.claim(7).verdict == NOT_RUN
     assert card.claim(10).verdict in (HOLDS, OPEN)
+    for number in (0, 13):
+        with pytest.raises(ex.UserError, match="numbered 1 to 12"):
+            card.claim(number)
     assert "--row fgsm-4" in card.claim(3).command and len(card.table) > 30
 
     table = Sweep.load(folder / "rows")

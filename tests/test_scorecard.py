@@ -88,6 +88,9 @@ def test_a_forest_is_of_one_unit():
     assert drawn(figure)[0][0] == NATS.mean and len(drawn(figure)) == 1 and figure.layout.xaxis.title.text == "nats"
     level = finding("level", [3.0, 4.0], "below", "percent", than=5.0)
     assert [s.x0 for s in figures.forest([level], unit="percent").layout.shapes] == [5.0]
+    apart = Finding("a shift", 0.3, 0.1, 0.4, 5, "seeds", "points", "above", 0.8)
+    beside = figures.forest([UP, apart]).layout.shapes  # 0.8 stands in its own row alone, zero goes through all
+    assert [(s.x0, s.yref, s.y0, s.y1) for s in beside] == [(0.8, "y", -1.5, -0.5), (0.0, "paper", 0, 1)]
     with pytest.raises(ex.UserError, match="measured in share; there are nats, points"):
         figures.forest(card(), unit="share")
     with pytest.raises(ex.UserError, match="no findings"):

@@ -49,8 +49,9 @@ def forest(
     height = TOP + BOTTOM + ROW * len(lines)
     figure = blank(width, height, margin={"l": left, "r": RIGHT, "t": TOP, "b": BOTTOM})
     figure.add_traces([_seeds(shown), *(_kind(shown, verdict) for verdict in MARKS)])
-    across = {line for _, f in shown if (line := mark_of(f)) is not None}
-    figure.update_layout(shapes=[_upright(x) for x in sorted(across)])
+    origin = ORIGIN.get(unit)
+    own_lines = [_upright(x, y) for y, f in shown if (x := mark_of(f)) is not None and x != origin]
+    figure.update_layout(shapes=[*own_lines, *([] if origin is None else [_upright(origin)])])
     for i, (text, f) in enumerate(lines):
         side = "" if f is None else f"{f.interval}  n = {f.n}"
         indent = INDENT if f is not None and isinstance(found, Scorecard) else 0
@@ -166,6 +167,8 @@ def _said(row: pd.Series) -> str:
     )
 
 
-def _upright(x: float) -> dict[str, Any]:
-    pen = {"color": GREY, "width": 1}
-    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": pen, "layer": "below"}
+def _upright(x: float, y: float | None = None) -> dict[str, Any]:
+    """A line through the whole figure, or through the row at y alone, where that row is compared with another number."""
+    pen, at = {"color": GREY, "width": 1}, {"y0": 0, "y1": 1, "yref": "paper"}
+    at = at if y is None else {"y0": y - 0.5, "y1": y + 0.5, "yref": "y"}
+    return {"type": "line", "x0": x, "x1": x, **at, "line": pen, "layer": "below"}

@@ -122,4 +122,5 @@ def _row(f: Finding, at: Callable[[float], float]) -> str:
 
 
 def _sentence(text: str, end: str = ".") -> str:
-    return text[:1].upper() + text[1:] + (end if text and not text.endswith(end) else "")
+    first = text[:1] if text.startswith("kNN") else text[:1].upper()
+    return first + text[1:] + (end if text and not text.endswith(end) else "")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import UserError
+
 HOLDS, FAILS, OPEN = "holds", "does not hold at this scale", "not settled at this scale"
 OUT_OF_REACH, NOT_RUN = "not reachable here", "not run"
 FORMATS = {"points": "{:+.1f}", "times": "{:.2f}", "nats": "{:+.2f}", "share": "{:.3f}", "percent": "{:.1f}"}
@@ -79,6 +81,8 @@ class Scorecard:
 
     def claim(self, number: int) -> Claim:
         """A claim by its number, from 1."""
+        if not 1 <= number <= len(self.claims):
+            raise UserError(f"The claims are numbered 1 to {len(self.claims)}, got {number}.")
         return self.claims[number - 1]
 
     @property

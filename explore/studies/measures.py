@@ -37,7 +37,8 @@ class Measure:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; settings newer than `SCHEMA` are left out where they have the value that cells had before."""
-        return {k: v for k, v in asdict(self).items() if k not in ADDED or v != ADDED[k]}
+        kept = {k: v for k, v in asdict(self).items() if k not in ADDED or v != ADDED[k]}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
 
 USUAL = Measure()
