@@ -612,13 +612,22 @@ def wait_for(process, condition, seconds=120):
 
 
 def training(root):
-    """Pids of the cells that are past their first epoch and not done."""
-    found = []
-    for path in (root / "s" / "runs").glob("*/resume.safetensors"):
-        status = Run(path.parent).status
-        if status["state"] == "running":
-            found.append(status["pid"])
-    return found
+    """The runs that are past their first epoch and not done."""
+    begun = [Run(path.parent) for path in (root / "s" / "runs").glob("*/resume.safetensors")]
+    return [run for run in begun if run.status["state"] == "running"]
+
+
+def killed(process, root):
+    """Kill the sweep, its workers held still so that they must go by themselves, if two cells are stored and a third
+    training has half of its epochs before it; else let it go on."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        rows = [len((run.path / "metrics.jsonl").read_text().splitlines()) for run in training(root)]
+        if found := len(list((root / "s" / "cells").glob("*.json"))) >= 2 and any(n <= 3 for n in rows):
+            os.kill(process.pid, signal.SIGKILL)
+        return found
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)  # one that is not waited for yet still names its group
 
 
 def finish(root, **how):
@@ -640,9 +649,8 @@ def whole(tmp_path_factory):
 def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, whole, workers):
     cells = tmp_path / "s" / "cells"
     with start(tmp_path, workers) as process:
-        wait_for(process, lambda: len(list(cells.glob("*.json"))) >= 2 and training(tmp_path))
-        pids = training(tmp_path)
-        os.kill(process.pid, signal.SIGKILL)
+        wait_for(process, lambda: killed(process, tmp_path))
+        pids = [run.status["pid"] for run in training(tmp_path)]
         process.wait()
     if workers > 1:  # its processes die with it
         wait_for(None, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids) or not Path("/proc").exists(), 20)
@@ -654,10 +662,7 @@ def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, 
     found = finish(tmp_path, workers=workers)
     assert timeless(found).equals(timeless(whole))
     assert all((p.read_bytes(), p.stat().st_mtime_ns) == was for p, was in before.items())
-    for (
-        path,
-        first,
-    ) in saved.items():  # the training that was under way went on, its first row is still the first process's
+    for path, first in saved.items():  # the training under way went on: its first row is still the first process's
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert rows[0]["seconds"] == first and [r["step"] for r in rows] == sorted({r["step"] for r in rows})
 
@@ -666,8 +671,8 @@ def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, 
 @UNIX
 def test_a_lost_process_costs_nothing_but_time(tmp_path, whole):
     with start(tmp_path, workers=2) as process:
-        (pid, *_) = wait_for(process, lambda: training(tmp_path))
-        os.kill(pid, signal.SIGKILL)
+        (run, *_) = wait_for(process, lambda: training(tmp_path))
+        os.kill(run.status["pid"], signal.SIGKILL)
         out = process.communicate(timeout=300)[0]
     assert process.returncode == 0, out
     assert timeless(Sweep.load(tmp_path / "s" / "s")).equals(timeless(whole))
@@ -678,8 +683,8 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path, whole):
 def test_ray_gives_the_same_table_and_replaces_a_lost_worker(tmp_path, whole):
     pytest.importorskip("ray", reason="Ray is not installed; pip install '.[cluster]'")
     with start(tmp_path, workers=2, engine="ray") as process:
-        (pid, *_) = wait_for(process, lambda: training(tmp_path))
-        os.kill(pid, signal.SIGKILL)
+        (run, *_) = wait_for(process, lambda: training(tmp_path))
+        os.kill(run.status["pid"], signal.SIGKILL)
         out = process.communicate(timeout=300)[0]
     assert process.returncode == 0, out
     assert timeless(Sweep.load(tmp_path / "s" / "s")).equals(timeless(whole))
