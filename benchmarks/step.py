@@ -72,8 +72,6 @@ def run(quick: bool, device: str) -> dict[str, object]:
 
 def _step(config: TrainConfig, v1: torch.Tensor, v2: torch.Tensor):
     encoder = prepare(config, build_encoder(config).to(v1.device)).train()
-    if config.channels_last:
-        v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
     stepper, optimizer = make_stepper(config, encoder), make_optimizer(config, encoder)
     if config.authors_step:
         optimizer = torch.optim.Adam(encoder.parameters(), 3e-4)

@@ -51,22 +51,81 @@ class DualBatchNorm2d(BatchNorm2d):
 
 
 class Conv2d(nn.Conv2d):
-    """torch's convolution; on a CPU two shapes whose kernels are slow are put otherwise, as the same function.
+    """torch's convolution; on a CPU some shapes whose kernels are slow are put otherwise, as the same function.
 
     1x1 with stride 2 is a dense 1x1 on every other pixel (picked by a pooling, whose gradient keeps the memory layout). 3x3 on
-    maps of 2x2 is one matrix between all pixels, worth its making from as many images as channels on.
+    maps of 2x2 is one matrix between all pixels, worth its making from as many images as channels on. Other 3x3 in
+    bfloat16 have gradients of their own where these are faster.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu" or self.bias is not None or self.groups != 1:
             return super().forward(input)
-        shape = self.kernel_size, self.stride, self.padding
-        if shape == ((1, 1), (2, 2), (0, 0)):
+        shape, stride = (self.kernel_size, self.padding, self.dilation), self.stride
+        if shape == ((1, 1), (0, 0), (1, 1)) and stride == (2, 2):
             return F.conv2d(F.avg_pool2d(input, 1, 2), self.weight)
-        small = input.shape[2:] == (2, 2) and len(input) >= self.in_channels
-        if small and shape == ((3, 3), (1, 1), (1, 1)) and self.dilation == (1, 1):
-            return _on_2x2(input, self.weight)
+        if shape == ((3, 3), (1, 1), (1, 1)) and stride in ((1, 1), (2, 2)):
+            if stride == (1, 1) and input.shape[2:] == (2, 2) and len(input) >= self.in_channels:
+                return _on_2x2(input, self.weight)
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+            if dtype == torch.bfloat16 and torch.is_grad_enabled():
+                return _Conv3x3.apply(input.to(dtype), self.weight.to(dtype), stride[0])
         return super().forward(input)
+
+
+class _Conv3x3(torch.autograd.Function):
+    """3x3 convolution with padding 1 and stride 1 or 2, as torch's, with two gradients of its own.
+
+    That in the weights is the product of all patches with all outputs' gradients where outputs have few pixels; that in an input of
+    few channels is, for stride 2, a dense 2x2 convolution that gives four pixels each.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return F.conv2d(x, weight, None, stride, 1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (x, weight), stride = ctx.saved_tensors, ctx.stride
+        to_x, to_weight = ctx.needs_input_grad[:2]
+        few_pixels = grad.shape[2] * grad.shape[3] <= (64 if stride == 2 else 16)
+        by_patches, by_fours = to_weight and few_pixels, to_x and stride == 2 and x.shape[1] <= 16
+        where = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
+        mask = [to_x and not by_fours, to_weight and not by_patches, False]
+        grads = torch.ops.aten.convolution_backward(grad, x, weight, None, *where, mask) if any(mask) else (None, None)
+        return (
+            _by_fours(grad, weight)[..., : x.shape[2], : x.shape[3]] if by_fours else grads[0],
+            _by_patches(grad, x, stride) if by_patches else grads[1],
+            None,
+        )
+
+
+def _by_patches(grad: Tensor, x: Tensor, stride: int) -> Tensor:
+    """The weights' gradient (out, c, 3, 3) from that of the outputs (n, out, h, w)."""
+    rows = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])
+    return (rows.t() @ _patches(x, stride)).view(-1, 3, 3, x.shape[1]).permute(0, 3, 1, 2)
+
+
+def _patches(x: Tensor, stride: int) -> Tensor:
+    """What each output of a 3x3 convolution with padding 1 sees of x (n, c, h, w): (outputs, 9 c), rows, columns, channels."""
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    windows = padded.unfold(1, 3, stride).unfold(2, 3, stride)  # (n, rows, columns, c, 3, 3)
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(-1, 9 * x.shape[1])
+
+
+def _by_fours(grad: Tensor, weight: Tensor) -> Tensor:
+    """The input's gradient (n, c, 2 h, 2 w) for stride 2 from that of the outputs (n, out, h, w).
+
+    An even row was seen by one tap of one output, an odd one by taps of two neighbours; so with columns.
+    """
+    (n, out, h, w), c = grad.shape, weight.shape[1]
+    taps = F.pad(weight.permute(2, 3, 1, 0).reshape(9, c, out), (0, 0, 0, 0, 0, 1)).index_select(0, _FOURS)
+    kernel = taps.view(2, 2, 2, 2, c, out).permute(0, 1, 4, 5, 2, 3).reshape(4 * c, out, 2, 2)
+    fours = F.conv2d(F.pad(grad, (0, 1, 0, 1)), kernel.contiguous(memory_format=torch.channels_last))
+    pixels = fours.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c).transpose(2, 3)
+    return pixels.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
 
 def _on_2x2(x: Tensor, weight: Tensor) -> Tensor:
@@ -79,6 +138,14 @@ def _on_2x2(x: Tensor, weight: Tensor) -> Tensor:
 
 # the tap that leads to pixel (y, x) of a 2x2 map from its pixel (i, j), for all 16 pairs
 _TAPS = torch.tensor([3 * (i - y + 1) + j - x + 1 for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)])
+
+
+# the tap of a 3x3 kernel with stride 2 by which an even or an odd line of the input is seen by the output at its place and by the next
+# one (9: by none), and from it that of 2 x 2 pixels (y, x) by 2 x 2 outputs (i, j)
+_LINES = ((1, 9), (2, 0))
+_FOURS = torch.tensor(
+    [min(9, 3 * _LINES[y][i] + _LINES[x][j]) for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)]
+)
 
 
 class _Trunk(ResNet):

@@ -92,8 +92,6 @@ def train(
             draws = ranks.seeded(_mix(config.seed, 2, step))
             _set_lr(optimizer, config, step, per_epoch)
             v1, v2 = two_views(views, x, draws)
-            if config.channels_last:
-                v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
             optimizer.zero_grad(set_to_none=True)
             if not encoder.training:  # a walk over all modules
                 encoder.train()

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from explore import DualBatchNorm2d, Encoder, UserError, untouched
-from explore.nets import Conv2d
+from explore.nets import Conv2d, _Conv3x3
 from explore.weights import DTYPES, load_into, load_tensors, replacing, save_tensors
 
 
@@ -70,6 +70,48 @@ def test_shapes_computed_otherwise_are_torchs_convolution(kernel, stride, side, 
         for a, b in zip((y, *found), (plain, *expected), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
         assert layout != torch.channels_last or found[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "side"), [(5, 2, 8), (5, 2, 7), (20, 2, 8), (5, 1, 4), (5, 1, 5), (5, 2, 20), (20, 2, 18)]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
+    """Both routes of both gradients in float64, once and twice, each asked for alone as well."""
+    x = torch.randn(2, channels, side, side, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    w = torch.randn(7, channels, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    plain, ours = torch.nn.functional.conv2d(x, w, stride=stride, padding=1), _Conv3x3.apply(x, w, stride)
+    assert torch.equal(ours, plain)
+    g = torch.randn_like(plain)
+    for asked in ((x, w), (x,), (w,)):
+        first = [torch.autograd.grad(y, asked, g, create_graph=True) for y in (ours, plain)]
+        for a, b in zip(*first, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        if len(asked) == 2:
+            twice = [torch.autograd.grad(sum(v.square().sum() for v in grads), asked) for grads in first]
+            for a, b in zip(*twice, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-9)
+
+
+def test_in_bfloat16_an_encoder_takes_them_and_stays_near_float32(monkeypatch):
+    taken, net, x = [], Encoder("resnet10", width=16, stem="small").train(), torch.rand(16, 3, 32, 32)
+    apply = _Conv3x3.apply
+    monkeypatch.setattr(_Conv3x3, "apply", lambda *args: taken.append(args) or apply(*args))
+
+    def gradients(dtype):
+        at = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            loss = net.features(at).float().square().sum()
+        return [
+            g.flatten()
+            for g in torch.autograd.grad(loss, [at, *net.trunk.parameters()], allow_unused=True)
+            if g is not None
+        ]
+
+    found, expected = gradients(torch.bfloat16), gradients(torch.float32)
+    assert len(taken) == 9 and all(weight.dtype is torch.bfloat16 for _, weight, _ in taken)
+    closest = [torch.cosine_similarity(a.float(), b, dim=0).item() for a, b in zip(found, expected, strict=True)]
+    assert min(closest) > 0.9
 
 
 def test_every_convolution_of_an_encoder_is_ours_under_torchvisions_names(encoder):

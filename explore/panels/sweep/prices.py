@@ -29,8 +29,6 @@ def seconds_a_pass(config: TrainConfig, threads: int) -> float:
         for i in range(3):
             began = time.perf_counter()
             v1, v2 = views(x, seeded(i)), views(x, seeded(i + 9))
-            if plain.channels_last:
-                v1, v2 = (v.contiguous(memory_format=torch.channels_last) for v in (v1, v2))
             float(step(v1, v2, seeded(i)).loss)
             times.append(time.perf_counter() - began)
     finally:
