@@ -1,17 +1,20 @@
 """The training step: SimCLR, CLAE with each attack, noise, and the authors' own step, one beside the other.
 
-Networks are the same; only the step differs. `paper_code` is the authors' step their own way: fp32, NCHW, plain Adam. All
-others are as `train` runs them, but for what their name says. `equal signs`: pixels that FGSM moves the same way in bf16 and fp32.
+Networks are the same; only the step differs. `paper_code` is the authors' step their own way: fp32, NCHW, plain Adam, torch's own
+convolutions, in a process of its own. All others are as `train` runs them, but for what their name says. `equal signs`: pixels
+that FGSM moves the same way in bf16 and fp32.
 """
 
 import torch
 
 from explore.config import TrainConfig
+from explore.nets import Encoder
 from explore.runfolder import build_encoder
 from explore.state import keep_memory, seeded
 from explore.training import make_optimizer, make_stepper, prepare, resolve_device, resolve_precision
 
-from .timing import interleaved, machine, ratio, table
+from .peers import torchs_own
+from .timing import Apart, interleaved, machine, ratio, table
 
 PAPER = {"authors_step": True, "adv_reference": "self", "attack_branch": "adv", "clamp": False, "gray": False}
 PLAIN = {"precision": "fp32", "channels_last": False}
@@ -43,15 +46,22 @@ def run(quick: bool, device: str) -> dict[str, object]:
     names = [
         name for name in CANDIDATES if (name in QUICK if quick else where.type == "cuda" or "compiled" not in name)
     ]
-    draws = seeded(0)
-    v1, v2 = (torch.rand(batch, 3, 32, 32, generator=draws).to(where) for _ in range(2))
+    v1, v2 = _views(batch, where)
     configs = {name: TrainConfig(**{**small, **CANDIDATES[name], "batch_size": batch}) for name in names}
-    calls = {name: _step(config, v1, v2) for name, config in configs.items()}
+    keeping = "paper_code, our memory"
+    calls = {
+        name: Apart(_paper_code, configs["paper_code"], where, name == keeping, device=where)
+        for name in ("paper_code", keeping)
+    }
+    calls |= {
+        name: _step(config, _encoder(config, where), v1, v2) for name, config in configs.items() if name != "paper_code"
+    }
     seconds = interleaved(calls, 3 if quick else 9, where)
     print(f"ResNet-18 width {small['width']}, batch {batch}, 32x32, {where}")
     table(seconds, batch)
     figures = {"clae_over_simclr": ratio(seconds, "CLAE FGSM", "SimCLR")}
     figures["paper_code_over_clae"] = ratio(seconds, "paper_code", "CLAE FGSM")
+    figures["paper_code_keeping_over_clae"] = ratio(seconds, keeping, "CLAE FGSM")
     if not quick:
         figures["clae_over_simclr_plain"] = ratio(seconds, "CLAE FGSM, fp32 NCHW", "SimCLR, fp32 NCHW")
         figures["paper_code_over_clae_plain"] = ratio(seconds, "paper_code", "CLAE FGSM, fp32 NCHW")
@@ -70,8 +80,22 @@ def run(quick: bool, device: str) -> dict[str, object]:
     return {**figures, "batch": batch, "quick": quick, **machine(where)}
 
 
-def _step(config: TrainConfig, v1: torch.Tensor, v2: torch.Tensor):
-    encoder = prepare(config, build_encoder(config).to(v1.device)).train()
+def _views(batch: int, where: torch.device) -> list[torch.Tensor]:
+    draws = seeded(0)
+    return [torch.rand(batch, 3, 32, 32, generator=draws).to(where) for _ in range(2)]
+
+
+def _encoder(config: TrainConfig, where: torch.device) -> Encoder:
+    return prepare(config, build_encoder(config).to(where)).train()
+
+
+def _paper_code(config: TrainConfig, where: torch.device, keep: bool):
+    if keep and where.type == "cpu":
+        keep_memory()
+    return _step(config, torchs_own(_encoder(config, where)), *_views(config.batch_size, where))
+
+
+def _step(config: TrainConfig, encoder: Encoder, v1: torch.Tensor, v2: torch.Tensor):
     stepper, optimizer = make_stepper(config, encoder), make_optimizer(config, encoder)
     if config.authors_step:
         optimizer = torch.optim.Adam(encoder.parameters(), 3e-4)
@@ -89,8 +113,7 @@ def _equal_signs(config: TrainConfig, v1: torch.Tensor, v2: torch.Tensor) -> flo
     moved = []
     for precision in ("fp32", config.precision):
         as_it_is = config.with_(precision=precision, clamp=False, gray=False)
-        encoder = prepare(as_it_is, build_encoder(as_it_is).to(v1.device)).train()
-        done = make_stepper(as_it_is, encoder)(v1, v2)
+        done = make_stepper(as_it_is, _encoder(as_it_is, v1.device))(v1, v2)
         moved.append((done.x_adv - v2).sign())
     kind = resolve_precision(config.precision, v1.device) or torch.float32
     print(f"FGSM's direction, {str(kind).removeprefix('torch.')} against fp32: {100 * _same(moved):.1f} % equal signs")

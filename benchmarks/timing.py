@@ -1,34 +1,84 @@
 """Side-by-side timing: every candidate once a round, rounds repeated, medians compared."""
 
+import multiprocessing
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
 
 
+class Apart:
+    """A candidate in a process of its own, with none of our settings for memory and threads: what its own users have.
+
+    `build(*args)` is a function at the top of a module; it returns the call, or None where that cannot be made (`here` is then
+    False). A call waits for the other process and returns the seconds that were measured there.
+    """
+
+    def __init__(self, build: Callable[..., Callable[[], object] | None], *args: Any, device: torch.device):
+        self.ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        threads, own = torch.get_num_threads(), os.environ.pop("GOMP_SPINCOUNT", None)
+        os.environ["GOMP_SPINCOUNT"] = "300000"  # libgomp's own default, which importing explore would lower
+        try:
+            self.process = multiprocessing.get_context("spawn").Process(
+                target=_serve, args=(theirs, threads, device, build, args), daemon=True
+            )
+            self.process.start()
+        finally:
+            del os.environ["GOMP_SPINCOUNT"]
+            if own is not None:
+                os.environ["GOMP_SPINCOUNT"] = own
+        theirs.close()
+        self.here: bool = self.ours.recv()
+
+    def __call__(self) -> float:
+        self.ours.send(None)
+        return self.ours.recv()
+
+
+def _serve(pipe: Connection, threads: int, device: torch.device, build: Callable, args: tuple) -> None:
+    torch.set_num_threads(threads)
+    call = build(*args)
+    pipe.send(call is not None)
+    while call is not None:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_timed(call, device))
+
+
 def interleaved(
-    candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device
+    candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device, steady: int = 0
 ) -> dict[str, list[float]]:
-    """Seconds of each call, `rounds` of each, in turn after one warm-up; CUDA is waited for."""
+    """Seconds of each call, `rounds` of each, in turn after one warm-up; CUDA is waited for.
 
-    clock = clock_for(device)
-
-    def timed(call: Callable[[], object]) -> float:
-        began = clock()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return clock() - began
-
+    With `steady` a turn is one call that is not counted, then the mean of so many: what others left in the caches is gone by then,
+    as it is in a training that has the machine for itself.
+    """
     for call in candidates.values():
-        timed(call)
+        _timed(call, device)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            seconds[name].append(timed(call))
+            turn = [_timed(call, device) for _ in range(1 + steady)]
+            seconds[name].append(statistics.fmean(turn[1:] or turn))
     return seconds
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    if isinstance(call, Apart):
+        return call()
+    clock = clock_for(device)
+    began = clock()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - began
 
 
 def clock_for(device: torch.device) -> Callable[[], float]:

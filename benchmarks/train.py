@@ -2,7 +2,8 @@
 
 The same small network, batch and images (random colours, 32x32), each project the way it is used: ours as `train` runs, lightly
 as its SimCLR example does (SimCLRTransform without blur, LightlyDataset, DataLoader, NTXentLoss, SGD), in fp32 and with torch's
-own convolutions. One step of each in turn; rows, learning-rate schedule and loss sums are part of ours. With a GPU lightly's loader has eight workers.
+own convolutions, in a process of its own. One step of each in turn; rows, learning-rate schedule and loss sums are part of ours. With
+a GPU lightly's loader has eight workers. `with our memory`: lightly's step in a process that keeps freed memory as `train` does.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,37 +13,40 @@ import torch
 from explore.config import TrainConfig
 from explore.datasets import Data
 from explore.datasets.splits import Split
-from explore.nets import Conv2d
 from explore.runfolder import build_encoder
 from explore.state import keep_memory, seeded
 from explore.training import resolve_device, train
 
-from .peers import peer, versions
-from .timing import interleaved, machine, ratio, table
+from .peers import peer, torchs_own, versions
+from .timing import Apart, interleaved, machine, ratio, table
 
 OURS = {
     "our SimCLR": {"attack": "none"},
     "our CLAE, FGSM": {"attack": "fgsm"},
 }
+STEADY = 5
+LIGHTLY, KEEPING = "lightly's SimCLR", "lightly's, with our memory"
 
 
 def run(quick: bool, device: str) -> dict[str, object]:
     """Steps of the default network (ResNet-10, width 16) with batches of 128 images."""
-    where, rounds = resolve_device(device), 4 if quick else 15
+    where, rounds = resolve_device(device), 3 if quick else 10
     if where.type == "cpu":
         keep_memory()
     base = TrainConfig(dataset="cifar10", batch_size=128, knn_every=0, knn_images=128, temperature=0.5)
-    data = _images(base.batch_size * (rounds + 3))
+    count = base.batch_size * (rounds * (1 + STEADY) + 3)
+    data = _images(count)
     calls = {name: _ours(base.with_(**changes), data, device) for name, changes in OURS.items()}
-    if (theirs := _lightly(base, data, where)) is not None:
-        calls["lightly's SimCLR"] = theirs
-    seconds = interleaved(calls, rounds, where)
+    theirs = {name: Apart(_lightly, base, count, where, name == KEEPING, device=where) for name in (LIGHTLY, KEEPING)}
+    calls |= {name: call for name, call in theirs.items() if call.here}
+    seconds = interleaved(calls, rounds, where, STEADY)
     print(f"end to end, {base.arch} width {base.width}, batch {base.batch_size}, 32x32, {where}")
     table(seconds, base.batch_size)
     figures = {"clae_over_simclr": ratio(seconds, "our CLAE, FGSM", "our SimCLR")}
-    if theirs is not None:
-        figures["lightly_over_simclr"] = ratio(seconds, "lightly's SimCLR", "our SimCLR")
-        figures["lightly_over_clae"] = ratio(seconds, "lightly's SimCLR", "our CLAE, FGSM")
+    for name in seconds.keys() & theirs.keys():
+        key = "lightly" if name == LIGHTLY else "lightly_keeping"
+        figures[f"{key}_over_simclr"] = ratio(seconds, name, "our SimCLR")
+        figures[f"{key}_over_clae"] = ratio(seconds, name, "our CLAE, FGSM")
     return {**figures, "batch": base.batch_size, "quick": quick, **versions("lightly"), **machine(where)}
 
 
@@ -71,22 +75,21 @@ class _Pictures(torch.utils.data.Dataset):
         return (self.transform(self.images[i]) if self.transform else self.images[i]), 0
 
 
-def _lightly(config: TrainConfig, data: Data, where: torch.device) -> Callable[[], object] | None:
+def _lightly(config: TrainConfig, count: int, where: torch.device, keep: bool) -> Callable[[], object] | None:
+    if keep and where.type == "cpu":
+        keep_memory()
     if (transforms := peer("lightly.transforms")) is None:
         return None
     from lightly.data import LightlyDataset
     from lightly.loss import NTXentLoss
     from torchvision.transforms.functional import to_pil_image
 
-    pictures = _Pictures([to_pil_image(image) for image in data.train.stored])
+    pictures = _Pictures([to_pil_image(image) for image in _images(count).train.stored])
     transform = transforms.SimCLRTransform(input_size=32, gaussian_blur=0.0)
     dataset = LightlyDataset.from_torch_dataset(pictures, transform=transform)
     workers = 8 if where.type == "cuda" else 0
     loader = torch.utils.data.DataLoader(dataset, config.batch_size, shuffle=True, drop_last=True, num_workers=workers)
-    network = build_encoder(config.with_(dual_bn=False)).to(where).train()
-    for part in network.modules():
-        if isinstance(part, Conv2d):
-            part.__class__ = torch.nn.Conv2d
+    network = torchs_own(build_encoder(config.with_(dual_bn=False)).to(where).train())
     criterion = NTXentLoss(temperature=config.temperature)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
 

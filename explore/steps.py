@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attacks import Attack, Noise
+from .convolutions import weights_fixed
 from .losses import LOSSES
+from .nets import Encoder
 from .ranks import ALONE, Ranks
 from .shapes import Branch, Images
 from .state import untouched
@@ -52,9 +54,10 @@ class Stepper:
     chunk: int | None = None
     ranks: Ranks = ALONE
 
+    @weights_fixed()
     def __call__(self, v1: Images, v2: Images, generator: torch.Generator | None = None) -> Step:
         if self.attack is None:
-            loss = self.compare(self.embed(v1), self.embed(v2))
+            loss = self.compare(*self._both(v1, v2))
             loss.backward()
             return Step(loss.detach())
         return self._authors(v1, v2) if self.authors else self._clae(v1, v2, generator)
@@ -77,12 +80,20 @@ class Stepper:
         parts = x.split(self.chunk)
         return torch.cat([checkpoint(self._pass, part, branch, context_fn=self._replay, **AGAIN) for part in parts])
 
+    def _both(self, v1: Images, v2: Images) -> tuple[Tensor, Tensor]:
+        """Embeddings of both views, in one pass where that is faster: on a CPU, of maps so small that each operation's start counts."""
+        few = isinstance(self.encoder, Encoder) and self.encoder.behind_stem(v1) <= 2**20
+        if not few or v1.device.type != "cpu" or self.chunk is not None:
+            return self.embed(v1), self.embed(v2)
+        z1, z2 = self._pass(torch.cat([v1, v2]), "clean", 2).chunk(2)
+        return z1, z2
+
     def _replay(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
         return contextlib.nullcontext(), untouched(self.encoder)
 
-    def _pass(self, x: Images, branch: Branch) -> Tensor:
+    def _pass(self, x: Images, branch: Branch, views: int = 1) -> Tensor:
         with torch.autocast(x.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            z = self.encoder(x, branch=branch)
+            z = self.encoder(x, branch=branch, **({"views": views} if views > 1 else {}))
         return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
 
     def compare(self, z1: Tensor, z2: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "shapes", "places", "sources"},
-    {"config", "results", "state", "weights"},
+    {"config", "results", "state", "weights", "convolutions"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"ranks"},
     {"runfolder", "objectives", "steps"},

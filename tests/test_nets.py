@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from explore import DualBatchNorm2d, Encoder, UserError, untouched
-from explore.nets import Conv2d, _Conv3x3
+from explore.convolutions import Conv2d
 from explore.weights import DTYPES, load_into, load_tensors, replacing, save_tensors
 
 
@@ -28,7 +28,7 @@ def test_the_branches_have_statistics_of_their_own(encoder):
 def test_the_branch_goes_back_to_clean_when_a_pass_raises(encoder):
     with pytest.raises(RuntimeError):
         encoder(torch.rand(2, 3, 32, 32).double(), branch="adv")
-    assert {m.branch for m in encoder.modules() if isinstance(m, DualBatchNorm2d)} == {"clean"}
+    assert {m.use.branch for m in encoder.modules() if isinstance(m, DualBatchNorm2d)} == {"clean"}
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "resnet101"])
@@ -41,77 +41,6 @@ def test_torchvisions_weights_fit_and_give_torchvisions_features(arch):
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(ours.features(x), theirs(x), rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride", "side", "n", "otherwise"),
-    [
-        (1, 2, 8, 3, True),
-        (1, 2, 7, 3, True),
-        (3, 1, 2, 6, True),
-        (3, 1, 2, 4, False),
-        (3, 1, 3, 6, False),
-        (3, 2, 4, 6, False),
-    ],
-)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_shapes_computed_otherwise_are_torchs_convolution(kernel, stride, side, n, otherwise, layout, monkeypatch):
-    """Values, gradients and the gradients' layout in float64; `otherwise`: whether torch's own kernel for that shape is left out."""
-    ours = Conv2d(5, 7, kernel, stride=stride, padding=kernel // 2, bias=False).double()
-    x = torch.randn(n, 5, side, side, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    plain = torch.nn.functional.conv2d(x, ours.weight, stride=stride, padding=kernel // 2)
-    g = torch.randn_like(plain)
-    expected = torch.autograd.grad(plain, (x, ours.weight), g)
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda *_: torch.zeros(0))
-    y = ours(x)
-    assert bool(y.numel()) == otherwise
-    if otherwise:
-        found = torch.autograd.grad(y, (x, ours.weight), g)
-        for a, b in zip((y, *found), (plain, *expected), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-        assert layout != torch.channels_last or found[0].is_contiguous(memory_format=layout)
-
-
-@pytest.mark.parametrize(
-    ("channels", "stride", "side"), [(5, 2, 8), (5, 2, 7), (20, 2, 8), (5, 1, 4), (5, 1, 5), (5, 2, 20), (20, 2, 18)]
-)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
-    """Both routes of both gradients in float64, once and twice, each asked for alone as well."""
-    x = torch.randn(2, channels, side, side, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    w = torch.randn(7, channels, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    plain, ours = torch.nn.functional.conv2d(x, w, stride=stride, padding=1), _Conv3x3.apply(x, w, stride)
-    assert torch.equal(ours, plain)
-    g = torch.randn_like(plain)
-    for asked in ((x, w), (x,), (w,)):
-        first = [torch.autograd.grad(y, asked, g, create_graph=True) for y in (ours, plain)]
-        for a, b in zip(*first, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-        if len(asked) == 2:
-            twice = [torch.autograd.grad(sum(v.square().sum() for v in grads), asked) for grads in first]
-            for a, b in zip(*twice, strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-9)
-
-
-def test_in_bfloat16_an_encoder_takes_them_and_stays_near_float32(monkeypatch):
-    taken, net, x = [], Encoder("resnet10", width=16, stem="small").train(), torch.rand(16, 3, 32, 32)
-    apply = _Conv3x3.apply
-    monkeypatch.setattr(_Conv3x3, "apply", lambda *args: taken.append(args) or apply(*args))
-
-    def gradients(dtype):
-        at = x.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            loss = net.features(at).float().square().sum()
-        return [
-            g.flatten()
-            for g in torch.autograd.grad(loss, [at, *net.trunk.parameters()], allow_unused=True)
-            if g is not None
-        ]
-
-    found, expected = gradients(torch.bfloat16), gradients(torch.float32)
-    assert len(taken) == 9 and all(weight.dtype is torch.bfloat16 for _, weight, _ in taken)
-    closest = [torch.cosine_similarity(a.float(), b, dim=0).item() for a, b in zip(found, expected, strict=True)]
-    assert min(closest) > 0.9
 
 
 def test_every_convolution_of_an_encoder_is_ours_under_torchvisions_names(encoder):

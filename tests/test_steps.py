@@ -55,12 +55,12 @@ def test_nine_passes_give_the_adversary_and_gradients_of_the_obvious_step(net, p
 
 
 def passes(net, call):
-    """Forward passes of the trunk, weight gradients and pixel gradients of its first convolution, in one call."""
-    count = {"forward": 0}
-    hook = net.trunk.register_forward_hook(lambda *_: count.__setitem__("forward", count["forward"] + 1))
+    """Forward passes of a batch of 8 through the trunk in one call; a pass of 16 images is two."""
+    images = []
+    hook = net.trunk.register_forward_hook(lambda _, args, __: images.append(len(args[0])))
     call()
     hook.remove()
-    return count["forward"]
+    return sum(images) / 8
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,44 @@ def test_the_authors_step(net, pair):
     assert all(torch.equal(grad, theirs[name]) for name, grad in grads(net).items())
     assert int(net.trunk.bn1.adv.num_batches_tracked) == 3 and int(net.trunk.bn1.num_batches_tracked) == 2
     assert passes(net, lambda: Stepper(net, attack, authors=True)(v1, v2)) == 5
+
+
+@pytest.mark.parametrize("branch", ["clean", "adv"])
+def test_two_views_in_one_pass_are_two_passes(net, pair, branch):
+    """Embeddings, gradients, and statistics that moved by one view after the other; in eval mode as well."""
+    other = copy.deepcopy(net)
+    together = net(torch.cat(pair), branch=branch, views=2).chunk(2)
+    apart = [other(view, branch=branch) for view in pair]
+    for embeddings in (together, apart):
+        nt_xent(*embeddings).mean().backward()
+    theirs = grads(other)
+    for a, b in [*zip(together, apart, strict=True), *zip(net.buffers(), other.buffers(), strict=True)]:
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for name, grad in grads(net).items():
+        assert (grad is None) == (theirs[name] is None), name
+        torch.testing.assert_close(grad, theirs[name], rtol=1e-8, atol=1e-12)
+    net.eval()
+    torch.testing.assert_close(net(torch.cat(pair), views=2), net(torch.cat(pair)))
+
+
+def test_simclr_passes_small_maps_together_and_large_ones_apart(net, pair, monkeypatch):
+    sizes = []
+    net.trunk.register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    Stepper(net)(*pair)
+    Stepper(net, chunk=4)(*pair)
+    monkeypatch.setattr(Encoder, "behind_stem", lambda *_: 2**20 + 1)
+    Stepper(net)(*pair)
+    assert sizes == [16, *[4] * 8, 8, 8]
+
+
+def test_what_the_first_stage_reads():
+    x = torch.rand(2, 3, 32, 48)
+    for stem, pixels in [("cifar", 32 * 48), ("small", 16 * 24), ("imagenet", 8 * 12)]:
+        net = Encoder("resnet10", width=8, stem=stem)
+        read = []
+        net.trunk.layer1.register_forward_pre_hook(lambda _, args, read=read: read.append(args[0].numel()))
+        net.features(x)
+        assert read == [net.behind_stem(x)] == [2 * 8 * pixels]
 
 
 def test_simclr_leaves_the_adversarial_branch_alone(net, pair):
