@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,17 +22,14 @@ class Apart:
 
     def __init__(self, build: Callable[..., Callable[[], object] | None], *args: Any, device: torch.device):
         self.ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        threads, own = torch.get_num_threads(), os.environ.pop("GOMP_SPINCOUNT", None)
-        os.environ["GOMP_SPINCOUNT"] = "300000"  # libgomp's own default, which importing explore would lower
-        try:
+        spins = {
+            "GOMP_SPINCOUNT": "300000"
+        }  # what libgomp's manual gives as its default; importing explore would lower it
+        with unittest.mock.patch.dict(os.environ, spins):
             self.process = multiprocessing.get_context("spawn").Process(
-                target=_serve, args=(theirs, threads, device, build, args), daemon=True
+                target=_serve, args=(theirs, torch.get_num_threads(), device, build, args), daemon=True
             )
             self.process.start()
-        finally:
-            del os.environ["GOMP_SPINCOUNT"]
-            if own is not None:
-                os.environ["GOMP_SPINCOUNT"] = own
         theirs.close()
         self.here: bool = self.ours.recv()
 

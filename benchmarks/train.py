@@ -2,8 +2,8 @@
 
 The same small network, batch and images (random colours, 32x32), each project the way it is used: ours as `train` runs, lightly
 as its SimCLR example does (SimCLRTransform without blur, LightlyDataset, DataLoader, NTXentLoss, SGD), in fp32 and with torch's
-own convolutions, in a process of its own. One step of each in turn; rows, learning-rate schedule and loss sums are part of ours. With
-a GPU lightly's loader has eight workers. `with our memory`: lightly's step in a process that keeps freed memory as `train` does.
+own convolutions, in a process of its own. Six steps of each in turn, the first not counted; rows, learning-rate schedule and loss sums
+are part of ours. With a GPU lightly's loader has eight workers. `with our memory`: lightly's step in a process that keeps freed memory as `train` does.
 """
 
 from collections.abc import Callable, Iterator
