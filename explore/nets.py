@@ -139,11 +139,15 @@ class Encoder(nn.Module):
                 part.use = self._use
 
     def features(self, x: Images, branch: Branch = "clean", views: int = 1) -> Embeddings:
-        """Features h (n, feature_dim) of images in [0, 1], before the projector."""
+        """Features h (n, feature_dim) of images in [0, 1], before the projector; `views` as in `forward`."""
         if x.dim() != 4 or x.shape[1] != 3:
             raise UserError(
                 f"An encoder reads images of shape (n, 3, height, width) in [0, 1], got {tuple(x.shape)}; "
                 "repeat a gray channel three times, add a batch axis to a single image."
+            )
+        if views < 1 or len(x) % views:
+            raise UserError(
+                f"views is how many views of one size follow each other in the {len(x)} images, got {views}."
             )
         with self._using(branch, views):
             return self.trunk((x - self.mean) / self.std)

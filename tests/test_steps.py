@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from explore import Attack, Encoder, Noise, nt_xent, seeded
+from explore import Attack, Encoder, Noise, UserError, nt_xent, seeded
 from explore.steps import Stepper
 
 EPS = 8 / 255
@@ -136,6 +136,12 @@ def test_two_views_in_one_pass_are_two_passes(net, pair, branch):
         torch.testing.assert_close(grad, theirs[name], rtol=1e-8, atol=1e-12)
     net.eval()
     torch.testing.assert_close(net(torch.cat(pair), views=2), net(torch.cat(pair)))
+
+
+@pytest.mark.parametrize("views", [0, 3])
+def test_views_of_different_sizes_are_refused(net, pair, views):
+    with pytest.raises(UserError, match=f"follow each other in the 16 images, got {views}"):
+        net(torch.cat(pair), views=views)
 
 
 def test_simclr_passes_small_maps_together_and_large_ones_apart(net, pair, monkeypatch):
