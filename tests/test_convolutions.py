@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from explore import Encoder, convolutions
-from explore.convolutions import Conv2d, _by_place, _ByTiles, _Conv3x3, weights_fixed
+from explore.convolutions import Conv2d, _by_place, _ByTiles, _Conv3x3, _EveryOther, _On2x2, weights_fixed
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_shapes_computed_otherwise_are_torchs_convolution(kernel, stride, side, 
 
 @pytest.mark.parametrize(
     ("channels", "stride", "side"),
-    [(5, 2, 8), (5, 2, 7), (20, 2, 8), (5, 1, 4), (5, 1, 5), (5, 2, 20), (20, 2, 18), (256, 2, 8), (256, 2, 7)],
+    [(5, 2, 8), (5, 2, 7), (20, 2, 8), (5, 1, 4), (5, 1, 5), (5, 2, 20), (20, 2, 18), (256, 2, 8), (256, 2, 7), (64, 2, 4), (64, 2, 3), (40, 2, 2)],
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
@@ -57,6 +57,21 @@ def test_by_tiles_it_is_torchs_convolution(n, channels, out, height, width, layo
     x = torch.randn(n, channels, height, width, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     w = torch.randn(out, channels, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     compare(lambda: _ByTiles.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (7, 6), (1, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_on_every_other_pixel_it_is_torchs_convolution(sides, layout):
+    x = torch.randn(3, 5, *sides, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    w = torch.randn(7, 5, 1, 1, dtype=torch.float64, requires_grad=True)
+    compare(lambda: _EveryOther.apply(x, w), lambda: F.conv2d(x, w, stride=2), x, w)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_between_four_pixels_it_is_torchs_convolution(layout):
+    x = torch.randn(3, 5, 2, 2, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    w = torch.randn(7, 5, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    compare(lambda: _On2x2.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
 
 
 def compare(ours, plain, x, w):
