@@ -114,7 +114,7 @@ def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
 
 
 def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tensor:
-    """Colour jitter in every image's own order, then gray; images without jitter pass unchanged.
+    """Colour jitter in every image's own order, then gray; images without jitter pass unchanged. x may be written over.
 
     Brightness, contrast and saturation are one formula with three bases (black, mean gray, own gray): a blend. Sorted by how many
     of an image's three blends come before its hue, the images of each blend are neighbours, and so all hues are turned at
@@ -131,13 +131,13 @@ def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tens
         x = x.index_select(0, sorting.to(x.device, non_blocking=True))
         for blend, end in enumerate(ends):
             _blend(x[:end], *shares[:, :end, blend])
-        changed = _shift_hue(x[:jittered], factors[:jittered, 3]) if strengths[3] else x[:jittered]
+        if strengths[3]:
+            _shift_hue(x[:jittered], factors[:jittered, 3])
         for blend, end in enumerate(ends):
-            _blend(changed[end:], *shares[:, end:jittered, blend])
-        back = sorting.argsort().to(x.device, non_blocking=True)
-        x = torch.cat([changed, x[jittered:]]).index_select(0, back)
+            _blend(x[end:jittered], *shares[:, end:jittered, blend])
+        x = x.index_select(0, sorting.argsort().to(x.device, non_blocking=True))
     gray = params.gray.cpu().nonzero()[:, 0].to(x.device, non_blocking=True)
-    return x.index_copy(0, gray, _luma(x.index_select(0, gray)).expand(-1, 3, -1, -1))
+    return x.index_copy_(0, gray, _luma(x.index_select(0, gray)).expand(-1, 3, -1, -1))
 
 
 def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
@@ -150,7 +150,8 @@ def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> None:
     keep, mean, own = (share.view(-1, 1, 1, 1) for share in (keep, mean, own))
     luma = _luma(x)
     base = torch.addcmul(mean * luma.mean((2, 3), keepdim=True), own, luma)
-    x.copy_(torch.addcmul(base, x, keep).clamp_(0, 1))
+    _write(x, base, x, keep)
+    x.clamp_(0, 1)
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -161,14 +162,14 @@ def _luma(x: Tensor) -> Tensor:
 _LUMA = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R 601-2, as torchvision and Pillow
 
 
-def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of every image by its own share of the colour circle, through HSV, without a branch.
+def _shift_hue(x: Tensor, turns: Tensor) -> None:
+    """In place: turn the hue of every image by its own share of the colour circle, through HSV, without a branch.
 
     In sixths of a turn from red, the hue is 0 to 3 on the side of green and 0 to -3 on that of blue: there
     (high - 2 low - r + g + b) / (high - low) is its size in all three sextants. A channel is low within one sixth of its far side,
     high beyond two, and linear between.
     """
-    r, g, b = x.unbind(1)
+    r, g, b = (x.clone() if x.requires_grad else x).unbind(1)
     high = torch.maximum(r, torch.maximum(g, b))
     low = torch.minimum(r, torch.minimum(g, b))
     span = high - low
@@ -176,7 +177,15 @@ def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     shift = 6 * turns[:, None] + torch.tensor([0.0, -2.0, 2.0])  # a channel's own hue comes to 0
     shift = _sent(shift - 6 * (shift / 6).round(), x)[..., None, None]
     far = (hue[:, None] + shift).abs_().sub_(3).abs_().clamp_(1, 2)  # from -6 .. 6 to the distance from the far side
-    return torch.addcmul((high - 2 * span)[:, None], far, span[:, None])
+    _write(x, (high - 2 * span)[:, None], far, span[:, None])
+
+
+def _write(x: Tensor, base: Tensor, a: Tensor, b: Tensor) -> None:
+    """In place: base + a * b, straight into x where no gradient is asked for."""
+    if x.requires_grad:
+        x.copy_(torch.addcmul(base, a, b))
+    else:
+        torch.addcmul(base, a, b, out=x)
 
 
 def two_views(views: Views, x: Images, generator: torch.Generator | None = None) -> tuple[Images, Images]:
