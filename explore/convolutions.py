@@ -67,6 +67,11 @@ def _torchs(ctx, grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[
     return torch.ops.aten.convolution_backward(grad, x, weight.to(x.dtype), None, *sides, mask)[:2]
 
 
+def _as(weight: Tensor, grad: Tensor) -> Tensor:
+    """The gradient in the weight's type and memory layout, as which autograd keeps it without another copy."""
+    return torch.empty_like(weight).copy_(grad)
+
+
 class _EveryOther(torch.autograd.Function):
     """1x1 convolution with stride 2: products of every other pixel."""
 
@@ -89,7 +94,7 @@ class _EveryOther(torch.autograd.Function):
             of_x = grad.new_zeros(n, h, w, c)
             of_x[:, ::2, ::2] = (of_rows @ low).view(n, *grad.shape[2:], c)
             of_x = of_x.permute(0, 3, 1, 2)
-        return of_x, (of_rows.t() @ rows).view_as(weight).to(weight.dtype) if to_weight else None
+        return of_x, _as(weight, (of_rows.t() @ rows).view_as(weight)) if to_weight else None
 
 
 class _Conv3x3(torch.autograd.Function):
@@ -133,7 +138,7 @@ class _Conv3x3(torch.autograd.Function):
             of_x = _laid(grad, low, x.shape)
         if by_patches:
             of_weight = _by_patches(grad, _patches(x, stride) if patches is None else patches)
-        return of_x, of_weight.to(weight.dtype) if of_weight is not None else None, None
+        return of_x, _as(weight, of_weight) if of_weight is not None else None, None
 
 
 def _few(x: Tensor, pixels: int) -> bool:
@@ -148,7 +153,9 @@ def _rows(weight: Tensor) -> Tensor:
 def _by_patches(grad: Tensor, patches: Tensor) -> Tensor:
     """The weights' gradient (out, c, 3, 3) from that of the outputs (n, out, h, w)."""
     rows = grad.permute(0, 2, 3, 1).reshape(-1, grad.shape[1])
-    return (patches.t() @ rows).view(3, 3, -1, grad.shape[1]).permute(3, 2, 0, 1)
+    wide = rows.shape[1] >= 128  # the product is faster with more rows than columns, and its transpose slower to copy
+    product = rows.t() @ patches if wide else (patches.t() @ rows).t()
+    return product.view(rows.shape[1], 3, 3, -1).permute(0, 3, 1, 2)
 
 
 def _patches(x: Tensor, stride: int) -> Tensor:
@@ -167,7 +174,7 @@ def _laid(grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         for j in range(lines[1]):
             top, left, down, right = max(2 * i - 1, 0), max(2 * j - 1, 0), min(2 * i + 2, h), min(2 * j + 2, w)
             part = patches[:, i, j, top - 2 * i + 1 : down - 2 * i + 1, left - 2 * j + 1 : right - 2 * j + 1]
-            x[:, top:down, left:right] += part
+            x[:, top:down, left:right].add_(part)
     return x.permute(0, 3, 1, 2)
 
 
@@ -220,7 +227,7 @@ class _ByTiles(torch.autograd.Function):
             return _torchs(ctx, grad, x, weight, 1)
         # that of x is the same convolution with turned kernels, whose places are those of `kernel` in another order
         of_x = _by_tiles(grad, kernel, turned=True)[0] if to_x else None
-        return of_x, _of_kernels(grad, tiles).to(weight.dtype) if to_weight else None
+        return of_x, _as(weight, _of_kernels(grad, tiles)) if to_weight else None
 
 
 def _by_tiles(x: Tensor, kernel: Tensor, turned: bool = False) -> tuple[Tensor, Tensor]:
@@ -293,7 +300,7 @@ class _On2x2(torch.autograd.Function):
         of_rows, of_weight = grad.permute(0, 2, 3, 1).reshape(n, -1), None
         if to_weight:
             pairs = (of_rows.t() @ rows).view(4, out, 4, c).transpose(1, 2).reshape(16, -1)
-            of_weight = (_OF_TAP.to(x.dtype) @ pairs).view(3, 3, out, c).permute(2, 3, 0, 1).to(weight.dtype)
+            of_weight = _as(weight, (_OF_TAP.to(x.dtype) @ pairs).view(3, 3, out, c).permute(2, 3, 0, 1))
         return (of_rows @ matrix).view(n, 2, 2, c).permute(0, 3, 1, 2) if to_x else None, of_weight
 
 

@@ -67,6 +67,15 @@ class DualBatchNorm2d(BatchNorm2d):
         return self.adv(input) if self.use.branch == "adv" else super().forward(input)
 
 
+class _Pool(nn.AdaptiveAvgPool2d):
+    """Mean over a map's pixels; of channels_last maps with a gradient in their own layout, which torch's has not."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not input.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(input)
+        return input.permute(0, 2, 3, 1).flatten(1, 2).mean(1)[:, :, None, None]
+
+
 class _Trunk(ResNet):
     """torchvision's ResNet with every width scaled and the stem of our choice; returns pooled features."""
 
@@ -81,6 +90,7 @@ class _Trunk(ResNet):
         if not pool:
             self.maxpool = nn.Identity()  # type: ignore[assignment]
         self.out_features = 512 * block.expansion * width // 64
+        self.avgpool = _Pool(1)
         self.fc = nn.Identity()  # type: ignore[assignment]
         for part in self.modules():
             if type(part) is nn.Conv2d:
