@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .config import check_eps
 from .errors import UserError, nearest
 from .shapes import Images, PerImage
-from .state import draw, untouched
+from .state import constant, draw, untouched
 
 Norm = Literal["linf", "l2"]
 Objective = Callable[[Tensor], Tensor]
@@ -89,7 +89,8 @@ class Attack:
         `objective` maps images (n, c, h, w) to a loss per image (n,); its sum is pushed up. The BN statistics and modes of
         the networks it runs are put back, also when it raises; no `.grad` is touched.
         """
-        with untouched(*modules_of(objective)):
+        networks = modules_of(objective)
+        with untouched(*networks), constant(*networks):
             x_adv = self._begin(x, generator)
             for _ in range(self.steps):
                 x_adv = self.move(x, x_adv, gradient(objective, x_adv))

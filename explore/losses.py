@@ -26,7 +26,8 @@ def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slic
     n = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)
     anchors, itself, partner = _anchors(n, rows, z.device)
-    logits = (z[anchors] @ z.T / temperature).masked_fill(itself, -math.inf)
+    chosen = z[anchors] if len(anchors) < 2 * n else z
+    logits = (chosen @ z.T / temperature).masked_fill(itself, -math.inf)
     return F.cross_entropy(logits, partner, reduction="none").view(2, -1).mean(0)
 
 

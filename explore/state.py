@@ -61,3 +61,16 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
             buffer.data.copy_(was)  # .data: a graph recorded before, whose batch norm saved this buffer, stays valid
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+@contextlib.contextmanager
+def constant(*modules: nn.Module) -> Iterator[None]:
+    """Within it no weight asks for a gradient, so that a backward pass computes that of the images alone; after it, as before."""
+    weights = [p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

@@ -102,7 +102,8 @@ class Stepper:
     def each(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Losses (n,) of the pairs against all ranks' negatives; in chunks, a block of rows of the similarity matrix at a time."""
         loss, rows = LOSSES[self.loss], self.ranks.rows(len(z1))
-        z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
+        if self.ranks.world > 1:
+            z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
         if self.chunk is None:
             return loss(z1, z2, self.temperature, rows)
         cuts = range(rows.start, rows.stop, self.chunk)

@@ -149,7 +149,8 @@ def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> None:
     """In place: keep * x + mean * (the image's mean gray) + own * (its gray), clipped; shares are (n,)."""
     keep, mean, own = (share.view(-1, 1, 1, 1) for share in (keep, mean, own))
     luma = _luma(x)
-    base = torch.addcmul(mean * luma.mean((2, 3), keepdim=True), own, luma)
+    mean = mean * luma.mean((2, 3), keepdim=True)
+    base = luma.mul_(own).add_(mean)
     _write(x, base, x, keep)
     x.clamp_(0, 1)
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from explore import Attack, Noise, UserError, contrast, match, norms, parse_eps, seeded
+from explore import Attack, Encoder, Noise, UserError, contrast, convolutions, match, norms, parse_eps, seeded
 from explore.attacks import ATTACKS, NOISES, attack_named, modules_of
 from explore.objectives import classify
 
@@ -122,6 +122,27 @@ def test_batch_norm_is_put_back_when_the_objective_raises(encoder, x):
         Attack.pgd(EPS)(x, breaks)
     assert encoder.training
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+def test_no_gradient_of_weights_is_computed_for_images(x, monkeypatch):
+    """In bfloat16, where convolutions have gradients of their own; weights ask for theirs again afterwards, also when it raises."""
+    net = Encoder("resnet10", width=4, stem="small").train()
+    monkeypatch.setattr(convolutions, "_as", lambda *_: pytest.fail("a weight's gradient"))
+
+    def away(images):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return net(images).float().square().sum(1)
+
+    def broken(images):
+        return away(images).sum()
+
+    away.modules = broken.modules = (net,)
+    moved = Attack.pgd(EPS, steps=2)(x, away, generator=seeded(0))
+    assert not torch.equal(moved, x) and all(p.requires_grad for p in net.parameters())
+    net.trunk.conv1.weight.requires_grad_(False)
+    with pytest.raises(UserError, match="one loss an image"):
+        Attack.fgsm(EPS)(x, broken)
+    assert [p.requires_grad for p in net.parameters()].count(False) == 1
 
 
 def test_a_learners_lambda_is_an_objective(encoder, x):

@@ -39,7 +39,20 @@ def test_shapes_computed_otherwise_are_torchs_convolution(kernel, stride, side, 
 
 @pytest.mark.parametrize(
     ("channels", "stride", "side"),
-    [(5, 2, 8), (5, 2, 7), (20, 2, 8), (5, 1, 4), (5, 1, 5), (5, 2, 20), (20, 2, 18), (256, 2, 8), (256, 2, 7), (64, 2, 4), (64, 2, 3), (40, 2, 2)],
+    [
+        (5, 2, 8),
+        (5, 2, 7),
+        (20, 2, 8),
+        (5, 1, 4),
+        (5, 1, 5),
+        (5, 2, 20),
+        (20, 2, 18),
+        (256, 2, 8),
+        (256, 2, 7),
+        (64, 2, 4),
+        (64, 2, 3),
+        (40, 2, 2),
+    ],
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
