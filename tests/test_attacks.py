@@ -5,8 +5,9 @@ import warnings
 import pytest
 import torch
 
-from explore import Attack, Encoder, Noise, UserError, contrast, convolutions, match, norms, parse_eps, seeded
+from explore import Attack, Encoder, Noise, UserError, contrast, match, norms, parse_eps, seeded
 from explore.attacks import ATTACKS, NOISES, attack_named, modules_of
+from explore.convolutions import products
 from explore.objectives import classify
 
 with warnings.catch_warnings():
@@ -127,7 +128,7 @@ def test_batch_norm_is_put_back_when_the_objective_raises(encoder, x):
 def test_no_gradient_of_weights_is_computed_for_images(x, monkeypatch):
     """In bfloat16, where convolutions have gradients of their own; weights ask for theirs again afterwards, also when it raises."""
     net = Encoder("resnet10", width=4, stem="small").train()
-    monkeypatch.setattr(convolutions, "_as", lambda *_: pytest.fail("a weight's gradient"))
+    monkeypatch.setattr(products, "as_its", lambda *_: pytest.fail("a weight's gradient"))
 
     def away(images):
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from explore import Encoder, convolutions
-from explore.convolutions import Conv2d, _by_place, _ByTiles, _Conv3x3, _EveryOther, _On2x2, weights_fixed
+from explore import Encoder
+from explore.convolutions import Conv2d, tiles, weights_fixed
+from explore.convolutions.products import Conv3x3, EveryOther, On2x2
+from explore.convolutions.tiles import ByTiles, _by_place
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
     """Every route of values and both gradients in float64, once and twice, each gradient asked for alone as well."""
     x = torch.randn(2, channels, side, side, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     w = torch.randn(7, channels, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    compare(lambda: _Conv3x3.apply(x, w, stride), lambda: F.conv2d(x, w, stride=stride, padding=1), x, w)
+    compare(lambda: Conv3x3.apply(x, w, stride), lambda: F.conv2d(x, w, stride=stride, padding=1), x, w)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_gradients_taken_otherwise_are_torchs(channels, stride, side, layout):
 def test_by_tiles_it_is_torchs_convolution(n, channels, out, height, width, layout):
     x = torch.randn(n, channels, height, width, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     w = torch.randn(out, channels, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    compare(lambda: _ByTiles.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
+    compare(lambda: ByTiles.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
 
 
 @pytest.mark.parametrize("sides", [(8, 8), (7, 6), (1, 2)])
@@ -77,14 +79,14 @@ def test_by_tiles_it_is_torchs_convolution(n, channels, out, height, width, layo
 def test_on_every_other_pixel_it_is_torchs_convolution(sides, layout):
     x = torch.randn(3, 5, *sides, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     w = torch.randn(7, 5, 1, 1, dtype=torch.float64, requires_grad=True)
-    compare(lambda: _EveryOther.apply(x, w), lambda: F.conv2d(x, w, stride=2), x, w)
+    compare(lambda: EveryOther.apply(x, w), lambda: F.conv2d(x, w, stride=2), x, w)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_between_four_pixels_it_is_torchs_convolution(layout):
     x = torch.randn(3, 5, 2, 2, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     w = torch.randn(7, 5, 3, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    compare(lambda: _On2x2.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
+    compare(lambda: On2x2.apply(x, w), lambda: F.conv2d(x, w, padding=1), x, w)
 
 
 def compare(ours, plain, x, w):
@@ -119,8 +121,8 @@ def compare(ours, plain, x, w):
 )
 def test_wide_convolutions_go_by_tiles_in_bfloat16(channels, side, n, by_tiles, monkeypatch):
     """Near the exact convolution of the same bfloat16 values: its own rounding is 0.2 %, tiles round three times more."""
-    taken, apply = [], _ByTiles.apply
-    monkeypatch.setattr(_ByTiles, "apply", lambda *args: taken.append(args) or apply(*args))
+    taken, apply = [], ByTiles.apply
+    monkeypatch.setattr(ByTiles, "apply", lambda *args: taken.append(args) or apply(*args))
     conv = Conv2d(channels, channels, 3, padding=1, bias=False)
     x = torch.randn(n, channels, side, side).bfloat16().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -138,7 +140,7 @@ def test_wide_convolutions_go_by_tiles_in_bfloat16(channels, side, n, by_tiles, 
 
 def test_within_a_step_weights_are_cast_and_transformed_once(monkeypatch):
     made = []
-    monkeypatch.setattr(convolutions, "_by_place", lambda w, dtype: made.append(w) or _by_place(w, dtype))
+    monkeypatch.setattr(tiles, "_by_place", lambda w, dtype: made.append(w) or _by_place(w, dtype))
     conv, x = Conv2d(256, 256, 3, padding=1, bias=False).bfloat16(), torch.randn(32, 256, 4, 4).bfloat16()
     with weights_fixed():
         one, two = conv(x), conv(x)
@@ -154,8 +156,8 @@ def test_within_a_step_weights_are_cast_and_transformed_once(monkeypatch):
 
 def test_in_bfloat16_an_encoder_takes_them_and_stays_near_float32(monkeypatch):
     taken, net, x = [], Encoder("resnet10", width=16, stem="small").train(), torch.rand(16, 3, 32, 32)
-    apply = _Conv3x3.apply
-    monkeypatch.setattr(_Conv3x3, "apply", lambda *args: taken.append(args) or apply(*args))
+    apply = Conv3x3.apply
+    monkeypatch.setattr(Conv3x3, "apply", lambda *args: taken.append(args) or apply(*args))
 
     def gradients(dtype):
         at = x.clone().requires_grad_()
