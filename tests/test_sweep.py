@@ -30,10 +30,10 @@ from explore.studies import (
     accuracy_vs_train_eps,
     attack_cells,
     batches,
-    engines,
     equal_compute,
     equal_compute_cells,
     gather,
+    jobs,
     loss_vs_eps,
     passes,
     run_cells,
@@ -558,25 +558,25 @@ def test_two_sweeps_do_not_work_in_one_folder(small, root):
 
 def test_the_time_left_is_judged_by_the_cells_finished_here(data, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(engines.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
     simclr, clae = few()  # cost 12 and 18, measuring 5 each
     cells = [simclr, clae, *few(["fgsm"], seed=1), *few(["none"], seed=1)]
     progress = Progress(cells, workers=2)
     done = {"key": "", "record": {"seconds": 34.0}}
-    progress.note(engines.Done(clae, **done, kept=True))
+    progress.note(jobs.Done(clae, **done, kept=True))
     assert progress.seconds_left is None  # nothing was finished here
-    progress.note(engines.Done(simclr, **done))  # 17 units in 34 s: 2 s a unit, 40 units and two workers remain
+    progress.note(jobs.Done(simclr, **done))  # 17 units in 34 s: 2 s a unit, 40 units and two workers remain
     assert progress.seconds_left == pytest.approx(2 * (23 + 17) / 2)
     clock[0] += 10
     assert progress.seconds_left == pytest.approx(30)
-    progress.note(engines.Done(cells[2], "", None, error="failed"))
+    progress.note(jobs.Done(cells[2], "", None, error="failed"))
     assert progress.seconds_left == pytest.approx(2 * 17 - 10) and progress.through == 3
-    progress.note(engines.Done(cells[3], **done))
+    progress.note(jobs.Done(cells[3], **done))
     assert progress.seconds_left == 0
     cluster = Progress(cells, workers=None)
     clock[0] += 10
     for cell in cells[:2]:  # 17 + 23 units, 80 s of work in 10 s: eight at once, but only two remain
-        cluster.note(engines.Done(cell, "", {"seconds": 40.0}))
+        cluster.note(jobs.Done(cell, "", {"seconds": 40.0}))
     assert cluster.seconds_left == pytest.approx(80 / 40 * 40 / 2)
 
 

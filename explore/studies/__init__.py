@@ -4,7 +4,7 @@ from .atlas import AtlasStudy, atlas, compare_atlases, study_of
 from .batches import TEST_KINDS, Batch, passes
 from .cells import Cell, Measure, cost_of, run_cell, step_passes
 from .claims import scorecard
-from .engines import Done, Progress, run_cells
+from .engines import run_cells
 from .grids import (
     METHODS,
     TRAIN_EPS,
@@ -19,6 +19,7 @@ from .grids import (
     shipped,
     train_eps_cells,
 )
+from .jobs import Done, Progress
 from .perturb import GRID, Study, perturb, scale_l2, scale_linf
 from .probes import authors_trap, compare_probes, label_curve, robust_curve
 from .probing import Probing

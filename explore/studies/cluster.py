@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from .engines import RETRIES, Done, Job, Stop, work
+from .jobs import RETRIES, Done, Job, Stop, work
 
 
 def on_ray(

@@ -12,7 +12,8 @@ from ..errors import UserError, nearest
 from ..results import Sweep
 from ..runfolder import environment
 from .cells import USUAL, Cell, Measure, collect, read_cell, step_passes
-from .engines import Done, Progress, jobs_of, run_cells
+from .engines import run_cells
+from .jobs import Done, Progress, jobs_of
 
 TRAIN_EPS = tuple(k / 255 for k in (2, 4, 6, 8, 12, 16))
 METHODS = (*ATTACK_NAMES, "gaussian-variance")

@@ -13,8 +13,9 @@ from ..results import Sweep
 from ..runfolder import Run
 from ..weights import write_text
 from .cells import Cell, read_cell
-from .engines import Done, Progress, jobs_of, run_cells
+from .engines import run_cells
 from .grids import gather
+from .jobs import Done, Progress, jobs_of
 from .looks import every_batch, gradient_parts, reporting, transferred
 from .rows import METHODS, SPACE, Row, Tier, trial_cells, trials
 from .sweep import kept
