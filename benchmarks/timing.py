@@ -22,9 +22,8 @@ class Apart:
 
     def __init__(self, build: Callable[..., Callable[[], object] | None], *args: Any, device: torch.device):
         self.ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        spins = {
-            "GOMP_SPINCOUNT": "300000"
-        }  # what libgomp's manual gives as its default; importing explore would lower it
+        # what libgomp's manual gives as its default; importing explore would lower it
+        spins = {"GOMP_SPINCOUNT": "300000"}
         with unittest.mock.patch.dict(os.environ, spins):
             self.process = multiprocessing.get_context("spawn").Process(
                 target=_serve, args=(theirs, torch.get_num_threads(), device, build, args), daemon=True

@@ -1,6 +1,7 @@
 """The embedding atlas without a browser: stages, invalidation, what follows eps and picks, two encoders, the export."""
 
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,17 @@ def test_another_parameter_leaves_nothing_of_the_old_map(panel):
     assert seen[2].endswith("fgsm umap 9") and panel._map.value == ("umap", 9)
     panel.images, panel.points, panel.attack, panel.method = "fashion · test", 60, "FGSM", "pca"
     assert panel.result is not None and panel.film.meta["key"] == seen[0]
+
+
+def test_a_study_that_is_asked_from_outside_does_not_speak_through_the_panel(run):
+    """Notebook 05 asks `panel.study` for another map: the panel stayed busy with it for good."""
+    panel = Atlas(run, points=40, method="pca")
+    assert panel.result is not None and panel.state == "ready"
+    said = panel._state.value
+    time.sleep(0.2)  # progress is shown from 150 ms on
+    assert panel.study.atlas("umap").method == "umap"
+    assert panel.state == "ready" and panel._state.value == said
+    panel.close()
 
 
 def test_umap_stands_in_the_place_of_pca_only_when_it_is_there(run, monkeypatch):

@@ -37,7 +37,7 @@ class Conv3x3(torch.autograd.Function):
 
     The weights' gradient is then the product of all patches with all outputs' gradients. With stride 2 the output may be that of
     patches and weights, and the input's gradient that of outputs and weights, laid over one another; that in an input of
-    few channels is a dense 2x2 convolution that gives four pixels each.
+    few channels (of 17 to 32 on small maps alone) is a dense 2x2 convolution that gives four pixels each.
     """
 
     @staticmethod
@@ -60,7 +60,7 @@ class Conv3x3(torch.autograd.Function):
             return *torchs(ctx, grad, x, weight, stride), None
         to_x, to_weight = ctx.needs_input_grad[:2]
         by_patches = to_weight and _few(grad, 64 if stride == 2 else 16)
-        by_fours = to_x and stride == 2 and x.shape[1] <= 32
+        by_fours = to_x and stride == 2 and (x.shape[1] <= 16 or (x.shape[1] <= 32 and _few(grad, 16)))
         by_laying = to_x and stride == 2 and not by_fours and _few(grad, 4)
         sides = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
         mask = [to_x and not by_fours and not by_laying, to_weight and not by_patches, False]

@@ -92,6 +92,13 @@ class Atlas(Controls):
         }
         tell = self._watch(job, dims=True)
         studies = [self.stages.study(name, progress=tell, **choice) for name in names]
+        try:
+            return self._staged(job, names, studies, inputs)
+        finally:
+            for study in studies:
+                study.progress = None  # who asks it from now on is not this job
+
+    def _staged(self, job: Job, names: list[str], studies: list[AtlasStudy], inputs: dict[str, Any]) -> Result:
         umap = inputs["method"] == "umap"
         if not all(study.filmed for study in studies):
             self._preview(job, studies, "pca")
