@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,19 @@ READY = """async () => {
 CELLS = """() => [...jupyterapp.shell.currentWidget.content.model.cells].map((c, i) => ({
   index: i, type: c.type, source: c.sharedModel.source, count: c.executionCount ?? null,
   outputs: c.outputs ? c.outputs.toJSON() : [] }))"""
+SENT = """async () => {
+  const { sessionContext, content } = jupyterapp.shell.currentWidget, mime = "application/vnd.jupyter.widget-view+json";
+  if (!content.rendermime.mimeTypes.includes(mime)) return true;
+  const manager = await content.rendermime.createRenderer(mime)._manager.promise;
+  return [...manager._modelsSync.values()].every((m) => m._pending_msgs === 0 && m._msg_buffer === null) }"""
+IMAGES = """(selector) => Promise.all([...document.querySelectorAll(selector)].map(async (img) => {
+  await img.decode().catch(() => {}); // one that was replaced meanwhile
+  const [w, h] = [img.naturalWidth, img.naturalHeight], c = new OffscreenCanvas(w || 1, h || 1), pen = c.getContext("2d");
+  pen.drawImage(img, 0, 0);
+  const pick = img.closest("[data-pick]"), box = (pick ?? img).getBoundingClientRect();
+  return { rgba: [...pen.getImageData(0, 0, c.width, c.height).data], wide: img.getBoundingClientRect().width, natural: w,
+           id: img.dataset.id, alt: img.alt, parent: img.parentElement.className, pick: pick?.dataset.pick,
+           middle: box.left + box.width / 2 } }))"""
 EXECUTE = """async (code) => {
   const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
   const future = kernel.requestExecute({ code, store_history: false });
@@ -173,8 +187,18 @@ class Notebook:
         banners = self.page.locator(".ex-error:visible").all_inner_texts()
         return found + [f"banner: {text}" for text in banners] + [f"page: {text}" for text in self.complaints]
 
+    def images(self, selector: str) -> list[dict]:
+        """The <img> elements on the page: pixels (n, RGBA), shown and natural width, id, alt, parent's class, data-pick."""
+        found = self.page.evaluate(IMAGES, selector)
+        return [{**img, "rgba": np.array(img["rgba"], np.uint8).reshape(-1, 4)} for img in found]
+
     def execute(self, code: str) -> str:
-        """Run code in the kernel, outside any cell; what it printed. Its exception becomes an AssertionError."""
+        """Run code in the kernel, outside any cell; what it printed. Its exception becomes an AssertionError.
+
+        The kernel has heard by then of all that was done on the page: ipywidgets sends a widget's next value when the
+        last one is done with, and the kernel runs callbacks in a thread beside the code.
+        """
+        self.page.wait_for_function(SENT)
         reply = self.page.evaluate(EXECUTE, code)
         assert reply["status"] == "ok", reply["text"]
         return reply["text"].strip()
@@ -246,6 +270,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server = Lab(tmp_path_factory.mktemp("lab"), require_chromium())
     yield server
     server.close()
+
+
+def eventually(check: Callable[[], Any], seconds: float = 20) -> Any:
+    """What `check` returns once none of its assertions fails: what the kernel sends takes its time to the screen."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def _free_port() -> int:

@@ -5,17 +5,12 @@ import json
 
 import nbformat
 import pytest
-from browser import Notebook
+from browser import Notebook, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CELL = """import explore as ex
 panel = ex.panels.Probe(ex.open_run("demo/simclr"), ex.open_run("demo/clae"))
 panel"""
-ON_SCREEN = """() => [...document.querySelectorAll('.ex-cell img')].map((img) => {
-  const c = document.createElement('canvas'); c.width = img.naturalWidth; c.height = img.naturalHeight;
-  const pen = c.getContext('2d'); pen.drawImage(img, 0, 0);
-  return { px: [...pen.getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 < 3),
-           marked: img.parentElement.className === 'new', alt: img.alt } })"""
 LIBRARY = """
 import json
 from explore.results import to_pixels
@@ -51,16 +46,19 @@ def probe(lab, tmp_path):
 
 
 def same(notebook: Notebook) -> dict:
-    """Assert that the page shows the library's images for the picked cell; returns the library's answer."""
+    """Assert that the page comes to show the library's images for the picked cell; returns the library's answer."""
     wanted = json.loads(notebook.execute(LIBRARY))
     i, j = wanted["cell"]
+    marked = [right if i != j else not right for right in wanted["other"]]
     notebook.page.wait_for_selector(f".ex-cell[data-key='{i},{j}']")
-    first = f"image {wanted['images'][0]}:" if wanted["images"] else ""
-    notebook.page.wait_for_function(f"() => (document.querySelector('.ex-cell img')?.alt ?? '').startsWith('{first}')")
-    shown = notebook.page.evaluate(ON_SCREEN)
-    assert [s["px"] for s in shown] == wanted["pixels"]
-    right = [right if i != j else not right for right in wanted["other"]]
-    assert [s["marked"] for s in shown] == right
+
+    def shows():
+        shown = notebook.images(".ex-cell img")
+        assert [int(img["alt"].split(":")[0].removeprefix("image ")) for img in shown] == wanted["images"]
+        assert [img["rgba"][:, :3].flatten().tolist() for img in shown] == wanted["pixels"]
+        assert [img["parent"] == "new" for img in shown] == marked
+
+    eventually(shows)
     return wanted
 
 

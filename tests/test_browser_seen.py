@@ -4,17 +4,12 @@ import json
 
 import nbformat
 import pytest
-from browser import Notebook
+from browser import Notebook, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CELL = """import explore as ex
 panel = ex.panels.WhatItSees(ex.open_run("demo/clae"))
 panel"""
-ON_SCREEN = """() => Object.fromEntries([...document.querySelectorAll('.ex-see img')].map((img) => {
-  const c = document.createElement('canvas'); c.width = img.naturalWidth; c.height = img.naturalHeight;
-  const pen = c.getContext('2d'); pen.drawImage(img, 0, 0);
-  return [img.dataset.id, { px: [...pen.getImageData(0, 0, c.width, c.height).data],
-                            wide: img.getBoundingClientRect().width, natural: img.naturalWidth }] }))"""
 ROWS = "() => new Set([...document.querySelectorAll('.ex-row > *')].filter((e) => e.offsetWidth).map((e) => e.offsetTop)).size"
 LIBRARY = """
 import json
@@ -40,19 +35,25 @@ def seen(lab, tmp_path):
 
 
 def same(notebook: Notebook) -> dict:
-    """Assert that the page shows the kernel's pictures and maps; returns the kernel's answer."""
+    """Assert that the page comes to show the kernel's pictures and maps; returns the kernel's answer."""
     wanted = json.loads(notebook.execute(LIBRARY))
     assert wanted["state"] == "ready"
-    notebook.page.wait_for_function(
-        "(eps) => document.querySelector('.ex-see')?.textContent.includes(`ε = ${eps}/255`)", arg=round(wanted["eps"])
-    )
-    notebook.page.wait_for_timeout(300)
-    shown = notebook.page.evaluate(ON_SCREEN)
-    for key in ("clean", "perturbed"):
-        assert shown[key]["px"][::4] == wanted[key]
-        assert shown[f"{key}-map"]["px"][3::4] == wanted[f"{key}_map"]
-    assert all(s["wide"] % s["natural"] == 0 for s in shown.values())  # whole multiples of their pixels
+
+    def shows():
+        assert f"ε = {round(wanted['eps'])}/255" in notebook.page.locator(".ex-see").inner_text().replace("\xa0", " ")
+        shown = {img["id"]: img for img in notebook.images(".ex-see img")}
+        for key in ("clean", "perturbed"):
+            assert shown[key]["rgba"][:, 0].tolist() == wanted[key]
+            assert shown[f"{key}-map"]["rgba"][:, 3].tolist() == wanted[f"{key}_map"]
+        whole_multiples(notebook)
+
+    eventually(shows)
     return wanted
+
+
+def whole_multiples(notebook: Notebook) -> None:
+    """Pictures are drawn at whole multiples of their pixels."""
+    assert all(img["wide"] % img["natural"] == 0 for img in notebook.images(".ex-see img"))
 
 
 def test_choose_slide_and_pick(seen):
@@ -115,7 +116,7 @@ def test_the_panel_in_both_themes_and_widths(seen, tmp_path):
         seen.page.wait_for_function("() => document.querySelector('.ex-layer').offsetWidth > 0")
         assert seen.page.evaluate(ROWS) == 1
         seen.execute("panel.method = 'integrated gradients'; panel.wait()")
-        assert all(s["wide"] % s["natural"] == 0 for s in seen.page.evaluate(ON_SCREEN).values())
+        eventually(lambda: whole_multiples(seen))
         inks.append(seen.page.evaluate("() => getComputedStyle(document.querySelector('.ex .ex-reading')).color"))
 
     seen.pictures("what-it-sees", tmp_path, look=look)
