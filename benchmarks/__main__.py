@@ -1,4 +1,4 @@
-"""python -m benchmarks step|train|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from explore.errors import UserError
 
 NAMES = {
     "train": "train",
+    "epoch": "epoch",
     "attack": "attack",
     "memory": "memory",
     "ranks": "ranks",

@@ -51,7 +51,7 @@ def run(quick: bool, device: str) -> dict[str, object]:
     keeping = "paper_code, our memory"
     calls = {
         name: Apart(_paper_code, configs["paper_code"], where, name == keeping, device=where)
-        for name in ("paper_code", keeping)
+        for name in (("paper_code", keeping) if where.type == "cpu" else ("paper_code",))
     }
     calls |= {
         name: _step(config, _encoder(config, where), v1, v2) for name, config in configs.items() if name != "paper_code"
@@ -61,7 +61,8 @@ def run(quick: bool, device: str) -> dict[str, object]:
     table(seconds, batch)
     figures = {"clae_over_simclr": ratio(seconds, "CLAE FGSM", "SimCLR")}
     figures["paper_code_over_clae"] = ratio(seconds, "paper_code", "CLAE FGSM")
-    figures["paper_code_keeping_over_clae"] = ratio(seconds, keeping, "CLAE FGSM")
+    if keeping in seconds:
+        figures["paper_code_keeping_over_clae"] = ratio(seconds, keeping, "CLAE FGSM")
     if not quick:
         figures["clae_over_simclr_plain"] = ratio(seconds, "CLAE FGSM, fp32 NCHW", "SimCLR, fp32 NCHW")
         figures["paper_code_over_clae_plain"] = ratio(seconds, "paper_code", "CLAE FGSM, fp32 NCHW")

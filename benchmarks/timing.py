@@ -1,5 +1,6 @@
 """Side-by-side timing: every candidate once a round, rounds repeated, medians compared."""
 
+import atexit
 import multiprocessing
 import os
 import platform
@@ -26,10 +27,11 @@ class Apart:
         spins = {"GOMP_SPINCOUNT": "300000"}
         with unittest.mock.patch.dict(os.environ, spins):
             self.process = multiprocessing.get_context("spawn").Process(
-                target=_serve, args=(theirs, torch.get_num_threads(), device, build, args), daemon=True
-            )
+                target=_serve, args=(theirs, torch.get_num_threads(), device, build, args)
+            )  # no daemon: a loader in it has workers of its own
             self.process.start()
         theirs.close()
+        atexit.register(self.ours.close)  # ends it, before this process waits for it
         self.here: bool = self.ours.recv()
 
     def __call__(self) -> float:

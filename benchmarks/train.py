@@ -35,8 +35,8 @@ def run(quick: bool, device: str) -> dict[str, object]:
         keep_memory()
     base = TrainConfig(dataset="cifar10", batch_size=128, knn_every=0, knn_images=128, temperature=0.5)
     count = base.batch_size * (rounds * (1 + STEADY) + 3)
-    data = _images(count)
-    calls = {name: _ours(base.with_(**changes), data, device) for name, changes in OURS.items()}
+    data = images(count)
+    calls = {name: ours(base.with_(**changes), data, device) for name, changes in OURS.items()}
     theirs = {name: Apart(_lightly, base, count, where, name == KEEPING, device=where) for name in (LIGHTLY, KEEPING)}
     calls |= {name: call for name, call in theirs.items() if call.here}
     seconds = interleaved(calls, rounds, where, STEADY)
@@ -50,19 +50,21 @@ def run(quick: bool, device: str) -> dict[str, object]:
     return {**figures, "batch": base.batch_size, "quick": quick, **versions("lightly"), **machine(where)}
 
 
-def _images(n: int) -> Data:
+def images(n: int) -> Data:
+    """n images of random colours, as a data set holds them."""
     stored = torch.randint(256, (n, 3, 32, 32), generator=seeded(0), dtype=torch.uint8)
     split = Split(stored, torch.zeros(n, dtype=torch.int64))
     return Data(name="random", classes=[], gray=False, size=32, train=split, test=split)
 
 
-def _ours(config: TrainConfig, data: Data, device: str) -> Callable[[], object]:
+def ours(config: TrainConfig, data: Data, device: str) -> Callable[[], object]:
+    """A call is one step of `train`."""
     rows = train(config.with_(epochs=1), data, device=device, log_every=1)
     next(rows)  # before the first step
     return lambda: next(rows)
 
 
-class _Pictures(torch.utils.data.Dataset):
+class Pictures(torch.utils.data.Dataset):
     """PIL images as torchvision's datasets hand them out."""
 
     def __init__(self, images: list):
@@ -84,7 +86,7 @@ def _lightly(config: TrainConfig, count: int, where: torch.device, keep: bool) -
     from lightly.loss import NTXentLoss
     from torchvision.transforms.functional import to_pil_image
 
-    pictures = _Pictures([to_pil_image(image) for image in _images(count).train.stored])
+    pictures = Pictures([to_pil_image(image) for image in images(count).train.stored])
     transform = transforms.SimCLRTransform(input_size=32, gaussian_blur=0.0)
     dataset = LightlyDataset.from_torch_dataset(pictures, transform=transform)
     workers = 8 if where.type == "cuda" else 0

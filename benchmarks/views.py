@@ -32,7 +32,7 @@ def run(quick: bool, device: str) -> dict[str, object]:
 def _measured(quick: bool, where: torch.device, n: int) -> dict[str, object]:
     x = torch.rand(n, 3, 32, 32, generator=seeded(0))
     pictures, on_device, draws, views = [to_pil_image(one) for one in x], x.to(where), seeded(1), Views()
-    pil, tensors = transforms.Compose([*_chain(transforms), transforms.ToTensor()]), v2.Compose(_chain(v2))
+    pil, tensors = on_pictures(), v2.Compose(_chain(v2))
     calls = {
         "torchvision on PIL images": lambda: torch.stack([pil(p) for p in pictures]),
         "torchvision v2 on tensors": lambda: torch.stack([tensors(one) for one in on_device]),
@@ -54,6 +54,11 @@ def _measured(quick: bool, where: torch.device, n: int) -> dict[str, object]:
     if "kornia" in seconds:
         figures["kornia_over_views"] = ratio(seconds, "kornia", "ours")
     return {**figures, "images": n, "quick": quick, **versions("torchvision", "kornia"), **machine(where)}
+
+
+def on_pictures() -> transforms.Compose:
+    """The authors' views, on PIL images."""
+    return transforms.Compose([*_chain(transforms), transforms.ToTensor()])
 
 
 def _chain(kit) -> list:

@@ -1,5 +1,6 @@
 """Attribution: captum's maps against hand computations, batch-coupled losses, and an encoder left as it was."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -268,6 +269,7 @@ def test_bad_input_is_told_in_a_sentence(encoder, x, view):
         (lambda: ex.attribute(encoder, x, ex.contrast(encoder, view[:3])), "reference has 3 images"),
         (lambda: ex.attribute(encoder, broken, f), "1 of 4 hold NaN"),
         (lambda: ex.attribute(encoder, x, f, "gradcm"), "Did you mean gradcam"),
+        (lambda: ex.attribute(copy.deepcopy(encoder), x, f, "gradcam"), "this target runs another one"),
         (
             lambda: ex.attribute(encoder, x, f, "gradcam", layer="layer3"),
             "no layer 'layer3'.*Did you mean trunk.layer3",

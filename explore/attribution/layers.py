@@ -48,6 +48,11 @@ def _suits(shapes: list[tuple[int, ...]]) -> bool:
 def layer_named(encoder: nn.Module, name: str | None, x: Tensor, run: Target) -> nn.Module:
     """The layer of that name; None is the last whose maps have 4 x 4 pixels or more."""
     known, seen = dict(encoder.named_modules()), _shapes(encoder, x, run)
+    if not seen:
+        raise UserError(
+            "GradCAM looks into the encoder that its target runs, and this target runs another one; "
+            "open one encoder and give it to both, as in ex.attribute(encoder, x, ex.similarity(encoder, reference), 'gradcam')."
+        )
     suited = {n: shapes[0] for n, shapes in seen.items() if _suits(shapes)}
     if name is None:
         fine = [n for n, shape in suited.items() if min(shape[-2:]) >= COARSEST and n.count(".") <= 1] or list(suited)

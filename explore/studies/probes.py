@@ -162,7 +162,7 @@ def _trap(
     a, b = (
         watched(used, (test_h[half], test_y[half])) for half in halves
     )  # the same weights: only what is watched differs
-    out = take_labels(y[used], held_out, seeded(seed))
+    out = take_labels(y[used].cpu(), held_out, seeded(seed))
     kept = torch.ones(len(used), dtype=torch.bool)
     kept[out] = False
     chosen = watched(used[kept], (h[used[out]], y[used[out]]))

@@ -71,11 +71,11 @@ class Probing:
         self._twins: Tensor | None = None
 
     def add(self, what: Encodes, encoder: nn.Module | None = None) -> str:
-        """Open an encoder, once; its key. `encoder`: the one to use, where it is open already."""
+        """Open an encoder on the data's device, once; its key. `encoder`: the one to use, where it is open there already."""
         key = what.name if isinstance(what, Run) else str(what) if isinstance(what, str | Path) else f"{id(what):x}"
         if key not in self.encoders:
             if encoder is None or not isinstance(what, Run):
-                self.encoders[key], self.about[key] = open_encoder(what)
+                self.encoders[key], self.about[key] = open_encoder(what, self.data.device)
             else:
                 config = what.config
                 about = {"encoder": what.name, "method": config.method, "seed": config.seed}
