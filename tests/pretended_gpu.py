@@ -110,9 +110,8 @@ def _run(func: Any, args: tuple, kwargs: dict, reads: list[str] | None) -> Any:
     if gpu and generator is not None and generator.device.type == "cpu":
         raise RuntimeError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
     out = func(*tree_map(_behind, args), **tree_map(_behind, kwargs))
-    known = {
-        id(t.behind): t for t in leaves if isinstance(t, OnGPU)
-    }  # what is changed in place stays the tensor it was
+    # what is changed in place stays the tensor it was
+    known = {id(t.behind): t for t in leaves if isinstance(t, OnGPU)}
     return tree_map(lambda t: known[id(t)] if id(t) in known else _on_gpu(t), out) if gpu else out
 
 

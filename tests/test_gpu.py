@@ -28,13 +28,11 @@ CONFIG = ex.TrainConfig(
     batch_size=16,
     precision="fp32",
     train_images=64,
-    epochs=2,
+    epochs=1,
     knn_images=100,
     attack="none",
 )
-
-
-EMOJI = CONFIG.with_(dataset="emoji", image_size=32, epochs=1)
+EMOJI = CONFIG.with_(dataset="emoji", image_size=32)
 
 
 @contextmanager
@@ -46,15 +44,11 @@ def gpu():
             yield mode
 
 
-def both(answer):
-    """What `answer(device)` says on the CPU and on the GPU."""
+def agree(answer, rel: float = 5e-3, abs: float = 0.0):
+    """`answer(device)` says the same on the CPU and on the GPU."""
     on_cpu = answer("cpu")
     with gpu():
-        return on_cpu, answer("cuda")
-
-
-def agree(answer, rel: float = 5e-3, abs: float = 0.0):
-    on_cpu, on_gpu = both(answer)
+        on_gpu = answer("cuda")
     assert on_gpu == pytest.approx(on_cpu, rel=0.05 if REAL else rel, abs=max(abs, 0.05 if REAL else 0.0))
 
 
@@ -84,9 +78,8 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
     a = torch.arange(6.0).view(2, 3)
     with pretended() as mode:
         b = a.to("cuda")
-        assert (
-            b.is_cuda and str(b.device) == "cuda:0" and torch.equal((b + 1).cpu(), a + 1) and (b * 2).sum().item() == 30
-        )
+        assert b.is_cuda and str(b.device) == "cuda:0"
+        assert torch.equal((b + 1).cpu(), a + 1) and (b * 2).sum().item() == 30
         for wrong in (
             lambda: b + a,
             lambda: torch.cat([a, b]),
@@ -112,14 +105,12 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
     [
         {},
         {"attack": "fgsm"},
-        {"attack": "rfgsm"},
         {"attack": "ffgsm"},
         {"attack": "pgd", "steps": 2},
         {"attack": "gaussian"},
-        {"attack": "sign"},
         {"attack": "fgsm", "authors_step": True},
         {"attack": "fgsm", "adv_reference": "self", "optimizer": "sgd"},
-        {"attack": "fgsm", "chunk": 8, "epochs": 1},
+        {"attack": "fgsm", "chunk": 8},
         {"attack": "fgsm", "dataset": "emoji", "image_size": 32},
         {"attack": "fgsm", "loss": "uel", "validation": 200},
     ],
@@ -151,12 +142,12 @@ def test_a_training_goes_on_where_it_was_stopped(tmp_path):
 
 
 @pytest.mark.skipif(REAL, reason="only the pretended GPU notes what a host waits for")
-@pytest.mark.parametrize("attack", ["none", "fgsm", "pgd", "gaussian"])
+@pytest.mark.parametrize("attack", ["fgsm", "gaussian"])
 def test_an_epoch_reads_nothing_back(attack):
-    """However many steps it has: what is read are its one row of metrics and nothing else."""
+    """However many steps it has: its one row of metrics is read, and nothing else (the last epoch measures kNN)."""
     found = []
     for batch in (16, 8):  # 4 steps, 8 steps
-        config = CONFIG.with_(attack=attack, eps=E if attack != "none" else 0.0, steps=2, batch_size=batch, knn_every=0)
+        config = CONFIG.with_(attack=attack, eps=E, batch_size=batch, knn_every=0, epochs=2)
         with pretended() as mode:
             rows = ex.train(config, small(), device="cuda", log_every=99)
             next(rows)  # kNN of the untrained network
@@ -209,7 +200,7 @@ def test_transfer_and_streamed_images(tmp_path, monkeypatch):
     def judged(device):
         found = ex.transfer("demo/clae", datasets=["dtd"], root=tmp_path / "sets", device=device)
         assert len(found.rows) == 1
-        last = list(ex.train(CONFIG.with_(batch_size=8, train_images=None, epochs=1), streamed, device=device))[-1]
+        last = list(ex.train(CONFIG.with_(batch_size=8, train_images=None), streamed, device=device))[-1]
         return [*(row["value"] for row in found.rows), last["loss"], last["knn"]]
 
     agree(judged, abs=0.02)
@@ -226,14 +217,8 @@ QUESTIONS = {
     "atlas": lambda d: studies.atlas(
         "demo/clae", images=64, method="pca", data=small(), device=d
     ).figures.moved.tolist(),
-    "probes": lambda d: studies.compare_probes(
-        "demo/simclr", "demo/clae", images=data(d), share=0.1
-    ).table.accuracy.tolist(),
     "probes attacked": lambda d: studies.compare_probes(
         "demo/simclr", "demo/clae", images=data(d), share=0.1, test="attacked", attack="fgsm"
-    ).table.accuracy.tolist(),
-    "robust curve": lambda d: studies.robust_curve(
-        "demo/clae", images=data(d), share=0.1, n=50, steps=2, eps=[0, E], check=False
     ).table.accuracy.tolist(),
     "every batch": lambda d: looks.every_batch("demo/clae", images=300, data=small(), device=d).table.value.tolist(),
     "gradient parts": lambda d: looks.gradient_parts(
@@ -258,7 +243,7 @@ def test_studies(name, tmp_path, monkeypatch):
     agree(answer, abs=0.03)
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "saliency", "gradcam", "occlusion"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "gradcam"])
 def test_attribution(method):
     def maps(device):
         (x, y), encoder = images(device, 4), net(device)
