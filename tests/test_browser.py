@@ -155,3 +155,5 @@ def test_notebooks_run_without_an_error(lab, path):
         notebook.run_all()
         notebook.page.wait_for_timeout(1000)
         assert notebook.errors() == []
+        outputs = [output for cell in notebook.cells() for output in cell["outputs"]]
+        assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, without a browser."""
+"""Every notebook runs from top to bottom, without a browser; where there is one, `test_browser` runs them in it."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from browser import chromium
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -15,6 +16,7 @@ with warnings.catch_warnings():
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.skipif(chromium() is not None, reason="tests/test_browser.py runs them, in the browser that is here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path, tmp_path, monkeypatch):
