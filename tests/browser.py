@@ -31,10 +31,12 @@ CELLS = """() => [...jupyterapp.shell.currentWidget.content.model.cells].map((c,
   index: i, type: c.type, source: c.sharedModel.source, count: c.executionCount ?? null,
   outputs: c.outputs ? c.outputs.toJSON() : [] }))"""
 SENT = """async () => {
-  const { sessionContext, content } = jupyterapp.shell.currentWidget, mime = "application/vnd.jupyter.widget-view+json";
-  if (!content.rendermime.mimeTypes.includes(mime)) return true;
-  const manager = await content.rendermime.createRenderer(mime)._manager.promise;
-  return [...manager._modelsSync.values()].every((m) => m._pending_msgs === 0 && m._msg_buffer === null) }"""
+  const { content } = jupyterapp.shell.currentWidget, mime = "application/vnd.jupyter.widget-view+json";
+  if (!content.rendermime.mimeTypes.includes(mime)) return;
+  const manager = await content.rendermime.createRenderer(mime)._manager.promise, end = Date.now() + 60000;
+  while ([...manager._modelsSync.values()].some((m) => m._pending_msgs > 0 || m._msg_buffer !== null)) {
+    if (Date.now() > end) throw Error("the kernel has not done in 60 s with what the page sent");
+    await new Promise((done) => setTimeout(done, 20)) } }"""
 IMAGES = """(selector) => Promise.all([...document.querySelectorAll(selector)].map(async (img) => {
   await img.decode().catch(() => {}); // one that was replaced meanwhile
   const [w, h] = [img.naturalWidth, img.naturalHeight], c = new OffscreenCanvas(w || 1, h || 1), pen = c.getContext("2d");
@@ -198,7 +200,7 @@ class Notebook:
         The kernel has heard by then of all that was done on the page: ipywidgets sends a widget's next value when the
         last one is done with, and the kernel runs callbacks in a thread beside the code.
         """
-        self.page.wait_for_function(SENT)
+        self.page.evaluate(SENT)
         reply = self.page.evaluate(EXECUTE, code)
         assert reply["status"] == "ok", reply["text"]
         return reply["text"].strip()

@@ -6,7 +6,7 @@ import json
 import nbformat
 import numpy as np
 import pytest
-from browser import ROOT, Notebook, eventually
+from browser import EXECUTE, ROOT, Notebook, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 LAB = """import explore as ex
@@ -99,6 +99,16 @@ def test_the_slider_by_key_drag_and_readout(panel):
     assert wanted["adversary"] == wanted["clean"]
     assert "nothing is added" in page.locator(".ex-reading").first.inner_text()
     assert panel.errors() == []
+
+
+def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel):
+    """Of the harness: eight keys while a callback takes its time, of which ipywidgets sends the first and, when that is done, the last."""
+    panel.execute("import time; panel.observe(lambda _: time.sleep(2), 'eps')")
+    panel.page.locator(".ex-eps .noUi-handle").focus()
+    for _ in range(8):
+        panel.page.keyboard.press("ArrowRight")
+    assert panel.page.evaluate(EXECUTE, "print(panel.eps)")["text"].strip() != "16"  # asked at once
+    assert panel.execute("print(panel.eps)") == "16"
 
 
 def test_another_image_another_attack_another_length(panel):
