@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from explore.config import TrainConfig
+from explore.random import keep_memory, seeded
 from explore.runfolder import build_encoder
-from explore.state import keep_memory, seeded
 from explore.training import make_stepper, make_views, prepare, resolve_device
 from explore.views import two_views
 

@@ -17,7 +17,7 @@ from explore.errors import UserError
 
 CELL = """import ipywidgets as w, numpy as np
 from explore.panels.base import STYLE
-from explore.panels.film import Film
+from explore.panels.widgets.scatter import Film
 r, n = np.random.default_rng(0), {n}
 groups, middles = r.integers(0, 10, n), 4 * r.normal(size=(10, 2))
 begin, end = (middles[g] + 0.8 * r.normal(size=(n, 2)) for g in (groups, r.integers(0, 10, n)))

@@ -17,9 +17,9 @@ import torch
 
 import explore as ex
 from explore.maps import kept_map
+from explore.serialization import save_tensors
 from explore.studies import AtlasStudy
 from explore.training import resolve_device
-from explore.weights import save_tensors
 
 from .timing import interleaved, machine
 
@@ -27,7 +27,7 @@ PROGRAM = """
 import json, sys, time
 import torch
 from explore.maps import fit_map, kept_map
-from explore.weights import load_tensors
+from explore.serialization import load_tensors
 what, file, folder = sys.argv[1:]
 h, found = load_tensors(file)[0]["h"], {}
 wall, cpu = time.perf_counter(), time.process_time()

@@ -65,8 +65,8 @@ def _run(code: str, changes: dict[str, str]) -> dict[str, float]:
 def step(batch: int, chunk: int | None, quick: bool, device: str) -> None:
     """One step, run twice (the first compiles kernels), in this process; prints its peak and the second's seconds."""
     from explore.config import TrainConfig
+    from explore.random import seeded
     from explore.runfolder import build_encoder
-    from explore.state import seeded
     from explore.training import make_optimizer, make_stepper
 
     where = resolve_device(device)

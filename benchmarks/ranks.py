@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from explore.config import TrainConfig
+from explore.distributed import together
 from explore.errors import UserError
-from explore.ranks import together
 from explore.runfolder import build_encoder
 from explore.training import make_optimizer, make_stepper, prepare, resolve_device
 

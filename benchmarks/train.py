@@ -13,8 +13,8 @@ import torch
 from explore.config import TrainConfig
 from explore.datasets import Data
 from explore.datasets.splits import Split
+from explore.random import keep_memory, seeded
 from explore.runfolder import build_encoder
-from explore.state import keep_memory, seeded
 from explore.training import resolve_device, train
 
 from .peers import peer, torchs_own, versions

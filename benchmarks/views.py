@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
-from explore.state import keep_memory, seeded
+from explore.random import keep_memory, seeded
 from explore.training import resolve_device
 from explore.views import Views
 

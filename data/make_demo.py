@@ -14,8 +14,8 @@ from explore.attacks import NOISES
 from explore.config import show_eps
 from explore.results import wilson
 from explore.runfolder import Run
+from explore.serialization import write_text
 from explore.training import KNNProbe, train
-from explore.weights import write_text
 
 HERE = Path(__file__).parent / "demo"
 EPOCHS = 40

@@ -13,10 +13,10 @@ from explore.cli import main as command_line
 from explore.config import show_eps
 from explore.results import Scorecard, Sweep
 from explore.runfolder import Run
-from explore.studies.claims import scorecard
-from explore.studies.reproduction import default_out, recipes_of, runs_of
-from explore.studies.rows import TIERS, rows, tier_named
-from explore.weights import write_text
+from explore.serialization import write_text
+from explore.studies.reproduction.claims import scorecard
+from explore.studies.reproduction.rows import TIERS, rows, tier_named
+from explore.studies.reproduction.run import default_out, recipes_of, runs_of
 
 ROOT = Path(__file__).parent.parent
 TABLES, ENCODERS = ROOT / "data" / "reproduction", ROOT / "data" / "encoders"

@@ -11,14 +11,16 @@ import os
 from pathlib import Path
 
 import explore as ex
-from explore import places
+from explore import paths
 from explore.attacks import ATTACKS
 from explore.config import show_eps
+from explore.experiments.cell import images_of
 from explore.results import Sweep
 from explore.runfolder import Run
+from explore.serialization import write_text
 from explore.studies import (
     Done,
-    Progress,
+    StudyProgress,
     accuracy_vs_test_eps,
     attack_cells,
     equal_compute_cells,
@@ -27,9 +29,7 @@ from explore.studies import (
     run_cells,
     train_eps_cells,
 )
-from explore.studies.cells import images_of
 from explore.studies.sweep import kept
-from explore.weights import write_text
 
 HERE = Path(__file__).parent / "studies"
 COMMAND = "python data/make_studies.py"
@@ -50,12 +50,12 @@ def main() -> None:
     """Train what is missing, then write every study's tables and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="cells at once, one thread each")
-    workers, out = parser.parse_args().workers, places.runs_root() / "studies"
+    workers, out = parser.parse_args().workers, paths.runs_root() / "studies"
     cells = sorted((cell for grid in TRAINED.values() for cell in grid), key=lambda cell: cell.config.seed)
     cells.sort(
         key=lambda cell: cell.config.attack == "uniform" or cell.config.gaussian_by == "variance"
     )  # the rebuttal's first
-    progress = Progress(cells, workers)
+    progress = StudyProgress(cells, workers)
     for done in run_cells(cells, out, workers=workers, threads=1):
         progress.note(done)
         say(done, progress)
@@ -71,7 +71,7 @@ def main() -> None:
     write_text(HERE / "README.md", page(studies, workers))
 
 
-def say(done: Done, progress: Progress) -> None:
+def say(done: Done, progress: StudyProgress) -> None:
     """One line a cell."""
     c, left = done.cell.config, progress.seconds_left
     what = f"{c.method} {show_eps(c.eps)}, {c.epochs} epochs" if done.cell.trained else "untrained"
@@ -84,8 +84,8 @@ def runs(out: Path) -> list[Run]:
     """The runs whose test-time curves ship: the three methods at 8/255, every seed."""
     three = train_eps_cells(BASE, ("none", "fgsm", "gaussian"), eps=[EPS], seeds=SEEDS)
     wanted = [cell for cell in three if cell.trained]
-    paths = [out / "runs" / cell.run_name(images_of(cell.config)[1]) for cell in wanted]
-    return [Run(path, path.relative_to(places.runs_root()).as_posix()) for path in paths]
+    folders = [out / "runs" / cell.run_name(images_of(cell.config)[1]) for cell in wanted]
+    return [Run(path, path.relative_to(paths.runs_root()).as_posix()) for path in folders]
 
 
 def page(studies: dict[str, Sweep], workers: int) -> str:

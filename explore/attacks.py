@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from .config import check_eps
 from .errors import UserError, nearest
-from .shapes import Images, PerImage
-from .state import constant, draw, untouched
+from .random import constant, draw, untouched
+from .types import Images, PerImage
 
 Norm = Literal["linf", "l2"]
 Objective = Callable[[Tensor], Tensor]

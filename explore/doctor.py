@@ -10,7 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from . import places
+from . import paths
 from .errors import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "firefox")
@@ -116,7 +116,9 @@ def _data() -> Check:
         data = datasets.load("fashion")
     except (UserError, OSError) as error:
         return Check("data", False, str(error), "The shipped images are damaged: clone the project again.")
-    text = f"{data.name}: {len(data.train):,} + {len(data.test):,} images, shipped; downloads go to {_home(places.cache())}"
+    text = (
+        f"{data.name}: {len(data.train):,} + {len(data.test):,} images, shipped; downloads go to {_home(paths.cache())}"
+    )
     return Check("data", True, text)
 
 
@@ -126,7 +128,7 @@ def _runs() -> Check:
     table = runs()
     demo = [name for name in table.get("run", []) if name.startswith("demo/")]
     own = sum(not name.startswith(("demo/", "cifar10/")) for name in table.get("run", []))
-    text = f"{', '.join(demo) or 'no shipped run'}; {own} of your own in {_home(places.runs_root())}"
+    text = f"{', '.join(demo) or 'no shipped run'}; {own} of your own in {_home(paths.runs_root())}"
     return Check(
         "runs",
         bool(demo),

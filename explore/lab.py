@@ -6,13 +6,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import places
+from . import paths
 from .errors import UserError, nearest
 
 
 def lab_command(notebook: str, *, port: int = 8888, browser: bool = True) -> tuple[list[str], dict[str, str]]:
     """The command and the environment that open one of the notebooks."""
-    root = places.checkout()
+    root = paths.checkout()
     if root is None:
         raise UserError("The notebooks come with the source checkout; clone the project and run `make lab` in it.")
     if find_spec("jupyterlab") is None:
@@ -30,8 +30,8 @@ def lab_command(notebook: str, *, port: int = 8888, browser: bool = True) -> tup
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
     settings = str(Path(__file__).parent / "lab_settings")
-    paths = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
-    return command, {"GOMP_SPINCOUNT": "10000", **os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    folders = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    return command, {"GOMP_SPINCOUNT": "10000", **os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(folders)}
 
 
 def open_lab(notebook: str, *, port: int = 8888, browser: bool = True) -> int:

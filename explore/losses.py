@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import UserError
-from .shapes import Embeddings, PerImage, Scalar
+from .types import Embeddings, PerImage, Scalar
 
 # Every loss takes two (n, d) batches whose rows are pairs and returns one number an image pair, in nats; the mean
 # over the batch is the loss that papers print. Rows are scaled to unit length here, whatever came. `rows` asks for the

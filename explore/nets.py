@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from .convolutions import Conv2d
 from .errors import UserError, nearest
-from .shapes import Branch, Embeddings, Images
+from .types import Branch, Embeddings, Images
 
 ARCHS = {  # name: block, blocks in each of the four stages
     "resnet10": (BasicBlock, (1, 1, 1, 1)),
@@ -189,7 +189,7 @@ class Encoder(nn.Module):
             self._use.branch, self._use.views = "clean", 1
 
 
-class Foreign(nn.Module):
+class TorchEncoder(nn.Module):
     """Anybody's network from images to features (n, D), called as an `Encoder` is: `.features(x)`, unit `forward(x)`.
 
     `mean` and `std` normalise images in [0, 1] first, where the network does not do so itself.
@@ -219,6 +219,6 @@ class Foreign(nn.Module):
         return F.normalize(self.features(x), dim=1)
 
 
-def as_encoder(network: nn.Module) -> "Encoder | Foreign":
-    """An `Encoder` itself, any other network as a `Foreign` one."""
-    return network if isinstance(network, Encoder | Foreign) else Foreign(network)
+def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":
+    """An `Encoder` itself, any other network as a `TorchEncoder` one."""
+    return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(network)

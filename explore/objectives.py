@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .errors import UserError
 from .losses import LOSSES
 from .nets import as_encoder
-from .shapes import Branch, Embeddings, Images, Labels, PerImage
-from .state import untouched
+from .random import untouched
+from .types import Branch, Embeddings, Images, Labels, PerImage
 
 Objective = Callable[[Tensor], Tensor]
 

@@ -22,12 +22,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import places
+from . import paths
 from .config import TrainConfig
 from .datasets import at_hand
 from .errors import UserError, nearest
 from .nets import Encoder
-from .weights import load_into, load_tensors, replacing, save_tensors, write_text
+from .serialization import load_into, load_tensors, replacing, save_tensors, write_text
 
 
 class Run:
@@ -54,7 +54,7 @@ class Run:
             raise UserError(
                 f"A run's name is a plain name like '{config.label}', got '{label}'; use --runs-dir for another place."
             )
-        path = (root or places.runs_root()) / label
+        path = (root or paths.runs_root()) / label
         if (path / "config.json").exists():
             raise UserError(
                 f"The run '{label}' exists in {path.parent}; go on with --resume, or choose another with --name."
@@ -205,20 +205,20 @@ def runs() -> pd.DataFrame:
 
     Shipped encoders of a data set that would have to be downloaded first are left out; `open_run` opens them all the same.
     """
-    encoders = places.shipped() / "encoders"
+    encoders = paths.shipped() / "encoders"
     here = {n: p for n, p in _folders().items() if p.parent != encoders or at_hand(n.split("/")[0])}
     return pd.DataFrame([_summary(name, path) for name, path in here.items()])
 
 
 def _folders() -> dict[str, Path]:
-    shipped = sorted((places.shipped() / "demo").glob("*/config.json"))
+    shipped = sorted((paths.shipped() / "demo").glob("*/config.json"))
     order = {"simclr": 0, "clae": 1, "gaussian": 2}
     found = {f"demo/{p.parent.name}": p.parent for p in sorted(shipped, key=lambda p: order.get(p.parent.name, 9))}
     encoders = sorted(
-        (places.shipped() / "encoders").glob("*/config.json"), key=lambda p: order.get(_shipped_name(p)[1], 9)
+        (paths.shipped() / "encoders").glob("*/config.json"), key=lambda p: order.get(_shipped_name(p)[1], 9)
     )
     found |= {"/".join(_shipped_name(p)): p.parent for p in encoders}
-    root = places.runs_root()
+    root = paths.runs_root()
     found |= {p.parent.relative_to(root).as_posix(): p.parent for p in sorted(root.rglob("config.json"))}
     return found
 
@@ -268,7 +268,7 @@ def environment() -> dict[str, Any]:
 @cache
 def commit() -> str | None:
     """The checkout's commit, with '+' where files differ from it; None outside a checkout. Asked once: a process runs what it has loaded."""
-    root, git = places.checkout(), shutil.which("git")
+    root, git = paths.checkout(), shutil.which("git")
     if not (root and git):
         return None
 

@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 from .attacks import Attack, Noise
 from .convolutions import weights_fixed
+from .distributed import ALONE, Ranks
 from .losses import LOSSES
 from .nets import Encoder
-from .ranks import ALONE, Ranks
-from .shapes import Branch, Images
-from .state import untouched
+from .random import untouched
+from .types import Branch, Images
 
 AGAIN: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # networks here draw nothing
 

@@ -11,13 +11,13 @@ import torch
 from . import datasets
 from .attacks import ATTACKS, attack_named
 from .config import TrainConfig
+from .distributed import ALONE, Ranks
 from .errors import UserError
 from .evaluate import embed, knn_accuracy
 from .losses import chance
 from .nets import Encoder
-from .ranks import ALONE, Ranks
+from .random import seeded
 from .runfolder import Run, build_encoder
-from .state import seeded
 from .steps import Stepper
 from .views import Views, two_views
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .shapes import Images
-from .state import draw
+from .random import draw
+from .types import Images
 
 CHUNK = 256  # images a CPU's cache holds while their colours change; the result does not depend on it
 

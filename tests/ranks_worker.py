@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 import explore as ex
-from explore.ranks import Ranks, together
+from explore.distributed import Ranks, together
 from explore.runfolder import Run
+from explore.serialization import save_tensors
 from explore.steps import Stepper
 from explore.training import train
-from explore.weights import save_tensors
 
 EPS = 8 / 255
 STEPS = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from explore import UserError
-from explore.panels.atlas import Atlas, facts, stages
-from explore.panels.film import Film, palette
+from explore.panels.atlas import Atlas, cache, view
+from explore.panels.widgets.scatter import ScatterPlayer, palette
 from explore.results import to_pixels
 
 
@@ -28,7 +28,7 @@ def make_run(name, seed):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
-    monkeypatch.setattr(stages.Stages, "give_probe", lambda *_: None)  # 10,000 training images, and a test of its own
+    monkeypatch.setattr(cache.Stages, "give_probe", lambda *_: None)  # 10,000 training images, and a test of its own
     return make_run("tiny", 0)
 
 
@@ -81,7 +81,7 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
     panel.picked = 7
     for k in (8.0, 16.0, 0.0):
         panel.eps = k
-        kept = facts.figure(result, "kept", k)
+        kept = view.figure(result, "kept", k)
         assert k == 0 or f"<b>{100 * kept:.0f}&nbsp;%</b>" in panel.film.reading
         assert f"at ε = {k:g}/255, in h" in panel.side.html
         then, now = (rows.tolist() for rows in study.neighbours(7, k))
@@ -91,7 +91,7 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
         assert f"kept <b>{len(set(then) & set(now))} of 5</b>" in panel.side.html
         clean, moved = study.images(7, k)
         for image in (clean, moved, (0.5 + 10 * (moved - clean)).clamp(0, 1)):
-            from explore.panels.tables import png
+            from explore.panels.perturbation.view import png
 
             assert png(to_pixels(image[None])[0]) in panel.side.html
     panel.eps = 9.0
@@ -192,13 +192,13 @@ def test_colours(panel):
 def test_a_probe_colours_right_and_wrong(run, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("CLAE_RUNS", str(run.path.parent))
-    data_probe = stages.Probe
+    data_probe = cache.Probe
 
     class Few(data_probe):  # the same probe on the first 300 training images
         def fit(self, h, y, **settings):
             return super().fit(h[:300], y[:300], **settings)
 
-    monkeypatch.setattr(stages, "Probe", Few)
+    monkeypatch.setattr(cache, "Probe", Few)
     panel = Atlas(run, points=40, method="pca", colour="probe error")
     right = panel.result.right
     assert panel.error is None and set(right.unique().tolist()) <= {0.0, 1.0} and 0 < right.mean() < 1
@@ -259,7 +259,7 @@ def test_the_parquet_for_other_viewers(panel, tmp_path, monkeypatch):
 
 
 def test_a_film_keeps_picks_on_another_map_of_the_same_images_only():
-    film = Film()
+    film = ScatterPlayer()
     xy, groups = np.zeros((1, 3, 4, 2), np.float32), np.array([0, 1, 0, 1])
     film.show(xy, [0, 2, 4], key="a", groups=groups, names=["x", "y"], images="set")
     film.picked, film.lasso, film.hidden = 2, [1, 2], [1]

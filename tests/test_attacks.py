@@ -254,7 +254,7 @@ def test_bad_input_in_one_sentence(x, encoder):
 def test_every_attack_is_offered_everywhere():
     """CONTRIBUTING's steps for a new attack: a preset, a word for configs, an entry in the panel's menu, a row here."""
     from explore.config import ATTACK_NAMES
-    from explore.panels.perturbation import ATTACKS as MENU
+    from explore.panels.perturbation.panel import ATTACKS as MENU
 
     assert set(ATTACK_NAMES) == {"none", *ATTACKS, *NOISES}
     assert set(MENU.values()) == set(ATTACKS)

@@ -14,7 +14,7 @@ from explore.attribution import METHODS, baseline_of, feature_layers, own_loss
 from explore.attribution.targets import Alone
 from explore.results import Attribution, Seen, to_pixels
 from explore.results.attribution import rank_correlation, top_share
-from explore.studies.seen import Seeing, cascade, randomised, what_it_sees
+from explore.studies.attribution import AttributionStudy, cascade, randomised, what_it_sees
 
 
 @pytest.fixture
@@ -296,10 +296,10 @@ def test_bad_input_is_told_in_a_sentence(encoder, x, view):
         ),
         (lambda: ex.attribute(encoder, x, lambda i: i.mean((1, 2, 3)).softmax(0)), "changes when the other images do"),
         (lambda: ex.similarity(encoder, view, what="x"), "'z' .projections. or 'h'"),
-        (lambda: Seeing(encoder, x, target="likeness", reference=view), "target must be one of"),
-        (lambda: Seeing(encoder, x), "needs reference="),
-        (lambda: Seeing(encoder, x, target="logit"), "needs head="),
-        (lambda: Seeing(encoder, x, reference=view).look(-1), "outside 0 to 1"),
+        (lambda: AttributionStudy(encoder, x, target="likeness", reference=view), "target must be one of"),
+        (lambda: AttributionStudy(encoder, x), "needs reference="),
+        (lambda: AttributionStudy(encoder, x, target="logit"), "needs head="),
+        (lambda: AttributionStudy(encoder, x, reference=view).look(-1), "outside 0 to 1"),
     ]
     for run, said in cases:
         with pytest.raises(ex.UserError, match=said) as caught:
@@ -346,7 +346,7 @@ def test_the_study_is_the_library_by_hand(encoder, x, view, tmp_path):
 
 def test_the_probes_adversary_is_the_probes(encoder, x):
     y = torch.tensor([0, 1, 2, 3])
-    study = Seeing(encoder, x, target="logit", head=head, labels=y)
+    study = AttributionStudy(encoder, x, target="logit", head=head, labels=y)
     assert study.adversary(4).equal(ex.Attack.fgsm(4 / 255)(x, ex.classify(encoder, head, y)))
     found = study.look(4, "saliency", rows=[1])
     assert len(found.index) == 1 and float(found.perturbed.value[0]) < float(found.clean.value[0])

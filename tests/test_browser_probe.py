@@ -14,7 +14,7 @@ panel"""
 LIBRARY = """
 import json
 from explore.results import to_pixels
-from explore.panels.probe.findings import PAGE
+from explore.panels.probe.view import PAGE
 result = panel.result
 i, j = (int(k) for k in panel.matrix.picked.split(","))
 whose = "a" if panel.shown == "A" else "b"

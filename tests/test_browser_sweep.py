@@ -13,7 +13,7 @@ from dataset_files import noise
 from PIL import Image
 
 import explore as ex
-from explore import places
+from explore import paths
 from explore.runfolder import Run, build_encoder
 from explore.studies import run_grid, train_eps_cells
 
@@ -251,7 +251,7 @@ def test_a_fault_becomes_a_banner(panel):
 
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):
-    code = SHIPPED.format(name="NoiseOrAdversary") if (places.shipped() / "studies").is_dir() else CELL.format(**study)
+    code = SHIPPED.format(name="NoiseOrAdversary") if (paths.shipped() / "studies").is_dir() else CELL.format(**study)
     with opened(lab, tmp_path, code) as panel:
         panel.run_all()
         panel.page.wait_for_selector(".ex-film")
@@ -260,7 +260,7 @@ def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):
         assert panel.errors() == []
 
 
-@pytest.mark.skipif(not (places.shipped() / "studies").is_dir(), reason="data/studies is not there: make studies")
+@pytest.mark.skipif(not (paths.shipped() / "studies").is_dir(), reason="data/studies is not there: make studies")
 def test_four_attacks_from_the_shipped_studies(lab, tmp_path):
     with opened(lab, tmp_path, SHIPPED.format(name="FourAttacks")) as panel:
         panel.run_all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from explore import places
+from explore import paths
 from explore.datasets import Split, load, names, splits
 from explore.errors import UserError
 
@@ -52,7 +52,7 @@ def test_fashion_is_what_the_script_makes_of_debians_package(fashion):
     source = Path("/usr/share/datasets/fashion-mnist")
     if not source.is_dir():
         pytest.skip("Debian's package dataset-fashion-mnist is not installed")
-    spec = importlib.util.spec_from_file_location("make_fashion", places.shipped() / "make_fashion.py")
+    spec = importlib.util.spec_from_file_location("make_fashion", paths.shipped() / "make_fashion.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     arrays = script.subset(source)
@@ -239,7 +239,7 @@ def test_names_lists_every_set():
 
 
 def test_a_missing_shipped_file_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "shipped", lambda: tmp_path)
+    monkeypatch.setattr(paths, "shipped", lambda: tmp_path)
     with pytest.raises(UserError, match=r"fashion\.npz, which comes with the project, is missing"):
         load("fashion")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import explore as ex
-from explore.places import shipped
+from explore.paths import shipped
 from explore.training import KNNProbe
 
 NAMES = ("simclr", "clae", "gaussian")

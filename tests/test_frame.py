@@ -15,12 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    {"errors", "shapes", "places", "sources"},
-    {"config", "results", "state", "weights", "convolutions"},
+    {"errors", "types", "paths", "sources"},
+    {"config", "results", "random", "serialization", "convolutions"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"ranks"},
+    {"distributed"},
     {"runfolder", "objectives", "steps"},
+    {"perturbation"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
+    {"experiments"},
     {"studies", "figures"},
     {"panels"},
 ]

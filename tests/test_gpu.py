@@ -14,9 +14,9 @@ import explore as ex
 from explore import studies
 from explore.datasets import folder
 from explore.evaluate import Probe
+from explore.experiments.metrics import Measure, measured
 from explore.runfolder import Run
-from explore.studies import looks
-from explore.studies.measures import Measure, measured
+from explore.studies.reproduction import diagnostics
 
 E = 8 / 255
 REAL = torch.cuda.is_available()
@@ -220,11 +220,13 @@ QUESTIONS = {
     "probes attacked": lambda d: studies.compare_probes(
         "demo/simclr", "demo/clae", images=data(d), share=0.1, test="attacked", attack="fgsm"
     ).table.accuracy.tolist(),
-    "every batch": lambda d: looks.every_batch("demo/clae", images=300, data=small(), device=d).table.value.tolist(),
-    "gradient parts": lambda d: looks.gradient_parts(
+    "every batch": lambda d: diagnostics.every_batch(
         "demo/clae", images=300, data=small(), device=d
     ).table.value.tolist(),
-    "reporting": lambda d: looks.reporting("demo/clae", epochs=2, data=small(), device=d).table.value.tolist(),
+    "gradient parts": lambda d: diagnostics.gradient_parts(
+        "demo/clae", images=300, data=small(), device=d
+    ).table.value.tolist(),
+    "reporting": lambda d: diagnostics.reporting("demo/clae", epochs=2, data=small(), device=d).table.value.tolist(),
     "a study's cells": lambda d: studies.run_grid(
         "x", studies.train_eps_cells(EMOJI, ("fgsm",), eps=[E], seeds=1, measure=Measure(l2=1.0)), device=d
     ).table.value.tolist(),

@@ -17,15 +17,15 @@ import torch.nn.functional as F
 import explore as ex
 from explore.cli import main
 from explore.maps import (
-    Fitted,
+    Projection,
     aligned,
     fit_map,
     kept_map,
     neighbours,
     overlap,
+    procrustes,
     shared,
     trustworthiness,
-    turn_onto,
     vote,
 )
 from explore.results import Atlas
@@ -47,12 +47,12 @@ def h() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def umap(h) -> Fitted:
+def umap(h) -> Projection:
     return fit_map(h, n_neighbors=10)
 
 
 @pytest.fixture(scope="module")
-def pca(h) -> Fitted:
+def pca(h) -> Projection:
     return fit_map(h, method="pca")
 
 
@@ -125,7 +125,7 @@ def test_a_cut_off_file_is_made_again(h, umap, tmp_path):
     path = next(tmp_path.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-100])
     assert kept_map(h, tmp_path, n_neighbors=10).xy.equal(umap.xy)
-    assert Fitted.load(path).xy.equal(umap.xy)
+    assert Projection.load(path).xy.equal(umap.xy)
 
 
 @pytest.mark.parametrize("name", ["pca", "umap"])
@@ -171,7 +171,7 @@ def test_placing_nine_frames_of_5000_takes_seconds():
 
     g = torch.Generator().manual_seed(0)
     low = torch.randn(5000, 50, generator=g)
-    fitted = Fitted(
+    fitted = Projection(
         "umap", {}, torch.randn(5000, 2, generator=g), torch.zeros(50).double(), torch.eye(50).double(), low
     )
     began = time.process_time()  # of this process alone, on a machine that may be busy
@@ -192,8 +192,8 @@ def test_bad_features_are_one_sentence(h, umap):
         "'pca' or 'umap'": lambda: fit_map(h, method="tsne"),
         "min_dist lies in": lambda: fit_map(h, min_dist=2.0),
         "3 points of 2 numbers": lambda: fit_map(h[:2], method="pca"),
-        "aligned point by point": lambda: turn_onto(umap.xy, umap.xy[:9]),
-        "in one place": lambda: turn_onto(umap.xy, 0 * umap.xy),
+        "aligned point by point": lambda: procrustes(umap.xy, umap.xy[:9]),
+        "in one place": lambda: procrustes(umap.xy, 0 * umap.xy),
         "on the same images": lambda: overlap(h, h[:9]),
         "11 points or more, got 10": lambda: neighbours(h[:10]),
         "below half the 20 points": lambda: trustworthiness(h[:20], umap.xy[:20]),

@@ -10,7 +10,7 @@ import torchvision
 
 from explore import DualBatchNorm2d, Encoder, UserError, untouched
 from explore.convolutions import Conv2d
-from explore.weights import DTYPES, load_into, load_tensors, replacing, save_tensors
+from explore.serialization import DTYPES, load_into, load_tensors, replacing, save_tensors
 
 
 def test_the_branches_have_statistics_of_their_own(encoder):

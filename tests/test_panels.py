@@ -9,7 +9,7 @@ import torch
 
 from explore import Attack, Noise, UserError, contrast, seeded
 from explore.results import KINDS, Perturbation, to_pixels
-from explore.studies import GRID, Study, perturb, scale_l2, scale_linf
+from explore.studies import GRID, PerturbationStudy, perturb, scale_l2, scale_linf
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def run(encoder, tmp_path, monkeypatch):
 @pytest.fixture
 def panel(run, monkeypatch):
     from explore.panels import Perturbation as Lab
-    from explore.panels.shelf import Shelf
+    from explore.panels.session import Session
 
-    monkeypatch.setattr(Shelf, "pool", partialmethod(Shelf.pool, most=200))
+    monkeypatch.setattr(Session, "pool", partialmethod(Session.pool, most=200))
     made = Lab(run)
     assert made.wait(60) and made.error is None, made.error
     yield made
@@ -56,7 +56,7 @@ def lengths(study, kind, k, match):
 @pytest.mark.parametrize("match", ["linf", "l2"])
 @pytest.mark.parametrize("attack", ["fgsm", "ffgsm", "pgd"])
 def test_noises_are_as_long_as_the_adversary_after_clipping(encoder, batch, attack, match):
-    study = Study(encoder, batch, attack=attack, steps=2, match=match)
+    study = PerturbationStudy(encoder, batch, attack=attack, steps=2, match=match)
     for k in (0, 1, 8, 16):
         wanted = lengths(study, "adversary", k, match)
         for kind in KINDS[1:]:
@@ -74,7 +74,7 @@ def test_an_unreachable_length_gives_the_longest_there_is():
 
 
 def test_every_eps_of_fgsm_is_the_librarys_own_bit_for_bit(encoder, batch):
-    study = Study(encoder, batch, seed=4)
+    study = PerturbationStudy(encoder, batch, seed=4)
     objective = contrast(encoder, study.reference)
     for k in GRID:
         assert study.adversary(k).equal(Attack.fgsm(k / 255)(batch, objective))
@@ -83,21 +83,24 @@ def test_every_eps_of_fgsm_is_the_librarys_own_bit_for_bit(encoder, batch):
 
 
 def test_noise_is_the_librarys_noise_but_for_the_browsers_16_bits(encoder, batch):
-    study = Study(encoder, batch, seed=5)
+    study = PerturbationStudy(encoder, batch, seed=5)
     for kind in KINDS[1:]:
         own = getattr(Noise, kind)(8 / 255, norm="linf")(batch, generator=seeded(5))
         torch.testing.assert_close(study.images(kind, 8), own, rtol=0, atol=1e-5)
 
 
 def test_gray_images_stay_gray(encoder, batch):
-    study = Study(encoder, batch[:, :1].expand(-1, 3, -1, -1).contiguous())
+    study = PerturbationStudy(encoder, batch[:, :1].expand(-1, 3, -1, -1).contiguous())
     for kind in KINDS:
         x = study.images(kind, 8)
         assert x.equal(x[:, :1].expand_as(x))
 
 
 def test_against_its_own_embedding_the_positive_part_vanishes(encoder, batch):
-    itself, other = Study(encoder, batch, reference="self"), Study(encoder, batch, reference="view")
+    itself, other = (
+        PerturbationStudy(encoder, batch, reference="self"),
+        PerturbationStudy(encoder, batch, reference="view"),
+    )
     assert float(itself.share().max()) < 1e-4
     assert 0.05 < float(other.share().mean()) < 0.95
 
@@ -105,7 +108,7 @@ def test_against_its_own_embedding_the_positive_part_vanishes(encoder, batch):
 def test_the_two_parts_add_up_to_the_attacks_gradient(encoder, batch):
     from explore.attacks import gradient
 
-    study = Study(encoder, batch)
+    study = PerturbationStudy(encoder, batch)
     z, t = study.objective.z, study.temperature
 
     def negative(x):  # log-sum-exp over the 2n - 1 others, for both anchors of a pair, written out
@@ -129,7 +132,7 @@ def test_the_study_touches_nothing_and_says_so(encoder, batch):
 
 
 def test_broken_invariants_are_named(encoder, batch):
-    study = Study(encoder, batch)
+    study = PerturbationStudy(encoder, batch)
     encoder.trunk.layer1[0].bn1.running_mean += 3e-4
     encoder.projector.train()
     broken = {c.name: c.detail for c in study.at(8).checks if not c.ok}
@@ -162,7 +165,7 @@ def test_the_table_and_its_file(encoder, batch, tmp_path):
 def test_the_losses_are_nt_xent(encoder, batch):
     from explore import nt_xent
 
-    result, study = perturb(encoder, batch, 8 / 255), Study(encoder, batch)
+    result, study = perturb(encoder, batch, 8 / 255), PerturbationStudy(encoder, batch)
     wanted = nt_xent(study.objective.z, encoder(result.x_adv), 0.5).detach()
     torch.testing.assert_close(result.loss[1], wanted)
 
@@ -170,7 +173,7 @@ def test_the_losses_are_nt_xent(encoder, batch):
 def test_bad_settings_are_one_sentence(encoder, batch):
     for bad, word in (({"attack": "fgms"}, "fgsm"), ({"match": "l1"}, "linf"), ({"reference": "x"}, "view")):
         with pytest.raises(UserError, match=word):
-            Study(encoder, batch, **bad)
+            PerturbationStudy(encoder, batch, **bad)
 
 
 # the panel
@@ -277,7 +280,7 @@ def test_a_panel_that_goes_ends_its_thread(panel):
 
 
 def test_axis_ticks_are_round():
-    from explore.panels.tables import ticks
+    from explore.panels.perturbation.view import ticks
 
     assert ticks((4.42, 6.6)) == [4.5, 5.0, 5.5, 6.0, 6.5]
     assert ticks((0.0, 1.0)) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -285,7 +288,7 @@ def test_axis_ticks_are_round():
 
 def test_the_sheet_and_the_script_name_the_same_roles():
     from explore.panels.base import STYLE
-    from explore.panels.pixels import Pixels
+    from explore.panels.widgets.pixels import Pixels
 
     for role in re.findall(r'\["(\w+)", "[\w ]+"\]', str(Pixels._esm)[:2000]):
         assert f".ex .{role}{{--c" in STYLE or f" .{role}{{--c" in STYLE

@@ -11,11 +11,11 @@ import torch
 from ranks_worker import CONFIG, STEPS
 
 import explore as ex
-from explore.ranks import ALONE, Ranks
+from explore.distributed import ALONE, Ranks
+from explore.random import draw
 from explore.runfolder import Run
-from explore.state import draw
+from explore.serialization import load_tensors
 from explore.training import train
-from explore.weights import load_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = str(ROOT / "tests" / "ranks_worker.py")

@@ -9,12 +9,13 @@ import torch
 
 import explore as ex
 from explore.cli import main
+from explore.experiments.cell import Cell
 from explore.results import Finding, Sweep
 from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH, VERDICTS, together
-from explore.studies import Measure, claims, reproduction, scorecard
-from explore.studies import rows as plan
-from explore.studies.cells import Cell
-from explore.studies.rows import GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
+from explore.studies import Measure, scorecard
+from explore.studies.reproduction import claims, run
+from explore.studies.reproduction import rows as plan
+from explore.studies.reproduction.rows import GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
 
 TINY = Tier(
     name="cpu",
@@ -38,12 +39,12 @@ def made(tmp_path_factory):
         patch.setenv("CLAE_RUNS", str(out))
         patch.setattr(plan, "TUNING", Measure(neighbours=500, l2=100.0))
         folder = out / "cpu"
-        recipes = reproduction.tune(TINY, out)
-        reproduction.keep_recipes(folder, TINY, recipes, out)
+        recipes = run.tune(TINY, out)
+        run.keep_recipes(folder, TINY, recipes, out)
         lines = rows(TINY, recipes)
-        reproduction.train_rows(lines, out)
-        reproduction.table(lines, out).save(folder / "rows")
-        reproduction.looks(lines, out, say=lambda line: None).save(folder / "looks")
+        run.train_rows(lines, out)
+        run.table(lines, out).save(folder / "rows")
+        run.looks(lines, out, say=lambda line: None).save(folder / "looks")
     return out, folder
 
 
@@ -117,7 +118,7 @@ def test_the_settings_with_the_best_validation_figure_win(made):
 def test_every_row_is_measured_and_nothing_is_run_twice(made, monkeypatch):
     out, folder = made
     monkeypatch.setenv("CLAE_RUNS", str(out))
-    lines = rows(TINY, reproduction.recipes_of(folder))
+    lines = rows(TINY, run.recipes_of(folder))
     table = Sweep.load(folder / "rows")
     metrics = {"knn", "knn z", "probe", "robust", "transfer emoji", "seconds of training"}
     for row in lines:
@@ -125,17 +126,17 @@ def test_every_row_is_measured_and_nothing_is_run_twice(made, monkeypatch):
         assert set(own.metric) == metrics and own.groupby("metric").seed.nunique().eq(row.seeds).all()
         assert (own[own.metric == "probe"].n == 2000).all() and (own[own.metric == "robust"].n == 20).all()
     seen = []
-    reproduction.train_rows(lines, out, progress=lambda stage, done, progress: seen.append(done.kept))
+    run.train_rows(lines, out, progress=lambda stage, done, progress: seen.append(done.kept))
     assert seen and all(seen)
 
 
 def test_a_row_run_again_stands_beside_what_is_shipped(made, monkeypatch):
     out, folder = made
     monkeypatch.setenv("CLAE_RUNS", str(out))
-    lines = rows(TINY, reproduction.recipes_of(folder))[:1]
-    both = reproduction.beside(reproduction.table(lines, out), folder)
+    lines = rows(TINY, run.recipes_of(folder))[:1]
+    both = run.beside(run.table(lines, out), folder)
     assert both["mean"].equals(both.shipped) and both.agrees.all() and set(both.row) == {"simclr"}
-    assert "shipped" not in reproduction.beside(reproduction.table(lines, out), folder / "nothing")
+    assert "shipped" not in run.beside(run.table(lines, out), folder / "nothing")
 
 
 def test_looks_answer_what_they_say(made):
@@ -209,7 +210,7 @@ def test_the_command_runs_one_row_and_says_what_is_wrong(tmp_path, monkeypatch, 
 
 def test_a_tier_that_was_not_run_says_so():
     card = scorecard("gpu")
-    if not (reproduction.shipped_folder("gpu") / "rows.csv").is_file():
+    if not (run.shipped_folder("gpu") / "rows.csv").is_file():
         assert {c.verdict for c in card.claims} == {NOT_RUN}
         assert all(c.command == "make reproduce TIER=gpu" for c in card.claims)
     assert isinstance(card.table, pd.DataFrame) and len(card.table) >= 12

@@ -8,11 +8,11 @@ import pytest
 from dataset_files import write_cifar10, write_real_cifar10
 
 import explore as ex
-from explore import places
+from explore import paths
 from explore.evaluate import Probe, embed
 from explore.results import Sweep
-from explore.studies.reproduction import recipes_of, shipped_folder
-from explore.studies.rows import TIERS, rows, tier_named
+from explore.studies.reproduction.rows import TIERS, rows, tier_named
+from explore.studies.reproduction.run import recipes_of, shipped_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODERS = {"cifar10/simclr": "simclr", "cifar10/clae": "fgsm-4", "cifar10/gaussian": "gaussian-4"}
@@ -85,7 +85,7 @@ def test_encoders_are_offered_where_their_images_are_at_hand(tmp_path, monkeypat
 
 
 def test_encoders_are_small_and_of_one_recipe(table):
-    size = sum(path.stat().st_size for path in (places.shipped() / "encoders").rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in (paths.shipped() / "encoders").rglob("*") if path.is_file())
     assert size < 60e6
     configs = [ex.open_run(name).config for name in ENCODERS]
     assert [c.attack for c in configs] == ["none", "fgsm", "gaussian"]

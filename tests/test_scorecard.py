@@ -9,12 +9,12 @@ from scipy import stats
 import explore as ex
 from explore import figures
 from explore.figures.scorecard import MARKS, extent
-from explore.panels import evidence
+from explore.panels.scorecard.panel import view
 from explore.results import Claim, Finding, Scorecard, Sweep
 from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN
 from explore.studies import scorecard
-from explore.studies.reproduction import shipped_folder
-from explore.studies.rows import TIERS
+from explore.studies.reproduction.rows import TIERS
+from explore.studies.reproduction.run import shipped_folder
 
 
 def finding(what, values, expected="above", unit="points", than=0.0) -> Finding:
@@ -155,7 +155,7 @@ def test_every_command_is_one_that_exists():
 # what the panel writes
 def test_the_evidence_is_drawn_to_scale():
     findings = (UP, OVER, ASIDE, NATS)
-    html = evidence.evidence(Claim(1, "t", "s", "x", findings, HOLDS, "w", "c"))
+    html = view.evidence(Claim(1, "t", "s", "x", findings, HOLDS, "w", "c"))
     rows = re.findall(r'<b style="left:([\d.]+)%;width:([\d.]+)%"></b><i style="left:([\d.]+)%">', html)
     for f, (left, width, mean) in zip(findings, rows, strict=True):
         low, high = extent([g for g in findings if g.unit == f.unit])
@@ -168,17 +168,17 @@ def test_the_evidence_is_drawn_to_scale():
 
 
 def test_every_verdict_has_a_sign_and_words():
-    html = evidence.listed(card())
+    html = view.listed(card())
     assert html.count('role="option"') == 4
     for verdict in (HOLDS, FAILS, OPEN, NOT_RUN):
-        assert f"</i>{verdict.removesuffix(' at this scale')}</span>" in html and evidence.SIGNS[verdict] in html
-    assert evidence.reading(card()) == (
+        assert f"</i>{verdict.removesuffix(' at this scale')}</span>" in html and view.SIGNS[verdict] in html
+    assert view.reading(card()) == (
         "Of the 4 claims, at this scale, <b>1</b> holds, <b>1</b> does not, <b>1</b> is not settled, <b>1</b> was not run."
     )
 
 
 def test_words_cannot_break_the_page():
-    html = evidence.detail(card().claim(1))
+    html = view.detail(card().claim(1))
     assert "says &lt;b&gt;so" in html and "<b>so" not in html
 
 

@@ -11,8 +11,8 @@ import torch
 from traitlets import TraitError
 
 import explore as ex
-from explore.panels import sights
-from explore.panels.tables import png
+from explore.panels.attribution import view
+from explore.panels.perturbation.view import png
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def shown(panel) -> dict[str, np.ndarray]:
 
 
 def test_a_map_becomes_blue_and_orange_with_its_strength_as_opacity():
-    picture = decoded(png(sights.rgba(torch.tensor([[0.5, -1.0], [0.0, 0.25]]), 0.5)))
+    picture = decoded(png(view.rgba(torch.tensor([[0.5, -1.0], [0.0, 0.25]]), 0.5)))
     assert picture[0, 0].tolist() == [0xE3, 0x6A, 0x0E, 255] and picture[0, 1].tolist() == [0x34, 0x67, 0xD2, 255]
     assert picture[1, 0, 3] == 0 and picture[1, 1].tolist() == [0xE3, 0x6A, 0x0E, 128]
 
@@ -79,10 +79,10 @@ def test_the_result_is_the_librarys_for_the_picked_image(panel):
     data, net = ex.load("fashion"), ex.open_run("tiny").encoder()
     index = torch.randperm(len(data.test), generator=ex.seeded(0))[:32]
     x, y = data.test[index]
-    view = make_views(ex.open_run("tiny").config, data)(x, ex.seeded(0))
+    other = make_views(ex.open_run("tiny").config, data)(x, ex.seeded(0))
     temperature = ex.open_run("tiny").config.temperature
-    x_adv = ex.Attack.fgsm(5 / 255)(x, ex.contrast(net, view, temperature=temperature))
-    f = ex.similarity(net, view)
+    x_adv = ex.Attack.fgsm(5 / 255)(x, ex.contrast(net, other, temperature=temperature))
+    f = ex.similarity(net, other)
     assert result.index.tolist() == [int(index[3])] and result.labels.tolist() == [int(y[3])]
     assert result.perturbed.x.equal(x_adv[[3]])
     torch.testing.assert_close(result.perturbed.channels, ex.attribute(net, x_adv, f, "saliency", rows=[3]).channels)
@@ -141,14 +141,14 @@ def test_the_strip_picks(panel):
 
 
 def test_a_fault_becomes_a_banner_and_goes(panel, monkeypatch):
-    from explore.studies.seen import Seeing
+    from explore.studies.attribution import AttributionStudy
 
     kept = panel.result
 
     def broken(*_a, **_k):
         raise ex.UserError("The map broke; choose another")
 
-    monkeypatch.setattr(Seeing, "look", broken)
+    monkeypatch.setattr(AttributionStudy, "look", broken)
     panel.picked = 9
     assert panel.result is kept and panel.state == "error" and "The map broke" in panel._message.value
     monkeypatch.undo()
@@ -168,6 +168,6 @@ def test_without_a_run_it_says_what_to_do(run):
 
 def test_large_images_are_averaged_to_the_screen():
     x = torch.arange(224 * 224).view(1, 224, 224).float()
-    small = sights.fitted(x)
+    small = view.fitted(x)
     assert small.shape == (1, 112, 112) and float(small[0, 0, 0]) == float(x[0, :2, :2].mean())
-    assert sights._times(224, 192) == 112 and sights._times(28, 192) == 168 and sights._times(32, 160) == 160
+    assert view._times(224, 192) == 112 and view._times(28, 192) == 168 and view._times(32, 160) == 160

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import explore as ex
+from explore.random import keep_memory
 from explore.runfolder import build_encoder
-from explore.state import keep_memory
 from explore.training import make_optimizer, make_stepper, make_views, prepare, train
 
 WIDE = ex.TrainConfig(arch="resnet10", width=64, stem="cifar", precision="fp32", batch_size=8)

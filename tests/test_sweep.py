@@ -20,20 +20,22 @@ import explore as ex
 from explore.attacks import ATTACKS, NOISES, norms
 from explore.cli import main
 from explore.evaluate import embed, knn_accuracy
+from explore.experiments import cell as cells_room
+from explore.experiments import task
+from explore.experiments.cell import fingerprint, read_cell
+from explore.perturbation import engine
 from explore.results import Sweep, wilson
 from explore.runfolder import Run
 from explore.studies import (
     Cell,
     Measure,
-    Progress,
+    StudyProgress,
     accuracy_vs_test_eps,
     accuracy_vs_train_eps,
     attack_cells,
-    batches,
     equal_compute,
     equal_compute_cells,
     gather,
-    jobs,
     loss_vs_eps,
     passes,
     run_cells,
@@ -41,8 +43,6 @@ from explore.studies import (
     step_passes,
     train_eps_cells,
 )
-from explore.studies import cells as cells_room
-from explore.studies.cells import fingerprint, read_cell
 from explore.studies.sweep import kept
 from explore.training import make_stepper, make_views
 
@@ -241,7 +241,7 @@ def test_the_adversary_raises_the_loss_more_than_equal_noise(data):
 )
 def test_the_stated_cost_is_what_is_computed(data, monkeypatch, match, kinds):
     """Forward passes are counted in the network, backward passes through pixels where they are asked for."""
-    count, real, gradient = {"images": 0}, Run.encoder, batches.gradient
+    count, real, gradient = {"images": 0}, Run.encoder, engine.gradient
 
     def encoder(self, device="cpu"):
         net = real(self, device)
@@ -253,7 +253,7 @@ def test_the_stated_cost_is_what_is_computed(data, monkeypatch, match, kinds):
         return gradient(objective, x)
 
     monkeypatch.setattr(Run, "encoder", encoder)
-    monkeypatch.setattr(batches, "gradient", counted)
+    monkeypatch.setattr(engine, "gradient", counted)
     found = loss_vs_eps("demo/clae", kinds=kinds, eps=GRID, match=match, images=64, steps=3, data=data, device="cpu")
     assert count["images"] == 64 * found.provenance["passes"]["shared"]
 
@@ -333,7 +333,7 @@ def test_questions_that_make_no_sense(options, sentence):
 def test_a_question_asked_again_is_answered_from_disk(data, tmp_path, monkeypatch):
     ask = {"kinds": ["fgsm"], "images": 50}
     first = kept(loss_vs_eps, "demo/clae", tmp_path, eps=[0, 8 / 255], **ask)
-    monkeypatch.setattr(batches, "gradient", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(engine, "gradient", lambda *_: pytest.fail("computed again"))
     assert kept(loss_vs_eps, "demo/clae", tmp_path, eps=[0, 8 / 255], **ask).table.equals(first.table)
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         kept(loss_vs_eps, "demo/clae", tmp_path, eps=[0, 4 / 255], **ask)
@@ -558,25 +558,25 @@ def test_two_sweeps_do_not_work_in_one_folder(small, root):
 
 def test_the_time_left_is_judged_by_the_cells_finished_here(data, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(task.time, "monotonic", lambda: clock[0])
     simclr, clae = few()  # cost 12 and 18, measuring 5 each
     cells = [simclr, clae, *few(["fgsm"], seed=1), *few(["none"], seed=1)]
-    progress = Progress(cells, workers=2)
+    progress = StudyProgress(cells, workers=2)
     done = {"key": "", "record": {"seconds": 34.0}}
-    progress.note(jobs.Done(clae, **done, kept=True))
+    progress.note(task.Done(clae, **done, kept=True))
     assert progress.seconds_left is None  # nothing was finished here
-    progress.note(jobs.Done(simclr, **done))  # 17 units in 34 s: 2 s a unit, 40 units and two workers remain
+    progress.note(task.Done(simclr, **done))  # 17 units in 34 s: 2 s a unit, 40 units and two workers remain
     assert progress.seconds_left == pytest.approx(2 * (23 + 17) / 2)
     clock[0] += 10
     assert progress.seconds_left == pytest.approx(30)
-    progress.note(jobs.Done(cells[2], "", None, error="failed"))
+    progress.note(task.Done(cells[2], "", None, error="failed"))
     assert progress.seconds_left == pytest.approx(2 * 17 - 10) and progress.through == 3
-    progress.note(jobs.Done(cells[3], **done))
+    progress.note(task.Done(cells[3], **done))
     assert progress.seconds_left == 0
-    cluster = Progress(cells, workers=None)
+    cluster = StudyProgress(cells, workers=None)
     clock[0] += 10
     for cell in cells[:2]:  # 17 + 23 units, 80 s of work in 10 s: eight at once, but only two remain
-        cluster.note(jobs.Done(cell, "", {"seconds": 40.0}))
+        cluster.note(task.Done(cell, "", {"seconds": 40.0}))
     assert cluster.seconds_left == pytest.approx(80 / 40 * 40 / 2)
 
 

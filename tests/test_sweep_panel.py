@@ -14,16 +14,17 @@ from dataset_files import noise
 from PIL import Image
 
 import explore as ex
-from explore import figures, places
+from explore import figures, paths
 from explore.cli import _parser
-from explore.panels.sweep import background, cards, charts, points, strip, verdicts
-from explore.panels.sweep.points import Choice, scene_of
-from explore.panels.sweep.supply import Supply
-from explore.panels.sweep.wanted import cells_of, config_of, train_command
+from explore.experiments import queue
+from explore.experiments.cell import images_of
+from explore.panels.noise import cards, charts, points, strip, verdicts
+from explore.panels.noise.commands import cells_of, config_of, train_command
+from explore.panels.noise.points import Choice, scene_of
+from explore.panels.noise.source import SweepSource
 from explore.results import Sweep, to_pixels
 from explore.runfolder import Run, build_encoder
 from explore.studies import Cell, Measure, run_grid, train_eps_cells
-from explore.studies.cells import images_of
 from explore.training import make_views
 
 BASE = ex.TrainConfig(attack="fgsm", eps=8 / 255, epochs=4, knn_every=0)
@@ -358,7 +359,7 @@ def test_a_noise_point_is_trained_with_the_noise_it_is_called():
 # ---- the film
 @pytest.mark.parametrize(("match", "variance"), [("plain", False), ("plain", True), ("linf", False), ("l2", False)])
 def test_the_films_pixels_are_the_librarys(match, variance):
-    shelf = strip.Shelf()
+    shelf = strip.Session()
     film = strip.film_of(shelf, "demo/clae", (0.0, 4.0, 16.0), match=match, variance=variance)
     run, data = shelf.run("demo/clae"), shelf.set("fashion")
     index = torch.randperm(len(data.test), generator=ex.seeded(0))[: strip.IMAGES]
@@ -411,7 +412,7 @@ def images(tmp_path_factory):
 def root(tmp_path, monkeypatch):
     """A place for runs, and no shipped studies."""
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("explore.panels.sweep.supply.shipped", lambda: ex.results.Sweep.of([]))
+    monkeypatch.setattr("explore.panels.noise.source.shipped", lambda: ex.results.Sweep.of([]))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -440,13 +441,13 @@ def cell(tiny, **changes):
 @pytest.mark.slow
 def test_a_job_runs_stops_goes_on_and_is_found_again(tiny, root):
     out, long = root / "sweeps", tiny.with_(epochs=2000)
-    job = background.Training.start([Cell(long)], out, about={"kind": "adversary"}, price=100.0, threads=1)
-    assert [j.spec for j in background.trainings(out)] == [job.spec]
+    job = queue.Training.start([Cell(long)], out, about={"kind": "adversary"}, price=100.0, threads=1)
+    assert [j.spec for j in queue.trainings(out)] == [job.spec]
     end = time.monotonic() + 120
     while (job.state["state"] != "running" or job.progress().share == 0) and time.monotonic() < end:
         time.sleep(0.1)
     assert job.state["state"] == "running"
-    second = background.Training.start([cell(tiny, seed=1)], out, threads=1)
+    second = queue.Training.start([cell(tiny, seed=1)], out, threads=1)
     begun = second.state["beat"]
     while second.state["beat"] < begun + 2.5 and time.monotonic() < end:  # it is there, and has found the folder taken
         time.sleep(0.1)
@@ -457,24 +458,24 @@ def test_a_job_runs_stops_goes_on_and_is_found_again(tiny, root):
     assert job.wait(60) == "stopped" and second.wait(120) == "done"  # the second had its turn
     stopped = Run(out / "runs" / job.run_names[0])
     assert stopped.status["state"] == "stopped" and 0 < stopped.status["step"] < 4000
-    assert len(background.finished(out, tiny, [images_of(tiny)[1]], Measure()).table.cell.unique()) == 1
+    assert len(queue.finished(out, tiny, [images_of(tiny)[1]], Measure()).table.cell.unique()) == 1
     for ended in (job, second):
         ended.forget()
-    assert background.trainings(out) == [] and list((out / "jobs").iterdir()) == []
+    assert queue.trainings(out) == [] and list((out / "jobs").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_job_that_fails_says_why_and_a_killed_one_is_lost(tiny, root, monkeypatch):
     out = root / "sweeps"
     broken = Cell(tiny.with_(lr=1e9, precision="fp32"))
-    job = background.Training.start([broken], out, threads=1)
+    job = queue.Training.start([broken], out, threads=1)
     assert job.wait(120) == "failed" and "The loss became" in job.state["error"]
-    lost = background.Training.start([Cell(tiny.with_(epochs=4000))], out, threads=1)
-    background._processes[lost.spec].kill()
+    lost = queue.Training.start([Cell(tiny.with_(epochs=4000))], out, threads=1)
+    queue._processes[lost.spec].kill()
     assert lost.wait(30) == "lost" and "ended without a word" in lost.state["error"]
-    monkeypatch.setattr(background, "_processes", {})  # as another kernel sees it: by its silence
-    monkeypatch.setattr(background, "SILENT", -1.0)
-    assert background.Training(lost.spec).state["state"] == "lost"
+    monkeypatch.setattr(queue, "_processes", {})  # as another kernel sees it: by its silence
+    monkeypatch.setattr(queue, "SILENT", -1.0)
+    assert queue.Training(lost.spec).state["state"] == "lost"
 
 
 def test_finished_cells_are_those_of_the_same_settings_and_images(tiny, root):
@@ -482,15 +483,15 @@ def test_finished_cells_are_those_of_the_same_settings_and_images(tiny, root):
     out = root / "sweeps"
     run_grid("some", cells, out=out)
     data = [images_of(tiny)[1]]
-    found = background.finished(out, tiny, data, Measure(), "sweeps/runs/")
+    found = queue.finished(out, tiny, data, Measure(), "sweeps/runs/")
     assert set(found.table.attack) == {"fgsm", "gaussian"} and set(found.table.seed) == {3}
     assert ex.open_run(found.table.run.iloc[0]).config.seed == 3
-    assert not len(background.finished(out, tiny, ["other"], Measure()))
-    assert not len(background.finished(out, tiny, data, Measure(l2=1.0)))
+    assert not len(queue.finished(out, tiny, ["other"], Measure()))
+    assert not len(queue.finished(out, tiny, data, Measure(l2=1.0)))
 
 
 def test_the_price_is_measured_and_grows_with_the_work(tiny):
-    from explore.panels.sweep.prices import price_of, seconds_a_pass
+    from explore.experiments.cost import price_of, seconds_a_pass
 
     a_pass = seconds_a_pass(tiny, 1)
     assert 0 < a_pass < 1 and torch.get_num_threads() >= 1
@@ -671,7 +672,7 @@ def test_the_table_is_saved_where_it_says(panel, tmp_path):
 
 def test_a_fault_becomes_the_banner_and_the_last_figure_stays(panel, monkeypatch):
     good = panel.result
-    monkeypatch.setattr(Supply, "trained", lambda self: 1 / 0)
+    monkeypatch.setattr(SweepSource, "trained", lambda self: 1 / 0)
     panel.judge = "kNN"
     assert panel.wait(30) and panel.state == "error" and isinstance(panel.error, ZeroDivisionError)
     assert (
@@ -743,7 +744,7 @@ def test_four_attacks_looks_at_a_run_and_films_it(root):
 def test_the_shipped_studies_open_at_once():
     from explore.panels import NoiseOrAdversary
 
-    if not (places.shipped() / "studies").is_dir():
+    if not (paths.shipped() / "studies").is_dir():
         pytest.skip("data/studies is not there: make studies")
     panel = NoiseOrAdversary()
     assert panel.wait(60) and panel.error is None

@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 from transfer_files import WRITERS, placeholder, sums_of_flowers
 
-from explore import places
+from explore import paths
 from explore.datasets import folder, load, names, transfer
 from explore.datasets.decode import read_image
 from explore.datasets.imagenet100 import class_names, wnids
@@ -273,7 +273,7 @@ def test_available_looks_at_names_only(opens, monkeypatch):
     assert [name for name, here in found.items() if here is True] == [n for n in TRANSFER if n != "cifar100"]
     assert "none of the 12 image files" not in one_sentence(lambda: opened("dtd", root))
     monkeypatch.setenv("CLAE_CACHE", str(root / "cache"))
-    shutil.copytree(root / "cifar-10-batches-py", places.cache() / "cifar10" / "cifar-10-batches-py")
+    shutil.copytree(root / "cifar-10-batches-py", paths.cache() / "cifar10" / "cifar-10-batches-py")
     assert [name for name, here in available().items() if here is True] == ["cifar10"]
     assert len(open_transfer("cifar10", size=32, progress=QUIET).test) == 20
 
@@ -322,7 +322,7 @@ def hundred(root: Path, **options):
 
 
 def test_the_hundred_classes_are_cmcs_with_the_names_of_torchvision():
-    path = places.shipped() / "imagenet100" / "wnids.txt"
+    path = paths.shipped() / "imagenet100" / "wnids.txt"
     published = (
         "79f3f1552ccc478ce24bd934b4573625db584ddc1f4643ae23c994a94cb11397"  # github.com/HobbitLong/CMC at bc687a2
     )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ..attacks import modules_of
 from ..errors import UserError, nearest
 from ..objectives import contrast
+from ..random import untouched
 from ..results import Attribution
-from ..shapes import Images
-from ..state import untouched
+from ..types import Images
 from .layers import layer_named, name_of
 from .maps import integrated, occluded, sloped
 from .targets import BATCH, Alone, Target, own_loss

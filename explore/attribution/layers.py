@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, nearest
 from ..nets import as_encoder
-from ..shapes import Images
-from ..state import untouched
+from ..random import untouched
+from ..types import Images
 from .targets import Target
 
 COARSEST = 4  # the side in pixels that GradCAM's default layer has at least

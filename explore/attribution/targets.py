@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..nets import as_encoder
 from ..objectives import contrast
-from ..shapes import Branch, Images, Labels, PerImage
-from ..state import untouched
+from ..random import untouched
+from ..types import Branch, Images, Labels, PerImage
 
 BATCH = 256  # images in one pass
 Target = Callable[[Tensor], Tensor]

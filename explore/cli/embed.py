@@ -107,7 +107,7 @@ def png(x: Any) -> str:
 
 def write(table: Any, path: Path, provenance: dict[str, Any]) -> None:
     """Put a table on disk, all of it or nothing; parquet carries the provenance in its metadata."""
-    from ..weights import replacing
+    from ..serialization import replacing
 
     table.attrs = {}
     if path.suffix == ".csv":

@@ -112,8 +112,8 @@ def _interval(share: float, pair: tuple[float, float]) -> str:
 
 def _probe(args: argparse.Namespace) -> int:
     from ..evaluate import Probe, take_labels
+    from ..random import seeded
     from ..results import Paired
-    from ..state import seeded
 
     if args.seeds < 1:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")

@@ -34,8 +34,8 @@ def add(sub: Any) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from ..studies import reproduction as r
-    from ..studies.rows import rows, rows_named, tier_named
+    from ..studies.reproduction import run as r
+    from ..studies.reproduction.rows import rows, rows_named, tier_named
 
     if args.seeds is not None and args.seeds < 1:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
@@ -67,7 +67,7 @@ def _say(stage: str, done: Any, progress: Any) -> None:
 
 def _row_table(args: argparse.Namespace, lines: list[Any], out: Path) -> int:
     """The rows asked for, beside what is shipped of them."""
-    from ..studies import reproduction as r
+    from ..studies.reproduction import run as r
 
     found = r.beside(r.table(lines, out, seeds=args.seeds), r.shipped_folder(args.tier))
     if args.json:
@@ -79,8 +79,8 @@ def _row_table(args: argparse.Namespace, lines: list[Any], out: Path) -> int:
 
 def _whole(args: argparse.Namespace, tier: Any, lines: list[Any], out: Path) -> int:
     """Save the tables, judge the claims by them."""
-    from ..studies import reproduction as r
-    from ..studies.claims import scorecard
+    from ..studies.reproduction import run as r
+    from ..studies.reproduction.claims import scorecard
 
     folder = out / tier.name
     r.table(lines, out, seeds=args.seeds).save(folder / "rows")

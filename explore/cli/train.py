@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import places
+from .. import paths
 from ..config import TrainConfig, show_eps
 from ..errors import UserError
-from ..state import keep_memory
+from ..random import keep_memory
 from .shared import add_settings, counting_line, given_settings, spent, step_bar
 
 
@@ -29,7 +29,7 @@ def add(sub: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..ranks import together
+    from ..distributed import together
 
     with together(args.device) as ranks:
         return _train_as(args, ranks)
@@ -78,7 +78,7 @@ def _opened(args: argparse.Namespace, config: TrainConfig, first: bool):
     data = datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, progress=progress)
     if first:
         return Run.create(config, name=name, root=args.runs_dir), data
-    return Run((args.runs_dir or places.runs_root()) / (name or config.label)), data
+    return Run((args.runs_dir or paths.runs_root()) / (name or config.label)), data
 
 
 def _resumed(args: argparse.Namespace, config: TrainConfig, changed: bool):
@@ -97,9 +97,7 @@ def _forget_smoke(root: Path | None, name: str | None) -> None:
     """A smoke run replaces the smoke run before it."""
     import shutil
 
-    from .. import places
-
-    shutil.rmtree((root or places.runs_root()) / str(name), ignore_errors=True)
+    shutil.rmtree((root or paths.runs_root()) / str(name), ignore_errors=True)
 
 
 @contextlib.contextmanager

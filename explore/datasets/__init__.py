@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from explore import places
-from explore.datasets import shipped
-from explore.datasets.formats import Parts
-from explore.datasets.progress import Bar
-from explore.datasets.splits import Data, Progress, Split
-from explore.errors import UserError, nearest
+from .. import paths
+from ..errors import UserError, nearest
+from . import shipped
+from .formats import Parts
+from .progress import Bar
+from .splits import Data, Progress, Split
 
 __all__ = ["Data", "Split", "at_hand", "load", "names"]
 
@@ -21,12 +21,12 @@ _SIZES = (8, 1024)
 
 def names() -> dict[str, str]:
     """Every data set that `load` knows, with one line about each."""
-    from explore.datasets.public import SETS
+    from .public import SETS
 
     own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
     hundred = "the 100 classes of ImageNet-100 out of your own ImageNet folder: train/<wnid>/, val/<wnid>/; 224x224"
-    paths = {"imagenet100:/path": hundred, "folder:/path": own}
-    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, **paths}
+    by_path = {"imagenet100:/path": hundred, "folder:/path": own}
+    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, **by_path}
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
     """Load a data set by its name (`names()` lists them), 'imagenet100:/path', or 'folder:/path' for your own images.
 
     `data_dir`: a folder with your own copy of a published set; without it the folder that the environment's CLAE_DATA names is
-    looked into, and what is not there is downloaded once, into `places.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
+    looked into, and what is not there is downloaded once, into `paths.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
     called while downloading and decoding; without it a bar is shown. Errors: UserError, one sentence.
     """
     if size is not None and not _SIZES[0] <= size <= _SIZES[1]:
@@ -68,16 +68,16 @@ def load(
 
 def at_hand(name: str) -> bool:
     """True where `load(name)` needs no download: a shipped set, a path, a published set in CLAE_DATA's folder or in the cache."""
-    from explore.datasets.public import SETS, complete
+    from .public import SETS, complete
 
     if (spec := SETS.get(name)) is None:
         return True
-    return _own_copy(name) is not None or complete(spec, places.cache() / (spec.cached or spec.name)) is not None
+    return _own_copy(name) is not None or complete(spec, paths.cache() / (spec.cached or spec.name)) is not None
 
 
 def _own_copy(name: str) -> Path | None:
     """The folder that CLAE_DATA names, where a published set lies in it."""
-    from explore.datasets.public import SETS, complete
+    from .public import SETS, complete
 
     root = os.environ.get("CLAE_DATA")
     return Path(root).expanduser() if root and complete(SETS[name], Path(root).expanduser()) else None
@@ -94,13 +94,13 @@ def _parts(
         parts = shipped.fashion(size) if name == "fashion" else shipped.emoji(size)
         return parts, _provenance(name, source, licence, {"state": "comes with the project"})
     if name.startswith(_FOLDER) and name != _FOLDER:
-        from explore.datasets.folder import folder
+        from .folder import folder
 
         path = _named_path(name, _FOLDER, data_dir)
         state = {"state": "not checked: your own images"}
         return folder(path, size, progress), _provenance(name, str(path.resolve()), "your own", state)
     if name.startswith(_IMAGENET100) and name != _IMAGENET100:
-        from explore.datasets.imagenet100 import SOURCE, imagenet100
+        from .imagenet100 import SOURCE, imagenet100
 
         path = _named_path(name, _IMAGENET100, data_dir)
         provenance = _provenance(name, SOURCE, "ImageNet's terms of access", {"state": "not checked"})
@@ -113,7 +113,7 @@ def _parts(
 def _published(
     name: str, data_dir: str | Path | None, size: int | None, download: bool, progress: Progress
 ) -> tuple[Parts, dict[str, Any]]:
-    from explore.datasets.public import SETS, checked, located
+    from .public import SETS, checked, located
 
     spec = SETS[name]
     own = Path(data_dir).expanduser() if data_dir is not None else _own_copy(name)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from explore.datasets.splits import Progress
-from explore.errors import UserError
+from ..errors import UserError
+from .splits import Progress
 
 _TIMEOUT = 20.0  # seconds without a byte
 _CHUNK = 1 << 16

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore.datasets.decode import SUFFIXES, short_side
-from explore.datasets.formats import Parts
-from explore.datasets.shipped import held_out
-from explore.datasets.splits import NO_CLASS, Progress, Split
-from explore.datasets.stream import Files, StreamedSplit
-from explore.errors import UserError
+from ..errors import UserError
+from .decode import SUFFIXES, short_side
+from .formats import Parts
+from .shipped import held_out
+from .splits import NO_CLASS, Progress, Split
+from .stream import Files, StreamedSplit
 
 IN_MEMORY = 2_000_000_000  # bytes of uint8 pixels; a folder that needs more is streamed
 _TEST_FOLDERS = ("test", "val", "valid", "validation")

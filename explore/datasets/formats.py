@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore.datasets.splits import NO_CLASS, Split, checked_labels, resized
-from explore.datasets.unpickle import read_pickle
-from explore.errors import UserError
+from ..errors import UserError
+from .splits import NO_CLASS, Split, checked_labels, resized
+from .unpickle import read_pickle
 
 FASHION_CLASSES = [
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from explore import places
-from explore.datasets.decode import SUFFIXES
-from explore.datasets.folder import Found, parts_of, walk
-from explore.datasets.formats import Parts
-from explore.datasets.splits import Progress
-from explore.errors import UserError
+from .. import paths
+from ..errors import UserError
+from .decode import SUFFIXES
+from .folder import Found, parts_of, walk
+from .formats import Parts
+from .splits import Progress
 
 SIZE = 224
 SOURCE = "ImageNet (ILSVRC 2012), the 100 classes of github.com/HobbitLong/CMC's imagenet100.txt"
@@ -58,7 +58,7 @@ def class_names() -> list[str]:
 
 
 def _lines(name: str) -> list[str]:
-    path = places.shipped() / "imagenet100" / name
+    path = paths.shipped() / "imagenet100" / name
     if not path.is_file():
         raise UserError(f"{path}, which comes with the project, is missing: install the project again.")
     return path.read_text(encoding="utf-8").splitlines()

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from explore import places
-from explore.datasets import formats
-from explore.datasets.download import Unreachable, digest, fetch
-from explore.datasets.formats import Parts
-from explore.datasets.splits import Progress
-from explore.errors import UserError
+from .. import paths
+from ..errors import UserError
+from . import formats
+from .download import Unreachable, digest, fetch
+from .formats import Parts
+from .splits import Progress
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ SETS: dict[str, Published] = {s.name: s for s in _ALL}
 
 def located(spec: Published, data_dir: Path | None, download: bool, progress: Progress) -> Path:
     """The folder with all files of a set: below `data_dir`, or in the cache, fetched where missing."""
-    root = data_dir if data_dir is not None else places.cache() / (spec.cached or spec.name)
+    root = data_dir if data_dir is not None else paths.cache() / (spec.cached or spec.name)
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"the data folder {data_dir} does not exist; without --data-dir {spec.name} is downloaded.")
     if found := complete(spec, root):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore import places
-from explore.datasets.formats import FASHION_CLASSES, Parts, padded
-from explore.datasets.splits import Split, checked_labels, resized
-from explore.errors import UserError
+from .. import paths
+from ..errors import UserError
+from .formats import FASHION_CLASSES, Parts, padded
+from .splits import Split, checked_labels, resized
 
 ABOUT = {
     "fashion": "10,000 + 2,000 gray product photographs, 28x28 shown at 32x32, 10 classes; shipped",
@@ -99,7 +99,7 @@ def _tiles(path: Path, count: int, sheet: dict[str, Any]) -> Tensor:
 
 
 def _shipped(name: str) -> Path:
-    path = places.shipped() / name
+    path = paths.shipped() / name
     if not path.is_file():
         raise UserError(f"{path}, which comes with the project, is missing: install the project again.")
     return path

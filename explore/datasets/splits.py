@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explore.errors import UserError
-from explore.state import seeded
+from ..errors import UserError
+from ..random import seeded
 
 Progress = Callable[[str, int, int], None]  # what is being done, how far, out of how much (0: not known)
 NO_CLASS = -1  # the label of an image that has none

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explore.datasets.decode import Resample, read_image
-from explore.datasets.splits import Split, pixels
-from explore.errors import UserError
+from ..errors import UserError
+from .decode import Resample, read_image
+from .splits import Split, pixels
 
 _AHEAD = 2  # batches that are being decoded while one is in use, for each worker
 _MOST_WORKERS = 16

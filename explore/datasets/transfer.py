@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from explore import places
-from explore.datasets import folder, load
-from explore.datasets.progress import Bar
-from explore.datasets.splits import Progress, Split
-from explore.datasets.stream import Files, UpsampledSplit
-from explore.datasets.transfer_sets import PARTS, TRANSFER, Items, Listing, TransferSet
-from explore.errors import UserError, nearest
-from explore.state import seeded
+from .. import paths
+from ..errors import UserError, nearest
+from ..random import seeded
+from . import folder, load
+from .progress import Bar
+from .splits import Progress, Split
+from .stream import Files, UpsampledSplit
+from .transfer_sets import PARTS, TRANSFER, Items, Listing, TransferSet
 
 __all__ = ["TRANSFER", "Transfer", "TransferSet", "available", "open_transfer"]
 
@@ -98,7 +98,7 @@ def open_transfer(
 
 
 def _place(spec: TransferSet, root: str | Path | None) -> Path:
-    return places.cache() / spec.name if root is None else Path(root).expanduser()
+    return paths.cache() / spec.name if root is None else Path(root).expanduser()
 
 
 def _lacking(spec: TransferSet, root: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from explore.datasets.folder import walk
+from .folder import walk
 
 Items = list[tuple[Path, str]]
 Listing = tuple[list[str], dict[str, Items]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from explore.errors import UserError
+from ..errors import UserError
 
 
 class Refused(pickle.UnpicklingError):

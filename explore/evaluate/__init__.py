@@ -1,10 +1,10 @@
 """How good an encoder is, judged as the field does: probe, neighbours, robustness, transfer."""
 
-from .downstream import transfer
 from .encoders import open_encoder
 from .features import embed
-from .neighbours import KNN, knn_accuracy
+from .knn import KNN, knn_accuracy
 from .probe import Probe, take_labels
 from .robust import robust_accuracy
+from .transfer import transfer
 
 __all__ = ["KNN", "Probe", "embed", "knn_accuracy", "open_encoder", "robust_accuracy", "take_labels", "transfer"]

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..errors import UserError, nearest
-from ..nets import ARCHS, Encoder, Foreign
+from ..nets import ARCHS, Encoder, TorchEncoder
 from ..runfolder import Run, build_encoder, open_run, runs
-from ..weights import load_into, load_tensors
+from ..serialization import load_into, load_tensors
 
 PREFIXES = ("module.", "backbone.", "encoder.", "trunk.", "network.", "resnet.")
 HEADS = ("fc.", "projector.", "projection_head.", "head.", "linear.")
@@ -89,7 +89,7 @@ def _published(name: str) -> tuple[nn.Module, dict[str, Any]]:
             setattr(network, head, nn.Identity())
             break
     shown = weights.transforms()
-    encoder = Foreign(network, mean=shown.mean, std=shown.std)
+    encoder = TorchEncoder(network, mean=shown.mean, std=shown.std)
     return encoder, {"encoder": name, "arch": model, "size": shown.crop_size[0]}
 
 

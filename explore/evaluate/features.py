@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import places
+from .. import paths
 from ..datasets import Split
 from ..errors import UserError
-from ..nets import Encoder, Foreign, as_encoder
-from ..shapes import Images
-from ..state import untouched
-from ..weights import load_tensors, save_tensors
+from ..nets import Encoder, TorchEncoder, as_encoder
+from ..random import untouched
+from ..serialization import load_tensors, save_tensors
+from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
 Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
@@ -40,7 +40,7 @@ def embed(
     net = as_encoder(encoder)
     if not cache or isinstance(images, Tensor):
         return _computed(net, images, what, batch_size, progress)
-    path = places.cache() / "features" / f"{_key(net, images, what)}.safetensors"
+    path = paths.cache() / "features" / f"{_key(net, images, what)}.safetensors"
     if path.is_file():
         with contextlib.suppress(UserError):  # a file cut off is made again
             kept = load_tensors(path)[0]
@@ -54,7 +54,7 @@ def embed(
 
 
 def _computed(
-    net: Encoder | Foreign, images: "Split | Tensor", what: str, batch_size: int, progress: Progress | None
+    net: Encoder | TorchEncoder, images: "Split | Tensor", what: str, batch_size: int, progress: Progress | None
 ) -> tuple[Tensor, Tensor]:
     forward = net.features if what == "h" else net
     batches: Iterable[tuple[Tensor, Tensor]]
@@ -75,7 +75,7 @@ def _computed(
     return torch.cat([h for h, _ in pairs]).float(), torch.cat([y for _, y in pairs])
 
 
-def _key(net: Encoder | Foreign, split: Split, what: str) -> str:
+def _key(net: Encoder | TorchEncoder, split: Split, what: str) -> str:
     """SHA-256 of all that the features depend on."""
     digest = hashlib.sha256(f"1 {what} {split.device.type} {type(net).__name__}".encode())
     for name, tensor in net.state_dict().items():

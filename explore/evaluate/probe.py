@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from ..random import seeded
 from ..results import Scores, wilson
-from ..shapes import Embeddings, Labels
-from ..state import seeded
+from ..types import Embeddings, Labels
 from .logistic import Logistic
 
 L2_GRID = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))  # SimCLR, appendix B.8: 45 values, log-spaced
@@ -29,7 +29,7 @@ class Probe:
     `protocol="authors"` (chihhuiho/CLAE, eval_lr.py; docs/paper.md): Adam 3e-4, batch 256, no l2, `epochs` passes over plain features;
     with `test` given, the test accuracy of every epoch is kept: `last_`, and the flattering `best_`.
 
-    Fitted: `weight_ (C, D)`, `bias_ (C,)`, `l2_`, `path_` (l2, accuracy on the held-out part), `curve_`, `classes_`, `seconds_`.
+    Projection: `weight_ (C, D)`, `bias_ (C,)`, `l2_`, `path_` (l2, accuracy on the held-out part), `curve_`, `classes_`, `seconds_`.
     """
 
     def __init__(

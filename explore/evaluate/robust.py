@@ -12,10 +12,10 @@ from ..attacks import ATTACKS, NOISES, Attack, Noise, gradient
 from ..config import check_eps
 from ..datasets import Split
 from ..errors import UserError, nearest
-from ..nets import Encoder, Foreign, as_encoder
+from ..nets import Encoder, TorchEncoder, as_encoder
 from ..objectives import classify, contrast
+from ..random import seeded, untouched
 from ..results import Check, Robustness
-from ..state import seeded, untouched
 from .features import Progress
 
 EPS = tuple(k / 255 for k in (0, 1, 2, 4, 8, 16))
@@ -88,7 +88,7 @@ class _Under:
 
     def __init__(
         self,
-        net: Encoder | Foreign,
+        net: Encoder | TorchEncoder,
         probe: Callable[[Tensor], Tensor],
         *,
         steps: int,

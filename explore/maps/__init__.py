@@ -25,22 +25,22 @@ seed 0, busy machine; the map's spread is 7.0 by 4.5):
 So `transform` is a little better at keeping many neighbours, and its noise would be the film's first and largest movement.
 """
 
-from .fitted import METHODS, Fitted, fit_map, kept_map
-from .truths import NEAREST, neighbours, overlap, shared, trustworthiness, vote
-from .turns import Turn, aligned, turn_onto
+from .metrics import NEAREST, neighbours, overlap, shared, trustworthiness, vote
+from .procrustes import Alignment, aligned, procrustes
+from .projection import METHODS, Projection, fit_map, kept_map
 
 __all__ = [
     "METHODS",
     "NEAREST",
-    "Fitted",
-    "Turn",
+    "Alignment",
+    "Projection",
     "aligned",
     "fit_map",
     "kept_map",
     "neighbours",
     "overlap",
+    "procrustes",
     "shared",
     "trustworthiness",
-    "turn_onto",
     "vote",
 ]

@@ -1,11 +1,11 @@
 """Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`, `.Atlas(run)`, `.Probe(run_a, run_b)`."""
 
 from .atlas import Atlas
+from .attribution.panel import WhatItSees
 from .base import Panel
-from .perturbation import Perturbation
+from .noise import FourAttacks, NoiseOrAdversary
+from .perturbation.panel import Perturbation
 from .probe import Probe
-from .scorecard import Scorecard
-from .seen import WhatItSees
-from .sweep import FourAttacks, NoiseOrAdversary
+from .scorecard.panel import Scorecard
 
 __all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard", "WhatItSees"]

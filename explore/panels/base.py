@@ -31,7 +31,7 @@ class Superseded(Exception):
     """Raised inside `compute` where a newer wish waits or Stop was pressed."""
 
 
-class Nothing(Exception):
+class NothingToCompute(Exception):
     """Raised by `compute` where there is nothing to compute from; its text becomes the panel's state."""
 
 
@@ -105,7 +105,7 @@ class Panel(traitlets.HasTraits):
         """Put a result on the screen: set traits, never create widgets."""
 
     def empty(self) -> list[w.Widget]:
-        """What stands in the body's place where `compute` raised `Nothing`."""
+        """What stands in the body's place where `compute` raised `NothingToCompute`."""
         return []
 
     def label(self, result: Any) -> str:
@@ -273,7 +273,7 @@ class Panel(traitlets.HasTraits):
         except Superseded:
             if self._stopped >= job.serial and self._result is not None:
                 self._settle("stale", f'<span class="ex-tag">shows {self.label(self._result)}</span> inputs changed')
-        except Nothing as nothing:
+        except NothingToCompute as nothing:
             self._hide_error()
             self._settle("empty", str(nothing))
         except Exception as error:

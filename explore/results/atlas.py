@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .files import load_arrays, save_arrays
+from .base import load_arrays, save_arrays
 
 FIGURES = ("kept", "moved", "knn", "loss", "trustworthiness", "alignment", "uniformity")
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .files import load_arrays, save_arrays
+from .base import load_arrays, save_arrays
 from .perturbation import Check
 
 TOP = 0.1  # share of the pixels that `top_share` looks at

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .files import load_arrays, save_arrays
+from .base import load_arrays, save_arrays
 
 KINDS = ("adversary", "gaussian", "uniform", "sign")  # what can be added to an image, in the order of every table
 

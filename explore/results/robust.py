@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from .files import load_arrays, save_arrays
+from .base import load_arrays, save_arrays
 from .perturbation import Check
 from .scores import wilson
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .files import load_arrays, save_arrays
+from .base import load_arrays, save_arrays
 
 Z95 = 1.959964
 

@@ -1,11 +1,7 @@
 """Studies: one question each, from plain settings to `results`. No widget is imported here."""
 
-from .atlas import AtlasStudy, atlas, compare_atlases, study_of
-from .batches import TEST_KINDS, Batch, passes
-from .cells import Cell, Measure, cost_of, run_cell, step_passes
-from .claims import scorecard
-from .engines import run_cells
-from .grids import (
+from ..experiments.cell import Cell, Measure, cost_of, run_cell, step_passes
+from ..experiments.grid import (
     METHODS,
     TRAIN_EPS,
     accuracy_vs_train_eps,
@@ -19,11 +15,15 @@ from .grids import (
     shipped,
     train_eps_cells,
 )
-from .jobs import Done, Progress
-from .perturb import GRID, Study, perturb, scale_l2, scale_linf
+from ..experiments.runner import run_cells
+from ..experiments.task import Done, StudyProgress
+from ..perturbation.engine import TEST_KINDS, Batch, passes
+from ..perturbation.study import GRID, PerturbationStudy, perturb, scale_l2, scale_linf
+from .atlas import AtlasStudy, atlas, compare_atlases, study_of
+from .attribution import AttributionStudy, cascade, randomised, what_it_sees
 from .probes import authors_trap, compare_probes, label_curve, robust_curve
 from .probing import Probing
-from .seen import Seeing, cascade, randomised, what_it_sees
+from .reproduction.claims import scorecard
 from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
 
 __all__ = [
@@ -33,14 +33,14 @@ __all__ = [
     "TEST_KINDS",
     "TRAIN_EPS",
     "AtlasStudy",
+    "AttributionStudy",
     "Batch",
     "Cell",
     "Done",
     "Measure",
+    "PerturbationStudy",
     "Probing",
-    "Progress",
-    "Seeing",
-    "Study",
+    "StudyProgress",
     "accuracy_vs_test_eps",
     "accuracy_vs_train_eps",
     "atlas",

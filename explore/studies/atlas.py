@@ -14,34 +14,34 @@ from torch import Tensor, nn
 from ..datasets import Data, Split
 from ..errors import UserError
 from ..evaluate import Probe, embed
+from ..experiments.cell import images_of
 from ..losses import alignment, uniformity
 from ..maps import (
     METHODS,
     NEAREST,
-    Fitted,
+    Projection,
     fit_map,
     kept_map,
     neighbours,
     overlap,
+    procrustes,
     shared,
     trustworthiness,
-    turn_onto,
     vote,
 )
 from ..results.atlas import FIGURES, Atlas
 from ..runfolder import Run, environment, open_run
 from ..training import make_views, resolve_device
-from .cells import images_of
-from .film import KINDS, Film, Progress
+from .trajectory import KINDS, Progress, Trajectory
 
 UNIFORM = 2000  # images that uniformity is measured on: it takes all pairs
 
 
-class AtlasStudy(Film):
+class AtlasStudy(Trajectory):
     """A film's images in maps fitted on them as they are; in stages, each computed once.
 
     `features`, then `pca()` or `umap()`, then `frames_h`, then `atlas(method)`. UMAP stays on disk where the film's features do
-    (`keep`). `probe`: a fitted one, or a function that fits one when it is first needed; it may be set later. All else is `Film`'s.
+    (`keep`). `probe`: a fitted one, or a function that fits one when it is first needed; it may be set later. All else is `Trajectory`'s.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class AtlasStudy(Film):
         super().__init__(encoder, split, images=images, **film)
         self.method, self.n_neighbors, self.min_dist = method, n_neighbors, min_dist
         self.probe, self.classes = probe, tuple(classes)
-        self._maps: dict[tuple, Fitted] = {}
+        self._maps: dict[tuple, Projection] = {}
         self._atlases: dict[tuple, Atlas] = {}
         self.provenance = {"study": "atlas", **self.provenance, **(provenance or {})}
 
@@ -75,11 +75,11 @@ class AtlasStudy(Film):
         """True where this map, with the parameters as they are now, would answer at once."""
         return self._key(method) in self._maps
 
-    def pca(self) -> Fitted:
+    def pca(self) -> Projection:
         """The linear map, at once."""
         return self._map("pca")
 
-    def umap(self) -> Fitted:
+    def umap(self) -> Projection:
         """The UMAP of the clean features; from disk where it was made before."""
         return self._map("umap")
 
@@ -106,11 +106,11 @@ class AtlasStudy(Film):
             raise UserError(f"map is 'pca' or 'umap', got '{method}'.")
         return (method,) if method == "pca" else (method, self.n_neighbors, self.min_dist)
 
-    def _map(self, method: str) -> Fitted:
+    def _map(self, method: str) -> Projection:
         key = self._key(method)
         if key not in self._maps:
             params: dict[str, Any] = {"n_neighbors": self.n_neighbors, "min_dist": self.min_dist, "seed": self.seed}
-            make: Callable[..., Fitted] = kept_map if self.keep else fit_map
+            make: Callable[..., Projection] = kept_map if self.keep else fit_map
             self._maps[key] = make(self.features, method=method, progress=self.progress, **params)
         return self._maps[key]
 
@@ -229,7 +229,7 @@ def compare_atlases(a: AtlasStudy, b: AtlasStudy, method: str | None = None) -> 
             "split with the same number of images."
         )
     first, second = a.atlas(method), b.atlas(method or a.method)
-    turn = turn_onto(first.xy[0], second.xy[0])
+    turn = procrustes(first.xy[0], second.xy[0])
     each = overlap(a.features, b.features)
     turned = replace(second, xy=turn(second.xy), xy_control=turn(second.xy_control))
     figures = {"residual": turn.residual, "shared_neighbours": float(each.mean()), "each": each}

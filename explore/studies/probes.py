@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from ..datasets import Data, load
 from ..errors import UserError
 from ..evaluate import Probe, robust_accuracy, take_labels
+from ..random import seeded
 from ..results import Robustness
 from ..results.probes import ProbeComparison, Selection
 from ..runfolder import Run, open_run
-from ..state import seeded
 from .probing import Encodes, Probing, Progress
 
 SHARES = (0.01, 0.1, 1.0)

@@ -15,11 +15,11 @@ from ..errors import UserError
 from ..evaluate import Probe, embed, open_encoder, take_labels
 from ..nets import Encoder
 from ..objectives import classify
+from ..perturbation.study import _condition, _moved
+from ..random import seeded
 from ..results import Check, Scores, to_pixels
 from ..results.probes import TESTS, ProbeComparison, curve_row, curve_table
 from ..runfolder import Run
-from ..state import seeded
-from .perturb import _condition, _moved
 
 Encodes = Run | str | Path | nn.Module  # what `open_encoder` opens
 Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much; may raise to stop
@@ -29,7 +29,7 @@ KEPT = 8  # sets of attacked images
 BATCH = 250
 
 
-class Seen(NamedTuple):
+class ProbedImages(NamedTuple):
     """What a probe made of the test images, and the images themselves where they are not the split's own."""
 
     scores: Scores
@@ -66,8 +66,8 @@ class Probing:
         self.about: dict[str, dict[str, Any]] = {}
         self._embedded: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         self._fitted: dict[tuple, Probe] = {}
-        self._seen: dict[tuple, Seen] = {}
-        self._moved: OrderedDict[tuple, Seen] = OrderedDict()
+        self._seen: dict[tuple, ProbedImages] = {}
+        self._moved: OrderedDict[tuple, ProbedImages] = OrderedDict()
         self._twins: Tensor | None = None
 
     def add(self, what: Encodes, encoder: nn.Module | None = None) -> str:
@@ -109,7 +109,7 @@ class Probing:
         if (key, share, seed) not in self._seen:
             probe = self.probe(key, share, seed, progress)
             scores = probe.score(*self.embedded(key, "test", progress), encoder=self.about[key]["encoder"])
-            self._seen[key, share, seed] = Seen(scores)
+            self._seen[key, share, seed] = ProbedImages(scores)
         return self._seen[key, share, seed].scores
 
     def known(self, key: str, share: float, seed: int) -> bool:
@@ -125,7 +125,7 @@ class Probing:
 
     def perturbed(
         self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None = None
-    ) -> Seen:
+    ) -> ProbedImages:
         """Scores on test images that are attacked through this very probe and encoder, or get sign noise of the same size."""
         name = (key, share, seed, test, eps)
         if name not in self._moved:
@@ -135,7 +135,9 @@ class Probing:
         self._moved.move_to_end(name)
         return self._moved[name]
 
-    def _perturb(self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None) -> Seen:
+    def _perturb(
+        self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None
+    ) -> ProbedImages:
         probe, net, index, draws = (
             self.probe(key, share, seed, progress),
             self.encoders[key],
@@ -170,7 +172,7 @@ class Probing:
             Check("pixels in [0, 1]", low >= 0 and high <= 1, f"they reach {low:.3f} … {high:.3f}"),
             Check("BN statistics untouched", not buffers and not modes, buffers or modes),
         )
-        return Seen(scores, torch.cat(pixels), checks)
+        return ProbedImages(scores, torch.cat(pixels), checks)
 
     def _objective(self, net: Any, probe: Probe, y: Tensor) -> classify:
         """What the attack pushes up: the probe's cross-entropy over the encoder."""

@@ -15,14 +15,14 @@ from ..attacks import ATTACKS, norms
 from ..config import show_eps
 from ..errors import UserError, nearest
 from ..evaluate import Probe, embed, knn_accuracy
+from ..experiments.cell import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
 from ..losses import LOSSES, chance
 from ..objectives import classify, contrast
+from ..perturbation.engine import Batch, check_grid, guide_of, passes
+from ..random import seeded
 from ..results import Sweep, wilson
 from ..runfolder import Run, environment, open_run
-from ..state import seeded
 from ..training import describe_device, make_views, resolve_device
-from .batches import Batch, check_grid, guide_of, passes
-from .cells import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
 
 TEST_EPS = tuple(k / 255 for k in range(0, 17, 2))
 Watch = Callable[[int, int], None]  # called with the batches done and their number; may raise to stop

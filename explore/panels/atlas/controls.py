@@ -8,8 +8,8 @@ from traitlets import Enum, Int, Unicode
 
 from ...runfolder import runs
 from ..base import Panel
-from ..shelf import Shelf
-from . import stages
+from ..session import Session
+from . import cache
 
 ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 POINTS, NEIGHBOURS = (500, 1000, 2000, 5000, 10000), (5, 15, 50)
@@ -26,9 +26,9 @@ class Controls(Panel):
     points = Int(1000, help="images on the map, the classes in turn", min=12)
     method = Enum(["umap", "pca"], "umap")
     n_neighbors = Int(15, help="UMAP's", min=2)
-    colour = Enum(list(stages.COLOURS), "class")
+    colour = Enum(list(cache.COLOURS), "class")
     trails = Enum(list(TRAILS), "picked")
-    shelf: Shelf
+    shelf: Session
     _offered: list[str]
     _listing = False  # a list of options is being replaced
 
@@ -59,7 +59,7 @@ class Controls(Panel):
             ("Points", self._points, "points", "70px"),
             ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "76px"),
             ("Map", self._map, "", "122px"),
-            ("Colour by", w.Dropdown(options=list(stages.COLOURS)), "colour", "80px"),
+            ("Colour by", w.Dropdown(options=list(cache.COLOURS)), "colour", "80px"),
             ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "68px"),
         ]
         for label, field, name, width in fields:

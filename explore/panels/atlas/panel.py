@@ -20,12 +20,12 @@ from ...maps import aligned
 from ...results import Atlas as Result
 from ...runfolder import Run
 from ...studies import AtlasStudy, compare_atlases
-from ..base import Job, Nothing
-from ..film import Film
-from ..looking import no_run
-from ..picks import Picks
-from ..shelf import Shelf
-from . import facts, stages
+from ..base import Job, NothingToCompute
+from ..encoder_panel import no_run
+from ..session import Session
+from ..widgets.html import ClickableHTML
+from ..widgets.scatter import ScatterPlayer
+from . import cache, view
 from .controls import ATTACKS, Controls
 
 SCREEN = ("eps", "picked", "hover", "lasso", "playing", "trails")  # of the film
@@ -48,8 +48,8 @@ class Atlas(Controls):
     def __init__(self, run: Run | str | None = None, other: Run | str | None = None, **traits: Any):
         opened = [each for each in (run, other) if isinstance(each, Run)]
         a, b = (each.name if isinstance(each, Run) else each or "" for each in (run, other))
-        self.shelf = Shelf(*opened)
-        self.stages = stages.Stages(self.shelf)
+        self.shelf = Session(*opened)
+        self.stages = cache.Stages(self.shelf)
         self.beside: Result | None = None
         self.agreement: dict[str, Any] = {}
         self._studies: list[AtlasStudy] = []
@@ -61,7 +61,11 @@ class Atlas(Controls):
         super().__init__(**{"run": a, "other": b, "images": self._offered[0], **traits})
 
     def body(self) -> list[w.Widget]:
-        self.film, self.side, self.below = Film(thumb=self._hovered), Picks().add_class("ex-fm-side"), Picks()
+        self.film, self.side, self.below = (
+            ScatterPlayer(thumb=self._hovered),
+            ClickableHTML().add_class("ex-fm-side"),
+            ClickableHTML(),
+        )
         for name in SCREEN:
             traitlets.link((self, name), (self.film, name))
         self.observe(lambda _: self._follow(), names=["eps", "picked", "lasso"])
@@ -80,7 +84,7 @@ class Atlas(Controls):
     # work: PCA of the clean images at once; then UMAP in its place; then the film in it
     def compute(self, job: Job, **inputs: Any) -> Result:
         if not inputs["run"]:
-            raise Nothing("no run chosen")
+            raise NothingToCompute("no run chosen")
         if inputs["run"] == inputs["other"]:
             raise UserError(
                 f"Both sides are {inputs['run']}, so there is nothing to compare; choose another run beside it, or none."
@@ -200,41 +204,41 @@ class Atlas(Controls):
         self.film.show(
             np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(self._studies, result), ids=result.index.numpy(),
             images=self._set(self._studies[0]), what=f"{what} of {len(result.index):,} images",
-            **stages.grouped(result, self.colour), **stages.measured(atlases, self.colour),
+            **cache.grouped(result, self.colour), **cache.measured(atlases, self.colour),
         )  # fmt: skip
-        self._foot.value = facts.foot(atlases)
+        self._foot.value = view.foot(atlases)
         self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
         self._card = ()
         self._tell(result)
 
     def _tell(self, result: Result) -> None:
         """What follows eps, the picked image and the lasso: reading, table, card, neighbours, gallery."""
-        k, i, beside = facts.nearest_k(result, self.eps), self.picked, self.beside
+        k, i, beside = view.nearest_k(result, self.eps), self.picked, self.beside
         now = (k, i, tuple(self.lasso), abs(k - self.eps) < 1e-3)
         if now == self._card:
             return
-        shown = [facts.shown_name(str(study.provenance["run"])) for study in self._studies]
+        shown = [view.shown_name(str(study.provenance["run"])) for study in self._studies]
         atlases = [result, *([beside] if beside is not None else [])]
         found = [study.neighbours(i, k) for study in self._studies] if 0 <= i < len(result.index) else []
         thumb = partial(self._thumb, result)
-        self.film.reading = facts.reading(result, beside, self.eps, shown)
-        self.film.heads = facts.heads(atlases, shown, k)
+        self.film.reading = view.reading(result, beside, self.eps, shown)
+        self.film.heads = view.heads(atlases, shown, k)
         self.film.near = {which: [pair[j].tolist() for pair in found] for j, which in enumerate(("then", "now"))}
-        rows = [facts.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
+        rows = [view.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
         self.side.picked = self.below.picked = ""
-        gallery = facts.gallery(result, self.lasso, k, thumb)
+        gallery = view.gallery(result, self.lasso, k, thumb)
         if beside is None:
-            picked = facts.nobody(len(result.index))
+            picked = view.nobody(len(result.index))
             if found:
-                picked = facts.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
-            self.side.html = f"<div>{facts.truths(result, k)}</div><div>{picked}{gallery}</div>"
+                picked = view.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
+            self.side.html = f"<div>{view.truths(result, k)}</div><div>{picked}{gallery}</div>"
             self.below.html = ""
         else:
-            cells = [facts.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
-            self.side.html = facts.pairs(cells) if cells else facts.nobody(len(result.index))
-            tables = [facts.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
-            agreed = facts.agreement(result, beside, shown, k, self.agreement)
-            self.below.html = agreed + gallery + facts.pairs(tables)
+            cells = [view.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
+            self.side.html = view.pairs(cells) if cells else view.nobody(len(result.index))
+            tables = [view.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
+            agreed = view.agreement(result, beside, shown, k, self.agreement)
+            self.below.html = agreed + gallery + view.pairs(tables)
         self._card = now
 
     def _words(self, result: Result, i: int) -> str:
@@ -289,13 +293,13 @@ class Atlas(Controls):
     @property
     def selected(self) -> pd.DataFrame:
         """The selected images' rows of `result.table` at the present eps."""
-        return facts.selected(self.result, self.lasso, self.eps)
+        return view.selected(self.result, self.lasso, self.eps)
 
     def export(self) -> Path:
         """Write the atlas as a parquet with image, label, x, y and the figures of every eps, into the current folder."""
         if self._result is None:
             raise UserError("There is no atlas yet; wait until the points can move.")
-        path = stages.export(self._result, self._studies[0], self.run)
+        path = cache.export(self._result, self._studies[0], self.run)
         self._saved = f"wrote {path.name}"
         self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
         return path

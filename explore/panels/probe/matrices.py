@@ -10,7 +10,7 @@ from torch import Tensor
 from ...figures import COLOURS, roles
 from ...results import wilson
 from ...results.probes import ProbeComparison
-from ..tables import signed
+from ..perturbation.view import signed
 
 SHOWN = ("A", "B", "B − A")
 MOST = 20  # classes in the matrix; of more, those that are confused most often

@@ -1,6 +1,6 @@
 """The linear probe: which classes a probe confuses, on one encoder or two, with how many labels, and the images behind it.
 
-The matrix and the pages of images are `Picks`: HTML from Python, of which a part is picked by click or key; the curve is plotly's.
+The matrix and the pages of images are `ClickableHTML`: HTML from Python, of which a part is picked by click or key; the curve is plotly's.
 """
 
 from dataclasses import replace
@@ -15,10 +15,10 @@ from ...errors import UserError
 from ...results.probes import TESTS, ProbeComparison
 from ...runfolder import Run, runs
 from ...studies.probing import Probing
-from ..base import Job, Nothing, Panel
-from ..picks import Picks
-from ..shelf import Shelf
-from . import findings, matrices
+from ..base import Job, NothingToCompute, Panel
+from ..session import Session
+from ..widgets.html import ClickableHTML
+from . import matrices, view
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CURVE = (0.01, 0.1, 1.0)  # computed ahead, while nothing is asked ...
@@ -46,7 +46,7 @@ class Probe(Panel):
     def __init__(self, run_a: Run | str | None = None, run_b: Run | str | None = None, **traits: Any):
         opened = [run for run in (run_a, run_b) if isinstance(run, Run)]
         a, b = (run.name if isinstance(run, Run) else run or "" for run in (run_a, run_b))
-        self.shelf = Shelf(*opened)
+        self.shelf = Session(*opened)
         self._studies: dict[tuple[str, str], Probing] = {}
         self._study: Probing | None = None
         self._keys: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Probe(Panel):
 
     def body(self) -> list[w.Widget]:
         self._reading, self._note, self._bar, self._head, self._foot = (w.HTML() for _ in range(5))
-        self.matrix, self.gallery = Picks().add_class("ex-matrix"), Picks().add_class("ex-gallery")
+        self.matrix, self.gallery = ClickableHTML().add_class("ex-matrix"), ClickableHTML().add_class("ex-gallery")
         self.matrix.observe(lambda change: self._take(change["new"]), names=["picked"])
         self.gallery.observe(lambda change: self._turn_to(change["new"]), names=["picked"])
         self._curve = figures.live(figures.curves(2), picked=lambda share: self.guard(lambda: self._look_at(share)))
@@ -139,7 +139,7 @@ class Probe(Panel):
     # work
     def compute(self, job: Job, **inputs: Any) -> ProbeComparison:
         if not inputs["run_a"]:
-            raise Nothing("no encoder chosen")
+            raise NothingToCompute("no encoder chosen")
         if inputs["run_a"] == inputs["run_b"]:
             raise UserError(
                 f"A and B are both {inputs['run_a']}, so there is nothing to compare; choose another B, or none."
@@ -195,7 +195,7 @@ class Probe(Panel):
         order = self._orders.setdefault(result.provenance["images"], result.order)
         self.matrix.html, self._note.value = matrices.matrix(result, shown, order), matrices.note(result, shown)
         self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} images</span>'
-        self._bar.value, self._foot.value = findings.bar(result), findings.foot(result)
+        self._bar.value, self._foot.value = view.bar(result), view.foot(result)
         self._draw_images(result)
         self._draw_curve(result)
 
@@ -213,15 +213,15 @@ class Probe(Panel):
         self._auto = f"{key[0]},{key[1]}"
         self.matrix.picked = self._auto
         cell = result.cell(*key, encoder="a" if self._showing(result) == "A" else "b")
-        page = min(self.page, max(0, len(cell) - 1) // findings.PAGE)
-        rows = slice(page * findings.PAGE, (page + 1) * findings.PAGE)
+        page = min(self.page, max(0, len(cell) - 1) // view.PAGE)
+        rows = slice(page * view.PAGE, (page + 1) * view.PAGE)
         split = self.shelf.split(f"{result.provenance['images']} · test")
-        self.gallery.html = findings.gallery(result, cell, cell.pixels(split, rows), key, page)
+        self.gallery.html = view.gallery(result, cell, cell.pixels(split, rows), key, page)
         self.gallery.picked = ""
 
     def _draw_curve(self, result: ProbeComparison) -> None:
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{findings.reading(result)}</p>'
-        self._head.value = findings.curve_head(result)
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{view.reading(result)}</p>'
+        self._head.value = view.curve_head(result)
         figures.follow(self._curve, figures.label_curve(result, now=result.share))
 
     def _look_at(self, share: float) -> None:
@@ -250,4 +250,4 @@ class Probe(Panel):
         self.cell, self.page = "", 0
 
     def label(self, result: ProbeComparison) -> str:
-        return f"{' and '.join(result.names)}, {findings.percent(result.share)} of labels"
+        return f"{' and '.join(result.names)}, {view.percent(result.share)} of labels"

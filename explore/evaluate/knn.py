@@ -1,0 +1,64 @@
+"""Weighted k-nearest-neighbour accuracy: how good an embedding is, without training anything on it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import UserError
+from ..results import wilson
+from ..types import Embeddings, Labels
+
+
+@dataclass(frozen=True)
+class KNN:
+    """What `knn_accuracy` measured: the share of test images whose neighbours vote for their class."""
+
+    accuracy: float
+    n: int
+    k: int
+    temperature: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy: how far n test images can tell."""
+        return wilson(self.accuracy, self.n)
+
+
+@torch.no_grad()
+def knn_accuracy(
+    train: Embeddings,
+    train_labels: Labels,
+    test: Embeddings,
+    test_labels: Labels,
+    *,
+    k: int = 200,
+    temperature: float = 0.1,
+    chunk: int = 1000,
+) -> KNN:
+    """Weighted kNN on cosine similarity: each of the k nearest votes with exp(similarity / temperature).
+
+    Protocol of Wu et al. 2018 (arXiv:1805.01978); `k` is cut to the number of neighbours there are. Test rows go in
+    chunks, so memory is chunk x len(train).
+    """
+    if not (len(train) == len(train_labels) and len(test) == len(test_labels)):
+        raise UserError(
+            f"Every embedding needs a label: got {len(train)} and {len(train_labels)} for training, "
+            f"{len(test)} and {len(test_labels)} for test."
+        )
+    if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
+        raise UserError(
+            "Embeddings for kNN must be finite, got NaN or infinity; look at the run's loss for the step it broke."
+        )
+    k = min(k, len(train))
+    bank, labels = F.normalize(train, dim=1), train_labels.to(train.device)
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    right = 0
+    for rows, truth in zip(
+        F.normalize(test, dim=1).split(chunk), test_labels.to(test.device).split(chunk), strict=True
+    ):
+        near = (rows @ bank.T).topk(k, dim=1)
+        votes = torch.zeros(len(rows), classes, device=rows.device)
+        votes.scatter_add_(1, labels[near.indices], (near.values / temperature).exp())
+        right += int((votes.argmax(1) == truth).sum())
+    return KNN(right / len(test), len(test), k, temperature)

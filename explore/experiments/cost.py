@@ -1,0 +1,45 @@
+"""What a training costs on this machine, told before it is begun."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from ..config import TrainConfig
+from ..random import seeded
+from ..runfolder import build_encoder
+from ..training import make_stepper, make_views, resolve_device
+from .cell import MEASURING, Cell, images_of
+
+
+def seconds_a_pass(config: TrainConfig, threads: int) -> float:
+    """Seconds of one forward pass of one image on this machine as it is now: SimCLR steps of a batch, 6 passes an image."""
+    where, data = resolve_device("auto"), images_of(config)[0]
+    plain = config.with_(attack="none", batch_size=min(config.batch_size, len(data.train)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        encoder = build_encoder(plain).to(where).train()
+        if plain.channels_last:
+            encoder = encoder.to(memory_format=torch.channels_last)
+        step, views = make_stepper(plain, encoder, data.gray), make_views(plain, data)
+        x = data.train[: plain.batch_size][0].to(where)
+        times = []
+        for i in range(3):
+            began = time.perf_counter()
+            v1, v2 = views(x, seeded(i)), views(x, seeded(i + 9))
+            float(step(v1, v2, seeded(i)).loss)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return min(times[1:]) / 6 / len(x)
+
+
+def price_of(cells: Sequence[Cell], a_pass: float) -> float:
+    """About how many seconds cells take, at `a_pass` seconds a forward pass of one image."""
+    total = 0.0
+    for cell in cells:
+        data = images_of(cell.config)[0]
+        images = min(cell.config.train_images or len(data.train), len(data.train))
+        total += (cell.work - MEASURING) * images + MEASURING * len(data.train)
+    return total * a_pass

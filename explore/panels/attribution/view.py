@@ -1,0 +1,157 @@
+"""HTML of the panel 'what it sees', from a `results.Seen` of one image: strip, reading, pictures, table, foot. No widget."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...config import show_eps
+from ...figures import COLOURS
+from ...results import Attribution, Seen, to_pixels
+from ..perturbation.view import png, signed
+
+BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen: four pictures at 1000 and at 800, two beside them
+UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}
+SAYS = {
+    "similarity": "its cosine to the other view",
+    "loss": "its contrastive loss",
+    "logit": "the probe’s logit for its class",
+}
+
+
+def strip(images: np.ndarray, names: Sequence[str]) -> str:
+    """The page's images to pick from, `data-pick="i"`."""
+    cells = "".join(
+        f'<button data-pick="{i}" aria-label="{escape(name)}"><img src="{png(image)}" width="32" height="32" alt=""></button>'
+        for i, (image, name) in enumerate(zip(images, names, strict=True))
+    )
+    return f'<div class="ex-k">Pick an image.</div><div class="ex-see-strip" data-row>{cells}</div>'
+
+
+def reading(result: Seen, attack: str) -> str:
+    """The finding in one or two sentences."""
+    before, after = float(result.clean.value[0]), float(result.perturbed.value[0])
+    what, rho = SAYS[result.provenance["target"]], float(result.correlation[0])
+    maps = "its map is flat" if math.isnan(rho) else f"the rank correlation of the two maps is <b>{signed(rho)}</b>"
+    if result.eps == 0:
+        return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
+    verb = "lifts" if after > before else "lowers"
+    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {maps}."
+
+
+def number(value: float) -> str:
+    """'0.34', '−1.26'."""
+    text = f"{value:.2f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def rgba(values: Tensor, end: float) -> np.ndarray:
+    """A map (h, w) as uint8 (h, w, 4): blue below zero, orange above, the stronger the less transparent, so each theme shows through."""
+    colour = np.array([[int(COLOURS[role][i : i + 2], 16) for i in (1, 3, 5)] for role in ("clean", "adv")], np.uint8)
+    strength = (values.abs() / end).clamp(0, 1)
+    picture = np.zeros((*values.shape, 4), np.uint8)
+    picture[..., :3] = colour[(values > 0).long().numpy()]
+    picture[..., 3] = (strength * 255).round().to(torch.uint8).numpy()
+    return picture
+
+
+def pictures(result: Seen, name: str) -> str:
+    """Clean | map | perturbed | map, large; the other view and the map of randomised weights beside them."""
+    end, method = result.scale(0), result.clean.method.replace("_", " ")
+    maps = [rgba(fitted(a.maps)[0], end) for a in (result.clean, result.perturbed)]
+    random = fitted(result.randomised.maps)[0]
+    own = float(random.abs().max()) or 1.0
+    clean, moved = (to_pixels(fitted(a.x))[0] for a in (result.clean, result.perturbed))
+    large = [
+        _figure("clean", "clean", name, clean, "clean", f"{name}, clean", "big"),
+        _figure("map", "", "what adds to it", maps[0], "clean-map", f"map of the clean image by {method}", "big"),
+        _figure("perturbed", "adv", f"ε = {show_eps(result.eps)}", moved, "perturbed", f"{name}, perturbed", "big"),
+        _figure(
+            "map", "", "the same scale", maps[1], "perturbed-map", f"map of the perturbed image by {method}", "big"
+        ),
+    ]
+    small = []
+    if result.reference is not None:
+        view = to_pixels(fitted(result.reference))[0]
+        small.append(_figure("other view", "", "", view, "reference", f"another view of the {name}", "small"))
+    alt = f"map by {method} of the clean image through randomised weights, on its own scale"
+    small.append(_figure("random weights", "", "", rgba(random, own), "random-map", alt, "small"))
+    sizes = {"big": BIG, "mid": MID, "small": SMALL, "tiny": TINY}
+    style = ";".join(f"--{size}:{_times(result.clean.x.shape[-1], most)}px" for size, most in sizes.items())
+    return f'<div class="ex-see" style="{style}"><div class="ex-tri">{"".join(large)}</div><div class="ex-see-small">{"".join(small)}</div></div>'
+
+
+def _figure(word: str, role: str, more: str, picture: np.ndarray, key: str, alt: str, size: str) -> str:
+    dot = '<i class="dot"></i>' if role else ""
+    return (
+        f'<figure class="{role}"><figcaption>{dot}<b class="role">{word}</b> {escape(more)}</figcaption>'
+        f'<img class="{size} pic" data-id="{key}" src="{png(picture)}" alt="{escape(alt)}" decoding="sync"></figure>'
+    )
+
+
+def fitted(x: Tensor) -> Tensor:
+    """Images or maps no larger than the screen's picture: a larger one is averaged over blocks."""
+    k = math.ceil(max(x.shape[-2:]) / MID)
+    if k == 1:
+        return x
+    four = x if x.dim() == 4 else x[:, None]
+    return torch.nn.functional.avg_pool2d(four, k).view(*x.shape[:-2], x.shape[-2] // k, x.shape[-1] // k)
+
+
+def _times(size: int, most: int) -> int:
+    """The largest whole multiple of an image's pixels up to `most`, once at least."""
+    size //= math.ceil(size / MID)
+    return size * max(1, most // size)
+
+
+def scale(result: Seen) -> str:
+    """The colour scale of both large maps."""
+    end = f"{result.scale(0):.2g}"
+    unit = UNITS[result.provenance["target"]].split(",")[0]
+    per = f"{unit} a unit of pixel" if result.clean.method == "saliency" else f"{unit} a pixel"
+    return (
+        f'<div class="ex-key ex-key-in ex-note"><span>−{end}</span><i class="ex-see-scale"></i><span>+{end} {per}</span>'
+        "<span>blue takes from it, orange adds to it; random weights on their own scale</span></div>"
+    )
+
+
+def table(result: Seen) -> str:
+    """One row a kind: the number, at the baseline, what the map adds up to, completeness delta, focus, rank correlation."""
+    unit = UNITS[result.provenance["target"]]
+    head = (
+        f"<tr><th>seen</th><th>{unit}</th><th>at the<br>baseline</th><th>sum of<br>the map</th><th>completeness<br>delta</th>"
+        "<th>in the top<br>10 % of pixels</th><th>ρ to the<br>clean map</th><th>ρ of absolute<br>values</th></tr>"
+    )
+    sizes = (1.0, None, float(result.sanity_size[0]))
+    rows = (
+        ("clean", "clean", result.clean, 1.0),
+        ("adv", "perturbed", result.perturbed, float(result.correlation[0])),
+        ("ref", "clean, random weights", result.randomised, float(result.sanity[0])),
+    )
+    body = "".join(_row(*row, size) for row, size in zip(rows, sizes, strict=True))
+    return f'<table class="ex-see-t" aria-label="Numbers of the three maps"><thead>{head}</thead><tbody>{body}</tbody></table>'
+
+
+def _row(role: str, name: str, found: Attribution, rho: float, size: float | None) -> str:
+    own = {name: float(entry) for name, entry in found.table.iloc[0].items()}
+    start = number(own["at_baseline"]) if found.baseline else ""
+    delta = "" if math.isnan(own["delta"]) else f"{signed(own['delta'], 3)} ({100 * own['error']:.1f} %)"
+    total = number(own["sum"]) if found.delta is not None else ""
+    cells = [
+        number(own["value"]),
+        start,
+        total,
+        delta,
+        f"{100 * own['top']:.0f} %",
+        _rho(rho),
+        "" if size is None else _rho(size),
+    ]
+    dot = f'<i class="dot"></i><b class="role">{name}</b>'
+    return f'<tr class="{role}"><td>{dot}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _rho(value: float) -> str:
+    return "none: a flat map" if math.isnan(value) else signed(value)

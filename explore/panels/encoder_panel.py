@@ -1,0 +1,82 @@
+"""`EncoderPanel`: what panels share that look through one run's encoder at images of a set, at an eps that a slider moves."""
+
+from typing import Any
+
+import ipywidgets as w
+import traitlets
+from traitlets import Int, Unicode
+
+from ..runfolder import Run, runs
+from ..studies import GRID
+from .base import Panel
+from .perturbation.view import ruler
+from .session import Session
+
+AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
+
+
+class EncoderPanel(Panel):
+    """A panel with a run, a side of a data set and eps; without a run it offers the shipped one."""
+
+    run = Unicode("", help="name of the run whose encoder is looked through")
+    images = Unicode("", help="'fashion · test'")
+    eps = Int(8, min=GRID[0], max=GRID[-1], help="in k/255")
+
+    def __init__(self, run: Run | str | None = None, **traits: Any):
+        name = run.name if isinstance(run, Run) else run or ""
+        self.shelf = Session(*([run] if isinstance(run, Run) else []))
+        self._offered = self.shelf.sides(name)
+        super().__init__(**{"run": name, "images": self._offered[0], **traits})
+
+    @traitlets.validate("run", "images")
+    def _offer(self, proposal: Any) -> str:
+        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
+        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
+        if field is not None and name not in dict(field.options).values():
+            if name:
+                (self.shelf.run if field is self._run else self.shelf.split)(name)
+            field.options = [*field.options, (name or "choose", name)]
+        return name
+
+    def choices(self) -> tuple[w.Dropdown, w.Dropdown]:
+        """The dropdowns of runs and of images, made once."""
+        found = runs()
+        names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
+        choose = [] if self.run else [("choose" if names else "none found", "")]
+        self._run = w.Dropdown(options=[*choose, *((name, name) for name in names)])
+        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        return self._run, self._images
+
+    def row(self, fields: list[tuple[str, Any, str, str]]) -> w.HBox:
+        """(label, widget, trait, width) each, linked with the traits, in one row."""
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class(f"ex-{name}")
+            traitlets.link((self, name), (field, "value"))
+        return w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+
+    def slider(self) -> tuple[w.IntSlider, w.VBox]:
+        """The slider of eps, and the block that it stands in: its share of the pixel range, its ruler with the authors' eps."""
+        slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
+        traitlets.link((self, "eps"), (slider, "value"))
+        self._of_range = w.HTML().add_class("ex-range")
+        note = '<span class="ex-note">{:.3f} of pixel range</span>'
+        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note.format(k / 255))
+        under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
+        return slider, w.VBox([slider, under]).add_class("ex-hero")
+
+    def empty(self) -> list[w.Widget]:
+        return no_run(self)
+
+
+def no_run(panel: Any) -> list[w.Widget]:
+    """What stands in the body's place where no run is chosen."""
+    text = (
+        '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
+        'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
+    )
+
+    def shipped() -> None:
+        panel.run = "demo/clae"
+
+    return [w.HTML(text), panel._button("Open demo/clae", shipped, style="primary")]

@@ -1,0 +1,203 @@
+"""Cards beside the chart: a pinned point, a point under way, a point that is not there yet. HTML, and the widget that hears its buttons."""
+
+import re
+from collections.abc import Callable, Iterable
+from html import escape
+from pathlib import Path, PurePath
+from typing import Any
+
+import anywidget
+import traitlets
+
+from ...config import TrainConfig
+from ...experiments.queue import TrainingProgress
+from .points import Kind, Point, Scene, cost_of, fair
+
+LABEL = re.compile(r"(?:.*/)?(.+)-s(\d+)(?:-[0-9a-f]{8})?$")  # of a study's run: <label>-s<seed>-<hash>
+
+
+class Cards(anywidget.AnyWidget):
+    """`html` whose buttons carry `data-act`, told to `heard`, or `data-copy`, put on the clipboard."""
+
+    _esm = Path(__file__).with_name("cards.js").read_text(encoding="utf-8")
+    html = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, heard: Callable[[str], None], **traits: Any):
+        super().__init__(**traits)
+        self.on_msg(lambda _widget, content, _buffers: heard(str(content["act"])) if "act" in content else None)
+
+
+def pinned(
+    scene: Scene, point: Point, *, here: Iterable[str] = (), command: str = "", rest: tuple[str, str] = ("", "")
+) -> str:
+    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`: what
+    computes the seeds it lacks, and at which price.
+    """
+    u, rows = scene.unit, point.rows
+    per_seed = " · ".join(u.value(v) for v in point.values.values())
+    facts = [("seeds", per_seed)] if point.n > 1 else [("seed", str(next(iter(point.values))))]
+    facts += [(f"to {name}", text) for name, text in differences(scene, point)]
+    if scene.choice.training:
+        plain = scene.at("simclr", 0)
+        base = cost_of(plain) if plain is not None else 0
+        cost = f"{cost_of(point) / base:.3g} × SimCLR" if base else f"{cost_of(point):,.0f} passes an image"
+        seconds = float(rows.seconds.mean())
+        facts += [("cost", cost)]
+        facts += [("time", f"{lasting(seconds)} a seed, {escape(rows.device.iloc[0])}")] if seconds > 0 else []
+    runs = [name for name in dict.fromkeys(rows.run.tolist()) if name]
+    facts += [("runs" if len(runs) > 1 else "run", _runs(runs, set(here)))] if runs else []
+    listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts)
+    opened = next((name for name in runs if name in set(here)), None)
+    why = "" if opened else ' disabled title="its encoder is not on this machine; the command trains it"'
+    buttons = _button("Open run", f"open:{opened}" if opened else "", why) if scene.choice.training else ""
+    buttons += f'<button class="jupyter-button" data-copy="{escape(command)}">Copy command</button>' if command else ""
+    n = f"n = {point.n}" if point.n > 1 else f"one seed, {rows.n.iloc[0]:,} images"
+    span = f"<small><span>{u.bounds(point.low, point.high)}</span> <span>{n}</span></small>"
+    value = f'<div class="ex-fact">{u.value(point.mean)}{u.mark} {span}</div>'
+    buttons += _button("Compute the other seeds", rest[0]) if rest[0] else ""
+    return _card(point.kind, point.k, "pinned", f"{value}<dl>{listed}</dl>", buttons, rest[1])
+
+
+def differences(scene: Scene, point: Point) -> list[tuple[str, str]]:
+    """(to what, '+0.7 [−0.1, 1.5]') of a point to the others at its eps that it is measured by, paired by seed."""
+    if scene.choice.training:
+        others = [scene.at(key, point.k) for key in ("simclr", "same", "adversary", "gaussian")]
+    else:
+        others = [
+            scene.at(point.kind.key, 0),
+            *(scene.at(key, point.k) for key in ("adversary", "gaussian", "uniform")),
+        ]
+    found = []
+    for other in others:
+        if (
+            other is None
+            or (other.kind.key, other.k) == (point.kind.key, point.k)
+            or (other.kind.level and not fair(other, point))
+        ):
+            continue
+        d = scene.compare(other, point)
+        if d is not None:
+            name = "clean" if other.kind.key == point.kind.key else other.kind.name
+            span = f" {scene.unit.bounds(d.low, d.high)}" if d.n > 1 else ", no verdict"
+            found.append((escape(name), f"{scene.unit.change(d.mean)}{span}"))
+    return found
+
+
+def missing(kind: Kind, k: float, *, act: str, price: str, text: str = "Compute this point here") -> str:
+    """A point that is not there: a button with its price, or, without `act`, a sentence why there is none."""
+    return _card(kind, k, "none yet", "", _button(text, act, primary=True) if act else "", price)
+
+
+def under_way(kind: Kind, k: float, state: dict[str, Any], now: TrainingProgress, *, name: str, cores: str) -> str:
+    """A job: how far it is, or how it ended."""
+    if state["state"] in ("failed", "lost"):
+        return _card(
+            kind,
+            k,
+            "not computed",
+            f'<div class="ex-bad">{escape(state["error"])}</div>',
+            _button("Dismiss", f"forget:{name}"),
+        )
+    if state["state"] == "stopped":
+        text = f"Stopped at seed {now.seed} of {now.seeds}, epoch {now.epoch}; it goes on from there."
+        return _card(
+            kind,
+            k,
+            "stopped",
+            text,
+            _button("Go on", f"again:{name}", primary=True) + _button("Dismiss", f"forget:{name}"),
+        )
+    where = f"Seed {now.seed} of {now.seeds}, epoch {now.epoch} of {now.epochs}"
+    where = where if state["state"] == "running" else "Starts, or waits for its turn"
+    left = f"about {lasting(now.seconds_left)} left, " if now.seconds_left is not None else ""
+    bar = (
+        f'<div class="ex-bar" role="progressbar" aria-label="{kind.name} at {k:g}/255" aria-valuenow="{100 * now.share:.0f}" '
+        f'aria-valuemin="0" aria-valuemax="100"><i style="width:{now.share:.1%}"></i></div>'
+    )
+    note = f"{left}{cores}. Goes on if you close the page."
+    return _card(
+        kind, k, "new", f'<div>{where}</div>{bar}<div class="ex-note">{note}</div>', _button("Stop", f"stop:{name}")
+    )
+
+
+def lasting(seconds: float) -> str:
+    """'45 s', '4 min 50 s', '12 min', '1 h 40 min'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 600:
+        minutes, rest = divmod(round(seconds / 10) * 10, 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _card(kind: Kind, k: float, small: str, inner: str, buttons: str = "", note: str = "") -> str:
+    name = kind.name if kind.level else f"{kind.name}, ε = {k:g}/255"
+    head = f'<div class="ex-h {kind.role}"><i class="dot"></i>{escape(name)} <small>{small}</small></div>'
+    row = f'<div class="ex-buttons">{buttons}</div>' if buttons else ""
+    under = f'<div class="ex-note">{note}</div>' if note else ""
+    return f'<div class="ex-card" data-card="{kind.key},{k:g}">{head}{inner}{row}{under}</div>'
+
+
+def _button(text: str, act: str, more: str = "", *, primary: bool = False) -> str:
+    own = " mod-primary" if primary else ""
+    return f'<button class="jupyter-button{own}" data-act="{escape(act)}"{more}>{text}</button>'
+
+
+def short_runs(names: list[str]) -> str:
+    """'fashion-resnet10-fgsm-eps8-s0, s1, s2'."""
+    before, shown = _short([name for name in dict.fromkeys(names) if name])
+    return f"{before}{', '.join(shown)}" if shown else "no run kept"
+
+
+def _runs(names: list[str], here: set[str]) -> str:
+    """The same, a word a run; those that can be opened are links."""
+    before, shown = _short(names)
+    links = [
+        f'<button class="ex-link" data-act="open:{escape(name)}" title="{escape(name)}">{escape(short)}</button>'
+        if name in here
+        else f'<span title="{escape(name)}">{escape(short)}</span>'
+        for name, short in zip(names, shown, strict=True)
+    ]
+    return f'<span class="mono">{escape(before)}{" ".join(links)}</span>'
+
+
+def _short(names: list[str]) -> tuple[str, list[str]]:
+    """What the names have in common, and what is left of each; a study's hashes are left out."""
+    parts = [LABEL.fullmatch(name) for name in names]
+    if len({part[1] for part in parts if part}) == 1 and all(parts):
+        return f"{parts[0][1]}-", [f"s{part[2]}" for part in parts if part]  # type: ignore[index]
+    return "", [f"{part[1]}-s{part[2]}" if part else name for name, part in zip(names, parts, strict=True)]
+
+
+def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -> str:
+    """What was trained or looked at, the authors' figure, and where the numbers come from."""
+    table, about = scene.sweep.table, scene.sweep.provenance
+    words = []
+    if len(table):
+        words = [_named(table.dataset.iloc[0]), table.arch.iloc[0]]
+        words += (
+            [f"{base.epochs} epochs", f"batch {base.batch_size}"]
+            if scene.choice.training and base is not None
+            else [images]
+        )
+    figure = (
+        "fig. 3 of the submission"
+        if scene.choice.show == "loss"
+        else "rebuttal fig. 1"
+        if scene.choice.training
+        else ""
+    )
+    theirs = f"<span>authors’ figure: {figure} (no values given)</span>" if figure else ""
+    seconds = about.get("seconds")
+    note = f' <span role="status">{escape(saved)}</span>' if saved else ""
+    save = f'<span><button class="ex-link" data-act="save:">Save table</button>{note}</span>'
+    made = [about.get("command"), f"{lasting(seconds)} of computing" if seconds else "", about.get("commit")]
+    origin = " · ".join(escape(str(part)) for part in made if part)
+    return f'<div class="ex-foot"><span>{escape(" · ".join(words))}</span>{theirs}{save}<span class="prov mono">{origin}</span></div>'
+
+
+def _named(dataset: str) -> str:
+    """'fashion', 'folder:cats': without the way to a folder."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{PurePath(path).name}"

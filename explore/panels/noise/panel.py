@@ -1,0 +1,229 @@
+"""Noise or adversary: accuracy and loss over eps, in training and at test, with seeds and intervals; missing points are computed here.
+
+Rows come from `supply`, `points` says what is shown and found, `charts`, `strip` and `cards` draw it. Trainings run in processes of
+their own (`background`), sweeps over test images in the panel's worker.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import torch
+import traitlets
+from traitlets import Enum, Float, Int
+
+from ... import figures
+from ...errors import UserError
+from ...experiments.queue import BackgroundTraining
+from ...results import Sweep
+from ...runfolder import Run
+from ..base import Job
+from ..session import Session
+from ..widgets.html import ClickableHTML
+from . import cards, charts
+from .controls import Controls
+from .missing import MissingPoints
+from .points import KINDS, LEVELS, Choice, Scene, scene_of
+from .sidebar import Look, desk
+from .source import SweepSource, written
+from .strip import IMAGES, Strip, Strips, film_head, strip
+from .verdicts import reading, whiskers
+
+ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
+DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
+
+
+class NoiseOrAdversary(Controls):
+    """`NoiseOrAdversary(sweep, run)`: shipped results at once, missing points computed here; `panel.result` is the `Sweep` on the screen."""
+
+    title = "Noise or adversary"
+    inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
+    eps = Float(8, min=0, max=255, help="k/255: the slider's place")
+    kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
+    picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
+
+    def __init__(self, sweep: Any = None, run: Run | str | None = None, **traits: Any):
+        self.supply = SweepSource(sweep)
+        self.shelf = Session(*([run] if isinstance(run, Run) else []))
+        self._run = run.name if isinstance(run, Run) else run or ""
+        if self._run:
+            self.shelf.run(self._run)
+        if traits.get("show") == "loss" and traits.setdefault("against", "test ε") != "test ε":
+            raise UserError(
+                "The loss is measured over test ε, got against='training ε'; leave it out, or show accuracy."
+            )
+        self._matches = {"training ε": "ε", "test ε": "L∞"}
+        traits.setdefault("match", self._matches[traits.get("against", "training ε")])
+        self._extra: dict[str, set[float]] = {}  # encoder -> eps asked for beyond the usual ones
+        self._films = Strips(self.shelf)
+        self._shown: tuple[Sweep, Scene, Strip | None, set[str]] | None = None
+        self._next: tuple[Sweep, Scene, Strip | None, set[str]] | None = None
+        self._closed, self._upto, self._marked = False, "", ""
+        self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
+        first = self._run or next(iter(sorted(self.supply.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
+        self.orders = MissingPoints(self.supply, torch.get_num_threads(), self._followed)
+        super().__init__(**{"encoder": first, **traits})
+        self.orders.jobs.watch()
+
+    # widgets
+    def body(self) -> list[w.Widget]:
+        self._reading, self._saved = w.HTML(), ""
+        self._chart = figures.live(
+            figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
+        )
+        self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
+        traitlets.link((self, "eps"), (self._slider, "value"))
+        self.film = ClickableHTML()
+        self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
+        self.cards, self._foot = (
+            cards.Cards(lambda act: self.guard(lambda: self._act(*act.split(":", 1)))) for _ in range(2)
+        )
+        self.observe(lambda _: self.redraw(), names=["eps", "kind", "picture"])
+        main = w.VBox([self._chart, self._slider, self.film]).add_class("ex-plot")
+        return [self._reading, w.Box([main, self.cards]).add_class("ex-sweep"), self._foot]
+
+    # work
+    def compute(self, job: Job, **inputs: Any) -> Sweep:
+        encoder, kinds, images = (inputs.pop(name) for name in ("encoder", "kinds", "images"))
+        choice, run = Choice(**inputs, rivals=len(self.attacks) > 1), None
+        if choice.training:
+            rows = self.supply.trained()
+        elif encoder in self.supply.methods:
+            rows = self.supply.looked_at(choice, encoder, images, (), job.progress, self.attacks)
+        else:
+            run = self.shelf.run(encoder)
+            self.shelf.set(run.config.dataset)  # refuses to download
+            job.busy("opening the encoder")
+            extra = sorted(self._extra.get(encoder, ()))
+            rows = self.supply.looked_at(choice, run, images, extra, job.progress, self.attacks)
+        job.check()
+        scene = scene_of(choice, rows, kinds, self.supply.base)
+        names = [encoder if run is not None else "", self._run, *DEMOS]
+        film = self._films.through(
+            names,
+            run.config.dataset if run else self.supply.dataset,
+            choice,
+            charts.most(scene),
+            [key for key in self.offers if key not in (*LEVELS, "probe")],
+        )
+        result = Sweep(scene.sweep.table, {**scene.sweep.provenance, "shown": {**asdict(choice), "kinds": kinds}})
+        self._next = (result, scene, film, self.supply.here(result.table.run.unique()))
+        return result
+
+    def idle(self) -> bool:
+        """The price of a training here, measured once when a card asks for it."""
+        if not self.orders.measure(self.shelf):
+            return False
+        self.redraw()
+        return True
+
+    # points that are not there yet
+    def compute_point(self, kind: str, k: float) -> BackgroundTraining | None:
+        """Compute a missing point: train the seeds it lacks in the background (the job), or look at a run at one more eps (None)."""
+        self.wait()
+        return self._order(kind, k)
+
+    def _order(self, kind: str, k: float) -> BackgroundTraining | None:
+        if self._shown is None:
+            raise UserError("There is no figure yet to add a point to; wait until it is drawn.")
+        scene = self._shown[1]
+        if kind not in scene.kinds:
+            raise UserError(f"There is no curve '{kind}' on the screen; it has {', '.join(scene.kinds)}.")
+        if scene.choice.training:
+            job = self.orders.place(scene, kind, k)
+            self._followed(False)
+            return job
+        if self.encoder in self.supply.methods:
+            raise UserError(f"The encoders of '{self.encoder}' are not on this machine; choose a run.")
+        self._extra.setdefault(self.encoder, set()).add(float(k))
+        self.refresh()
+        return None
+
+    def _followed(self, ended: bool) -> None:
+        """The jobs have moved; `ended`: there are new points."""
+        if self._closed:
+            return
+        if ended:
+            self.supply.stale = True
+            self.refresh()
+        else:
+            self.redraw()
+            if self.state == "ready":
+                self._settle("ready", self._upto)
+
+    def _act(self, verb: str, what: str = "") -> None:
+        """What a card's button asks."""
+        if verb == "save":
+            self.export()
+        elif verb == "open":
+            self.encoder = what
+            self.against = "test ε"
+        elif verb == "compute":
+            kind, k = what.split(",")
+            self._order(kind, float(k))
+        else:
+            self.orders.act(verb, what)
+            self.redraw()
+
+    def _pin(self, key: str) -> None:
+        """A clicked point or frame, 'gaussian,8', or a turn of the film, 'image:3'."""
+        if key.startswith("image:"):
+            self.picture = int(key[6:])
+        elif key and key != self._marked:
+            kind, k = key.split(",")
+            with self.hold_trait_notifications():
+                self.kind, self.eps = kind, (self.eps if kind in LEVELS else float(k))
+
+    def export(self) -> Path:
+        """Write what is shown as CSV, parquet and JSON into the current folder, under a name that is free."""
+        if self._shown is None:
+            raise UserError("There is no table yet; wait until the figure is drawn.")
+        path, self._saved = written(self._shown[0], self.label(self._shown[0]))
+        self.redraw()
+        return path
+
+    # pictures
+    def draw(self, result: Sweep) -> None:
+        if self._next is not None and self._next[0] is result:
+            self._shown = self._next
+        if self._shown is None:
+            return
+        _, scene, film, here = self._shown
+        self._slider.max = max(charts.most(scene), self.eps)
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.eps)}</p>{ALT}'
+        under_way = self.orders.under_way(scene)
+        if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
+            figures.follow(self._chart, charts.chart(scene, self.eps, under_way))
+        elif self._drawn[2] != self.eps:
+            self._chart.update_layout(shapes=[figures.upright(self.eps)])
+        self._drawn = (scene, under_way, self.eps)
+        image = min(self.picture, len(film.names) - 1) if film else 0
+        key = self._pinned(scene)
+        self.film.html = (
+            film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
+        )
+        self._marked = self.film.picked = f"{key},{self.eps:g}"
+        look = Look(self.encoder, self.encoder in self.supply.methods, self.images)
+        self.cards.html = desk(scene, key, self.eps, self.orders, here, look)
+        self._foot.html = cards.foot(scene, self.supply.base, f"{self.images:,} test images", self._saved)
+
+    def _pinned(self, scene: Scene) -> str:
+        """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
+        return self.kind if self.kind in scene.kinds else next(iter(scene.kinds), "")
+
+    def label(self, result: Sweep) -> str:
+        shown = result.provenance["shown"]
+        return f"{shown['show']} over {shown['against']}"
+
+    def close(self) -> None:
+        """As every panel's; trainings under way go on."""
+        self._closed = True
+        super().close()
+
+    def _settle(self, state: str, text: str) -> None:
+        self._upto = text
+        if state == "ready" and self._shown is not None:
+            n, running = self._shown[0].table.run.nunique(), self.orders.running()
+            text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
+        super()._settle(state, text)

@@ -1,0 +1,128 @@
+"""The film: one test image along eps, a row a kind, hung under the ticks of a chart."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...objectives import contrast
+from ...random import seeded
+from ...results import to_pixels
+from ...studies import Batch
+from ...training import make_views
+from ..perturbation.view import png
+from ..session import Session
+from .points import MATCHES, Choice, Kind
+
+IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
+FILMED = ("adversary", "gaussian", "uniform", "sign")
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images x (32, c, h, w) and what kinds make of them at eps of `ks`/255, seen by one run's encoder."""
+
+    run: str
+    ks: tuple[float, ...]
+    names: list[str]  # class of every image
+    index: Tensor  # (32,) places in the test split
+    frames: dict[str, Tensor] = field(repr=False)  # kind -> (len(ks), 32, c, h, w)
+
+    def pixels(self, kind: str, image: int) -> np.ndarray:
+        """One image of a kind along eps, as on the screen: uint8 (len(ks), h, w, 3)."""
+        return to_pixels(self.frames[kind][:, image])
+
+
+class Strips:
+    """Strips as they are asked for, the last few kept."""
+
+    def __init__(self, shelf: Session):
+        self.shelf = shelf
+        self._kept: dict[tuple, Strip] = {}
+
+    def through(
+        self, names: Sequence[str], dataset: str, choice: Choice, most: float, kinds: Sequence[str] = FILMED
+    ) -> Strip | None:
+        """Through the first of these runs that was trained on `dataset`, at the chart's nine ticks up to `most`; None where none was."""
+        run = next((name for name in names if name and self.shelf.run(name).config.dataset == dataset), None)
+        if run is None:
+            return None
+        key = (run, most, choice.match, choice.gaussian, *kinds)
+        if key not in self._kept:
+            self.shelf.set(dataset)  # refuses to download
+            ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
+            match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
+            film = film_of(self.shelf, run, ks, match=match, variance=variance, kinds=kinds)
+            self._kept = {**dict([*self._kept.items()][-3:]), key: film}
+        return self._kept[key]
+
+
+def film_of(
+    shelf: Session,
+    run: str,
+    ks: tuple[float, ...],
+    *,
+    match: str,
+    variance: bool = False,
+    kinds: Sequence[str] = FILMED,
+) -> Strip:
+    """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
+    with eps as its variance, where it is as drawn.
+    """
+    opened, images = shelf.run(run), f"{shelf.run(run).config.dataset} · test"
+    split, config = shelf.split(images), opened.config
+    index = torch.randperm(len(split), generator=seeded(0))[:IMAGES]
+    x, y = split[index]
+    other = make_views(config, shelf.set(images))(x, seeded(0))
+    objective = contrast(shelf.encoder(run), other, temperature=config.temperature, loss=config.loss)
+    batch, eps = Batch(x, objective, match=match), [k / 255 for k in ks]
+    names = {"adversary": "fgsm", "gaussian": "gaussian-variance" if variance and match == "plain" else "gaussian"}
+    frames = {}
+    for kind in kinds:
+        moved = batch.at(names.get(kind, kind), [e for e in eps if e > 0])
+        frames[kind] = torch.cat([x[None].expand(len(eps) - len(moved), *x.shape), moved])
+    return Strip(run, ks, [shelf.class_name(images, int(label)) for label in y], index, frames)
+
+
+def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> str:
+    """The film's rows for one image; every frame carries `data-pick="kind,k"`."""
+    rows = []
+    for kind in kinds:
+        if kind.key in film.frames:
+            frames = "".join(
+                f'<button data-pick="{kind.key},{k:g}" aria-label="{kind.name} at {k:g}/255: {escape(film.names[image])}">'
+                f"{picture(frame)}</button>"
+                for k, frame in zip(film.ks, film.pixels(kind.key, image), strict=True)
+            )
+            rows.append(
+                f'<div class="ex-film {kind.role} {kind.key}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
+                f'<b class="role">{kind.name}</b></div>'
+            )
+    return "".join(rows)
+
+
+def film_head(film: Strip, image: int, whiskers: str) -> str:
+    """Above the film: what it is, how to read the chart, and the way to other images."""
+    back, ahead = ((image + step) % len(film.names) for step in (-1, 1))
+    return (
+        f'<div class="ex-film-h ex-note"><span>In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.<br>'
+        f"{escape(film.names[image].capitalize())}, a test image, at each ε above, attacked through {escape(film.run)}.</span>"
+        f'<span class="ex-page" data-row><button data-pick="image:{back}" aria-label="image before">‹</button>'
+        f'<button data-pick="image:{ahead}" aria-label="next image">›</button></span></div>'
+    )
+
+
+def picture(image: np.ndarray) -> str:
+    """An image (h, w, 3) at the whole multiple of its pixels nearest to 64; a larger one is averaged over blocks first."""
+    size = len(image)
+    if size > SIDE:
+        k = math.ceil(size / SIDE)
+        cut = image[: size // k * k, : size // k * k].astype(np.float32)
+        image = (cut.reshape(size // k, k, size // k, k, 3).mean((1, 3)) + 0.5).astype(np.uint8)
+        size = len(image)
+    wide = size * max(1, SIDE // size)
+    return f'<img src="{png(image)}" width="{wide}" height="{wide}" alt="" decoding="sync">'

@@ -1,0 +1,69 @@
+"""The scorecard: twelve claims with their verdicts; pick one for its source, its evidence and the command that measures it again."""
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import traitlets
+from traitlets import Int, Unicode
+
+from ... import results
+from ...studies import scorecard
+from ...studies.reproduction.claims import CLAIMS
+from ...studies.reproduction.rows import TIERS, tier_named
+from ..base import Job, Panel
+from ..noise.cards import Cards
+from ..widgets.html import ClickableHTML
+from . import view
+
+
+class Scorecard(Panel):
+    """`Scorecard(tier)`: choose a tier, pick a claim; `panel.result` is a `results.Scorecard`. `folder`: tables other than the shipped."""
+
+    title = "Scorecard"
+    inputs = ("tier",)
+    tier = Unicode("cpu", help="'cpu' or 'gpu'")
+    claim = Int(1, min=1, max=len(CLAIMS), help="the number of the claim that is open")
+
+    def __init__(self, tier: str = "cpu", folder: str | Path | None = None, **traits: Any):
+        self._folder = folder
+        super().__init__(**{"tier": tier, **traits})
+
+    @traitlets.validate("tier")
+    def _offer(self, proposal: Any) -> str:
+        """A tier that the dropdown does not list is listed, so that the banner can say what is wrong with it."""
+        field = getattr(self, "_tier", None)
+        if field is not None and proposal["value"] not in field.options:
+            field.options = [*field.options, proposal["value"]]
+        return proposal["value"]
+
+    def controls(self) -> list[w.Widget]:
+        self._tier = w.Dropdown(options=list(dict.fromkeys([*TIERS, self.tier])), description="Tier")
+        self._tier.layout.width = "92px"
+        traitlets.link((self, "tier"), (self._tier.add_class("ex-field"), "value"))
+        self._about = w.HTML().add_class("ex-cl-about")
+        return [w.HBox([self._tier, self._about]).add_class("ex-row").add_class("ex-cl-tier")]
+
+    def body(self) -> list[w.Widget]:
+        self._reading, self._foot = w.HTML(), w.HTML()
+        self.list, self.detail = ClickableHTML(picked=str(self.claim)), Cards(lambda act: None)
+        self.list.observe(lambda change: self._take(change["new"]), names=["picked"])
+        self.observe(lambda _: self.redraw(), names=["claim"])
+        return [self._reading, w.Box([self.list, self.detail]).add_class("ex-claims"), self._foot]
+
+    def _take(self, key: str) -> None:
+        if key:
+            self.claim = int(key)
+
+    def compute(self, job: Job, **inputs: Any) -> results.Scorecard:
+        return scorecard(inputs["tier"], self._folder)
+
+    def draw(self, result: results.Scorecard) -> None:
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{view.reading(result)}</p>'
+        self._about.value = f'<span class="ex-note">{tier_named(result.tier).about}</span>'
+        self.list.html, self.list.picked = view.listed(result), str(self.claim)
+        self.detail.html = view.detail(result.claim(self.claim))
+        self._foot.value = view.foot(result)
+
+    def label(self, result: results.Scorecard) -> str:
+        return f"tier {result.tier}"

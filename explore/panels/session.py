@@ -1,0 +1,79 @@
+"""What panels have open: runs, encoders, image sets, embedded pools and thumbnails, each loaded once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import datasets
+from ..errors import UserError
+from ..evaluate import embed
+from ..results import to_pixels
+from ..runfolder import Run, open_run
+from .perturbation.view import png
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """A progress bar of the library would print into whatever cell is running."""
+
+
+class Session:
+    """Opens things by name and keeps them. Images are named 'fashion · test': a set and its side."""
+
+    def __init__(self, *opened: Run):
+        self._runs = {run.name: run for run in opened}
+        self._encoders: dict[str, Any] = {}
+        self._sets: dict[str, Any] = {}
+        self._pools: dict[tuple[str, str], Tensor] = {}
+        self._thumbs: dict[tuple[str, int], tuple[str, str]] = {}
+
+    def run(self, name: str) -> Run:
+        if name not in self._runs:
+            self._runs[name] = open_run(name)
+        return self._runs[name]
+
+    def encoder(self, run: str) -> Any:
+        """The run's encoder, frozen, of this shelf alone: no cell and no other panel runs it."""
+        if run not in self._encoders:
+            self._encoders[run] = self.run(run).encoder()
+        return self._encoders[run]
+
+    def sides(self, run: str) -> list[str]:
+        """The image sets to offer for a run: its own first, then the shipped ones."""
+        own = [self.run(run).config.dataset] if run else []
+        return [f"{name} · {side}" for name in dict.fromkeys([*own, "fashion", "emoji"]) for side in ("test", "train")]
+
+    def set(self, images: str) -> Any:
+        """The data set behind 'fashion · test', as a run that was trained on it reads it; nothing is downloaded."""
+        name = images.split(" · ")[0]
+        if name not in self._sets:
+            found = [run.config for run in self._runs.values() if run.config.dataset == name]
+            where: dict[str, Any] = {"data_dir": found[0].data_dir, "size": found[0].image_size} if found else {}
+            self._sets[name] = datasets.load(name, download=False, progress=_silent, **where)
+        return self._sets[name]
+
+    def split(self, images: str) -> Any:
+        """The split behind 'fashion · test'."""
+        if images.split(" · ")[1:] not in (["test"], ["train"]):
+            raise UserError(f"Images are named like 'fashion · test' (or train), got '{images}'.")
+        return getattr(self.set(images), images.split(" · ")[1])
+
+    def class_name(self, images: str, label: int) -> str:
+        """'ankle boot', or 'image' where there is no class."""
+        classes = self.set(images).classes
+        return classes[label].lower() if 0 <= label < len(classes) else "image"
+
+    def pool(self, run: str, images: str, most: int = 5000) -> Tensor:
+        """Features h (m, D) of the split's first `most` images: where neighbours are looked for."""
+        if (run, images) not in self._pools:
+            split = self.split(images)
+            part = split if len(split) <= most else split.select(torch.arange(most))
+            self._pools[run, images] = embed(self.encoder(run), part)[0]
+        return self._pools[run, images]
+
+    def thumb(self, images: str, index: int) -> tuple[str, str]:
+        """Picture (data URI) and class of one image of the split."""
+        if (images, index) not in self._thumbs:
+            x, y = self.split(images)[[index]]
+            self._thumbs[images, index] = (png(to_pixels(x)[0]), self.class_name(images, int(y[0])))
+        return self._thumbs[images, index]
