@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import load_arrays, save_arrays
+from .base import SavedResult
 
 Z95 = 1.959964
 
@@ -23,9 +22,10 @@ def wilson(share: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(SavedResult):
     """What a probe said of every test image. Tensors are on the CPU."""
 
+    called = "saved scores"
     labels: Tensor  # (n,) true classes
     ranked: Tensor  # (n, min(5, C)) predicted classes, the surest first
     confidence: Tensor  # (n,) probability given to the first
@@ -121,17 +121,6 @@ class Scores:
     def __repr__(self) -> str:
         low, high = self.interval
         return f"<{100 * self.top1:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {self.n:,}, {len(self.classes)} classes>"
-
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {name: getattr(self, name).numpy() for name in ("labels", "ranked", "confidence")}
-        return save_arrays(path, arrays, {"classes": self.classes, "provenance": self.provenance})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Scores":
-        """Read what `save` wrote."""
-        arrays, rest = load_arrays(path, "saved scores")
-        return cls(**arrays, classes=tuple(rest["classes"]), provenance=rest["provenance"])
 
 
 @dataclass(frozen=True)
