@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+
+Saved = TypeVar("Saved", bound="SavedResult")
 
 
 class Check(NamedTuple):
@@ -39,7 +41,7 @@ class SavedResult:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls: type[Saved], path: str | Path) -> Saved:
         """Read what `save` wrote. UserError where a file is missing."""
         path = _npz(path)
         for part in (path, path.with_suffix(".json")):
