@@ -52,15 +52,9 @@ def transfer(
                 break
             rows.append(_row(name, encoder, about, data.to(device), seed, cache, progress))
     env = environment()
-    kept = {k: env[k] for k in ("time", "versions", "commit", "machine")}
-    about = {
-        "study": "transfer",
-        "seed": seed,
-        "encoders": [{k: v for k, v in a.items() if k != "data_dir"} for _, a in opened],
-        "device": device,
-        **kept,
-    }
-    return Transfer(tuple(rows), absent, about)
+    about = {"study": "transfer", "seed": seed, "device": device}
+    about["encoders"] = [{k: v for k, v in a.items() if k != "data_dir"} for _, a in opened]
+    return Transfer(tuple(rows), absent, about | {k: env[k] for k in ("time", "versions", "commit", "machine")})
 
 
 def _row(
