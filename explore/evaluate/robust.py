@@ -127,7 +127,8 @@ def _checks(
 ) -> tuple[Check, ...]:
     """Signs that would tell a masked gradient from a robust encoder."""
     x, y = images[:PROBED]
-    mid, more = max(e for e in grid if e <= 8 / 255) or grid[-1] or 8 / 255, (1, 5, 2 * judge.steps)
+    mid = max((e for e in grid if e <= 8 / 255), default=0.0) or grid[-1] or 8 / 255
+    more = (1, 5, 2 * judge.steps)
     losses = [float(replace(judge, steps=steps, restarts=1)("pgd", [mid], x, y)[1].mean()) for steps in more]
     huge = float(judge("pgd", [HUGE], x, y)[0].double().mean())
     k = f"{mid * 255:g}/255"
@@ -137,14 +138,10 @@ def _checks(
         Check("PGD at ε = 0.5 leaves next to nothing right", huge <= 0.02, f"{100 * huge:.0f} % of {len(y)} are right"),
     ]
     shares, means = right.double().mean(2), loss.double().mean(2)
-    for name in attacks:
-        if name in NOISES:
-            continue
-        row = [float(v) for v in means[attacks.index(name)]]
-        if len(row) > 1 and name != UNLABELLED:
-            found.append(
-                Check(f"a larger ε raises the loss under {name}", _rising(row), " → ".join(f"{v:.2f}" for v in row))
-            )
+    for name, row in zip(attacks, means.tolist(), strict=True):
+        if name in ATTACKS and len(row) > 1:
+            said = " → ".join(f"{v:.2f}" for v in row)
+            found.append(Check(f"a larger ε raises the loss under {name}", _rising(row), said))
     if "pgd" in attacks and "fgsm" in attacks:
         over = float((shares[attacks.index("pgd")] - shares[attacks.index("fgsm")]).max())
         found.append(Check("PGD is at least as strong as FGSM", over <= 0.005, f"at most {100 * over:+.1f} points"))

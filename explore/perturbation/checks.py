@@ -18,16 +18,12 @@ class NetworkState:
 
     def checks(self) -> tuple[Check, Check]:
         """Batch-norm statistics and modes: where they differ, the first that does, and by how much."""
+        was, own = self.buffers, dict(self.encoder.named_buffers())
         buffers = [
-            f"{name}, by {(b.float() - self.buffers[name].float()).abs().max():.1g}"
-            for name, b in self.encoder.named_buffers()
-            if not b.equal(self.buffers[name])
+            f"{n}, by {(b.float() - was[n].float()).abs().max():.1g}" for n, b in own.items() if not b.equal(was[n])
         ]
-        modes = [
-            f"{name or 'encoder'} in {'training' if m.training else 'eval'} mode"
-            for name, m in self.encoder.named_modules()
-            if self.modes[name] != m.training
-        ]
+        other = [(n or "encoder", m.training) for n, m in self.encoder.named_modules() if m.training != self.modes[n]]
+        modes = [f"{name} in {'training' if training else 'eval'} mode" for name, training in other]
         return (
             Check("BN statistics untouched", not buffers, "".join(buffers[:1])),
             Check("modes restored", not modes, "".join(modes[:1])),

@@ -1,6 +1,6 @@
 """One batch under every kind of perturbation at every eps, with all that does not depend on eps computed once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,9 +28,8 @@ class Batch:
 
     `match`: 'plain', noise as drawn, or the length ('linf', 'l2', after clipping) that it shares, image by image, with the
     attack `guide`; without a guide that of a full sign step, eps or eps * sqrt(pixels). `steps`: of PGD. `seed`: of noise and
-    of random starts, one draw for all eps; a generator is drawn from where it stands, so it serves one call of `at`.
-    `codes`: int16 noises to use instead of drawn ones, 32767 standing for 1. Networks come back with the statistics and
-    modes they had.
+    of random starts, one draw for all eps; a generator is drawn from as it stands, for one kind at one eps.
+    Networks come back with the statistics and modes they had.
     """
 
     def __init__(
@@ -42,10 +41,9 @@ class Batch:
         guide: str | None = "fgsm",
         steps: int = 5,
         seed: int | torch.Generator = 0,
-        codes: Mapping[str, Tensor] | None = None,
     ):
         self.x, self.objective, self.match, self.guide, self.steps, self.seed = x, objective, match, guide, steps, seed
-        self._codes = codes or {}
+        self.codes: dict[str, Tensor] = {}  # int16 noises to use instead of drawn ones, 32767 standing for 1
         self._lengths = {0.0: x.new_zeros(len(x))}
         self._drawn: tuple[str, Tensor] | None = None  # the noise in use
         self._scales: dict[tuple[str, float], Tensor] = {}
@@ -71,9 +69,8 @@ class Batch:
         pixels = len(self.x) * self.x.shape[2] * self.x.shape[3]
         at_once = max(1, PIXELS_AT_ONCE[self.x.device.type] // pixels)
         above = [e for e in grid if e > 0]
-        for kind in sorted(
-            kinds, key=lambda kind: kind != self.guide
-        ):  # the guide first: matched noise needs its lengths
+        ordered = sorted(kinds, key=lambda kind: kind != self.guide)  # matched noise needs the guide's lengths
+        for kind in ordered:
             if kind not in ATTACKS and above:
                 self.scales(kind, above)
             for begin in range(0, len(above), at_once):
@@ -85,7 +82,7 @@ class Batch:
 
         All eps share each gradient of a multi-step attack; `watch` is called before each.
         """
-        above = [e for e in eps if e > 0]
+        above = [e for e in map(check_eps, eps) if e > 0]
         if not above:
             return self.x[None].expand(len(eps), *self.x.shape)
         if kind in ATTACKS:
@@ -94,7 +91,7 @@ class Batch:
                 self._lengths |= {e: norms(m - self.x)[self.match] for e, m in zip(above, moved, strict=True)}
         else:
             scale = self.scales(kind, above).view(len(above), -1, 1, 1, 1)
-            moved = (self.x + scale * self._direction(kind)).clamp(0, 1)
+            moved = (self.x + scale * self.direction(kind)).clamp(0, 1)
         if len(above) == len(eps):
             return moved
         rows = iter(moved)
@@ -118,14 +115,15 @@ class Batch:
             if unknown := [e for e in eps if e not in self._lengths]:
                 self.at(self.guide, unknown)
             lengths = torch.stack([self._lengths[e] for e in eps])
-        return (scale_linf if self.match == "linf" else scale_l2)(self._direction(kind), self.x, lengths)
+        return (scale_linf if self.match == "linf" else scale_l2)(self.direction(kind), self.x, lengths)
 
-    def _direction(self, kind: str) -> Tensor:
-        """The noise at eps = 1, of x's shape; one draw for all eps."""
-        if kind in self._codes:
-            return self._codes[kind].to(self.x.device).float() / 32767
+    def direction(self, kind: str) -> Tensor:
+        """The noise at eps = 1 before clipping, of x's shape, equal channels where x is gray; one draw for all eps."""
+        if kind in self.codes:
+            return self.codes[kind].to(self.x.device).float() / 32767
         if self._drawn is None or self._drawn[0] != kind:
-            self._drawn = kind, noise_at_1(kind, self.x, self._draws())
+            noise: Any = attack_named(kind.removesuffix("-variance"), 1.0, clamp=None)
+            self._drawn = kind, noise(self.x, generator=self._draws()) - self.x
         return self._drawn[1]
 
     def _draws(self) -> torch.Generator:
@@ -133,8 +131,7 @@ class Batch:
 
     def _attacked(self, kind: str, eps: Sequence[float], watch: Watch | None) -> Tensor:
         """Attacks that differ in eps alone: one gradient a step for all of them, for all steps where there is but one."""
-        options = {"steps": self.steps} if kind == "pgd" else {}
-        attacks: list[Any] = [attack_named(kind, e, **options) for e in eps]
+        attacks = [_attack(kind, e, self.steps) for e in eps]
         if attacks[0].single_step:
             return torch.stack([a.move(self.x, self.x, self.gradient) for a in attacks])
         together = _together(self.objective, len(eps))
@@ -170,18 +167,10 @@ def contrast_with(
     *,
     views: Views | None = None,
     seed: int = 0,
-    temperature: float = 0.5,
-    loss: str = "nt_xent",
+    **settings: Any,
 ) -> contrast:
-    """The contrastive loss of images x against `other_view`. `training.contrast_settings` has a run's own views, temperature, loss."""
-    other = other_view(x, reference, views=views, seed=seed)
-    return contrast(encoder, other, temperature=temperature, loss=loss)
-
-
-def noise_at_1(kind: str, x: Tensor, generator: torch.Generator) -> Tensor:
-    """A noise at eps = 1 before clipping, of x's shape; equal channels where x is gray."""
-    noise = attack_named(kind.removesuffix("-variance"), 1.0, clamp=None)
-    return noise(x, None, generator=generator) - x  # type: ignore[arg-type]
+    """The contrastive loss of images x against `other_view`; `training.contrast_settings` has a run's views, temperature, loss."""
+    return contrast(encoder, other_view(x, reference, views=views, seed=seed), **settings)
 
 
 def check_grid(kinds: Sequence[str], eps: Sequence[float], match: str) -> tuple[list[str], list[float]]:
@@ -212,15 +201,21 @@ def passes(kinds: Sequence[str], eps: Sequence[float], match: str, steps: int = 
     The loop, for every kind and eps: embed the reference, make the attack (for noise, the one whose length it is to have),
     embed what came out.
     """
-    guide, above, tries = guide_of(kinds), sum(e > 0 for e in eps), {"pgd": 2 * steps}
+    guide, above = guide_of(kinds), sum(e > 0 for e in eps)
+    attacks = {kind: _attack(kind, 0.0, steps) for kind in ATTACKS}
     needed = {kind for kind in kinds if kind in ATTACKS}
     if match != "plain" and needed != set(kinds):
         needed.add(guide)
-    made = sum(2 if kind == "fgsm" else tries.get(kind, 2) * above for kind in needed)
-    noise = 0 if match == "plain" else tries.get(guide, 2)
-    naive = sum(len(eps) * (2 + (tries.get(kind, 2) if kind in ATTACKS else noise)) for kind in kinds)
+    made = sum(2 * attacks[kind].steps * (1 if attacks[kind].single_step else above) for kind in needed)
+    noise = 0 if match == "plain" else 2 * attacks[guide].steps
+    naive = sum(len(eps) * (2 + (2 * attacks[kind].steps if kind in ATTACKS else noise)) for kind in kinds)
     shared = 1 + (above < len(eps)) + (made if above else 0) + above * len(kinds)
     return {"shared": shared, "naive": naive}
+
+
+def _attack(kind: str, eps: float, steps: int) -> Any:
+    """The attack of that name; `steps` is PGD's."""
+    return attack_named(kind, eps, **({"steps": steps} if kind == "pgd" else {}))
 
 
 def _together(objective: contrast | classify, copies: int) -> Objective:

@@ -12,11 +12,10 @@ from ..attacks import ATTACKS, attack_named, gradient
 from ..errors import UserError, nearest
 from ..losses import LOSSES
 from ..objectives import contrast
-from ..random import seeded
-from ..results import KINDS, Check, Perturbation
+from ..results import KINDS, Perturbation
 from ..views import Views
 from .checks import NetworkState, raised_loss, small_change, valid_pixels
-from .engine import Batch, Watch, noise_at_1, other_view
+from .engine import Batch, Watch, other_view
 
 GRID = tuple(range(17))  # eps in k/255
 
@@ -68,24 +67,21 @@ class PerturbationStudy:
         self._before = NetworkState(encoder)
         self.reference = other_view(self.x, reference, views=views, seed=seed)
         self.objective = contrast(encoder, self.reference, temperature=temperature, loss=loss)
-        self.provenance = {
+        about = {
             "study": "perturb",
             "attack": attack,
             "steps": steps if attack == "pgd" else 1,
             "seed": seed,
             "match": match,
-            "reference": reference if isinstance(reference, str) else "images",
-            "temperature": temperature,
-            "loss": loss,
-            "device": str(x.device),
-            "torch": torch.__version__,
-            **(provenance or {}),
         }
+        about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
+        about |= {"loss": loss, "device": str(x.device), "torch": torch.__version__}
+        self.provenance = about | (provenance or {})
         self.single_step = attack_named(attack, 0.0).single_step
+        self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed)
         # (3, n, ...) the noises' directions, in steps of 1/32767 so that the browser can hold the very same numbers
-        self.codes = torch.stack([_codes(noise_at_1(kind, self.x, seeded(seed))) for kind in KINDS[1:]])
-        codes = dict(zip(KINDS[1:], self.codes, strict=True))
-        self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed, codes=codes)
+        self.codes = torch.stack([_codes(self._batch.direction(kind)) for kind in KINDS[1:]])
+        self._batch.codes = dict(zip(KINDS[1:], self.codes, strict=True))
         self._adversaries: dict[float, Tensor] = {}
         self._measured: dict[tuple[str, float], tuple[Tensor, Tensor, Tensor]] = {}
         self._share: Tensor | None = None
@@ -164,28 +160,28 @@ class PerturbationStudy:
 
     def at(self, k: float, watch: Watch | None = None) -> Perturbation:
         """Everything at eps = k/255."""
-        self.adversary(k, watch)
-        rows = [self.measure("clean", 0.0), *(self.measure(kind, k) for kind in KINDS)]
+        delta = self.adversary(k, watch) - self.x
+        direction = self.sign if self.single_step else delta * (255 / max(k, 1e-9))
+        measured = [self.measure("clean", 0.0), *(self.measure(kind, k) for kind in KINDS)]
+        loss, cosine, neighbours = (torch.stack(rows) for rows in zip(*measured, strict=True))
         perturbed = {kind: self.images(kind, k).cpu() for kind in KINDS}
-        x, direction = (
-            self.x.cpu(),
-            self.sign if self.single_step else (self.adversary(k) - self.x) * (255 / max(k, 1e-9)),
-        )
+        low, high = min(float(p.min()) for p in perturbed.values()), max(float(p.max()) for p in perturbed.values())
+        changed = small_change(float(delta.abs().max()), k / 255)
         return Perturbation(
-            x=x,
+            x=self.x.cpu(),
             perturbed=perturbed,
             eps=k / 255,
             attack=self.attack,
             match=self.match,
             direction=direction.cpu(),
             share=self.share(),
-            loss=torch.stack([r[0] for r in rows]),
-            cosine=torch.stack([r[1] for r in rows]),
-            neighbours=torch.stack([r[2] for r in rows]),
+            loss=loss,
+            cosine=cosine,
+            neighbours=neighbours,
             index=self.index,
             labels=self.labels,
             classes=self.classes,
-            checks=self._checks(k, perturbed, rows[0][0], rows[1][0]),
+            checks=(changed, valid_pixels(low, high), *self._before.checks(), raised_loss(loss[0], loss[1], k)),
             provenance={**self.provenance, "eps": k / 255},
         )
 
@@ -198,16 +194,6 @@ class PerturbationStudy:
             rows = torch.where((own >= 0) & (own < len(self.pool)))[0]
             similar[rows, own[rows]] = -torch.inf
         return similar.topk(5, dim=1).indices
-
-    def _checks(self, k: float, perturbed: dict[str, Tensor], clean: Tensor, adversarial: Tensor) -> tuple[Check, ...]:
-        largest = float((perturbed["adversary"] - self.x.cpu()).abs().max())
-        low, high = min(float(p.min()) for p in perturbed.values()), max(float(p.max()) for p in perturbed.values())
-        return (
-            small_change(largest, k / 255),
-            valid_pixels(low, high),
-            *self._before.checks(),
-            raised_loss(clean, adversarial, k),
-        )
 
 
 def _codes(draw: Tensor) -> Tensor:
