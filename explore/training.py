@@ -192,6 +192,11 @@ def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
     return views.for_gray() if data.gray else views
 
 
+def contrast_settings(config: TrainConfig, data: "datasets.Data") -> dict[str, Any]:
+    """Views, temperature and loss of a run: the keyword arguments of `perturbation.engine.contrast_with` and of the studies."""
+    return {"views": make_views(config, data), "temperature": config.temperature, "loss": config.loss}
+
+
 def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimizer:
     """Adam (decoupled weight decay, on matrices only), SGD with momentum, or LARS, which leaves vectors alone (arXiv:1708.03888)."""
     matrices = [p for p in encoder.parameters() if p.dim() > 1]

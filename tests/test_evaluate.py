@@ -368,6 +368,8 @@ def test_robust_accuracy_leaves_everything_as_it_was_and_is_seeded(judged):
     first, again = (ex.robust_accuracy(encoder, probe, images, restarts=2, **more) for _ in range(2))
     assert torch.equal(first.right, again.right) and torch.equal(first.loss, again.loss)
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items()) and not encoder.training
+    large = ex.robust_accuracy(encoder, probe, images.take(20), attacks=("pgd",), eps=(16 / 255,), steps=2)
+    assert "at 16/255" in large.checks[0].name  # where no eps is small, the only one is checked
     once = ex.robust_accuracy(encoder, probe, images, restarts=1, **more)
     assert (first.right[0] <= once.right[0]).all()  # a second restart can only find more
     for wrong, sentence in [

@@ -12,7 +12,7 @@ from ...errors import UserError
 from ...evaluate import Probe, embed
 from ...results import Atlas, to_pixels
 from ...studies import AtlasStudy
-from ...training import make_views
+from ...training import contrast_settings
 from ..perturbation.view import png
 from ..session import Session
 
@@ -52,10 +52,8 @@ class Stages:
             images=points,
             attack=attack,
             steps=3,
-            temperature=opened.config.temperature,
-            loss=opened.config.loss,
             batch_size=opened.config.batch_size,
-            views=make_views(opened.config, data),
+            **contrast_settings(opened.config, data),
             classes=tuple(data.classes),
             provenance=about,
         )

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...objectives import contrast
 from ...random import seeded
 from ...results import to_pixels
-from ...studies import Batch
-from ...training import make_views
+from ...studies import Batch, contrast_with
+from ...training import contrast_settings
 from ..perturbation.view import png
 from ..session import Session
 from .points import MATCHES, Choice, Kind
@@ -74,17 +73,13 @@ def film_of(
     with eps as its variance, where it is as drawn.
     """
     opened, images = shelf.run(run), f"{shelf.run(run).config.dataset} · test"
-    split, config = shelf.split(images), opened.config
+    split = shelf.split(images)
     index = torch.randperm(len(split), generator=seeded(0))[:IMAGES]
     x, y = split[index]
-    other = make_views(config, shelf.set(images))(x, seeded(0))
-    objective = contrast(shelf.encoder(run), other, temperature=config.temperature, loss=config.loss)
+    objective = contrast_with(shelf.encoder(run), x, **contrast_settings(opened.config, shelf.set(images)))
     batch, eps = Batch(x, objective, match=match), [k / 255 for k in ks]
     names = {"adversary": "fgsm", "gaussian": "gaussian-variance" if variance and match == "plain" else "gaussian"}
-    frames = {}
-    for kind in kinds:
-        moved = batch.at(names.get(kind, kind), [e for e in eps if e > 0])
-        frames[kind] = torch.cat([x[None].expand(len(eps) - len(moved), *x.shape), moved])
+    frames = {kind: batch.at(names.get(kind, kind), eps) for kind in kinds}
     return Strip(run, ks, [shelf.class_name(images, int(label)) for label in y], index, frames)
 
 

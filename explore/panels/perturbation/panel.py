@@ -16,7 +16,7 @@ from ...results import KINDS
 from ...results import Perturbation as Result
 from ...runfolder import Run
 from ...studies import GRID, PerturbationStudy
-from ...training import make_views
+from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
 from ..encoder_panel import EncoderPanel
 from ..widgets.pixels import Pixels
@@ -138,8 +138,7 @@ class Perturbation(EncoderPanel):
             seed=inputs["seed"],
             reference=REFERENCES[inputs["reference"]],
             match=LENGTHS[inputs["match"]],
-            temperature=opened.config.temperature,
-            views=make_views(opened.config, self.shelf.set(images)),
+            **contrast_settings(opened.config, self.shelf.set(images)),
             index=index,
             labels=y,
             classes=tuple(self.shelf.set(images).classes),
