@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attack_table import TABLE
 from ..attacks import ATTACKS, NOISES, Attack, Noise, gradient
 from ..config import check_eps
 from ..datasets import Split
@@ -133,7 +134,9 @@ class _Under:
     def preset(self, name: str, eps: float) -> Attack | Noise:
         if name in NOISES:
             return NOISES[name](eps, norm="linf")
-        return Attack.pgd(eps, steps=self.steps) if name in ("pgd", UNLABELLED) else ATTACKS[name](eps)
+        if name == UNLABELLED:
+            return Attack.pgd(eps, steps=self.steps)
+        return ATTACKS[name](eps, **TABLE[name].options(self.steps))
 
 
 def _checks(

@@ -6,14 +6,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..attacks import ATTACKS, NOISES, Attack, gradient, norms
+from ..attack_table import TABLE
+from ..attacks import ATTACKS, NOISES, gradient, norms
 from ..config import check_eps
 from ..errors import UserError, nearest
 from ..objectives import Objective, classify, contrast
 from ..random import seeded
 from .study import scale_l2, scale_linf
 
-TEST_KINDS = (*ATTACKS, "gaussian", "gaussian-variance", "uniform", "sign")
+TEST_KINDS = (*ATTACKS, *NOISES, "gaussian-variance")
 PIXELS_AT_ONCE = {
     "cpu": 2**17,
     "cuda": 2**24,
@@ -102,7 +103,7 @@ class Batch:
         """Attacks that differ in eps alone: one gradient a step for all of them, for all steps where there is but one."""
         if not eps:
             return self.x.new_empty(0, *self.x.shape)
-        attacks = [Attack.pgd(e, steps=self.steps) if kind == "pgd" else ATTACKS[kind](e) for e in eps]
+        attacks = [ATTACKS[kind](e, **TABLE[kind].options(self.steps)) for e in eps]
         if attacks[0].single_step:
             return torch.stack([a.move(self.x, self.x, self.gradient) for a in attacks])
         together = _together(self.objective, len(eps))
@@ -141,13 +142,14 @@ def passes(kinds: Sequence[str], eps: Sequence[float], match: str, steps: int = 
     The loop, for every kind and eps: embed the reference, make the attack (for noise, the one whose length it is to have),
     embed what came out.
     """
-    guide, above, tries = guide_of(kinds), sum(e > 0 for e in eps), {"pgd": 2 * steps}
+    guide, above = guide_of(kinds), sum(e > 0 for e in eps)
+    cost = {kind: 2 * TABLE[kind].gradients(steps) for kind in ATTACKS}
     needed = {kind for kind in kinds if kind in ATTACKS}
     if match != "plain" and needed != set(kinds):
         needed.add(guide)
-    made = sum(2 if kind == "fgsm" else tries.get(kind, 2) * above for kind in needed)
-    noise = 0 if match == "plain" else tries.get(guide, 2)
-    naive = sum(len(eps) * (2 + (tries.get(kind, 2) if kind in ATTACKS else noise)) for kind in kinds)
+    made = sum(cost[kind] * (1 if ATTACKS[kind](0.0).single_step else above) for kind in needed)
+    noise = 0 if match == "plain" else cost[guide]
+    naive = sum(len(eps) * (2 + cost.get(kind, noise)) for kind in kinds)
     shared = 1 + (above < len(eps)) + (made if above else 0) + above * len(kinds)
     return {"shared": shared, "naive": naive}
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attack_table import TABLE
 from ..attacks import ATTACKS, Attack, Noise, gradient, norms
 from ..errors import UserError, nearest
 from ..losses import nt_xent
@@ -69,7 +70,7 @@ class PerturbationStudy:
         self.provenance = {
             "study": "perturb",
             "attack": attack,
-            "steps": steps if attack == "pgd" else 1,
+            "steps": TABLE[attack].gradients(steps),
             "seed": seed,
             "match": match,
             "reference": reference if isinstance(reference, str) else "images",
@@ -196,7 +197,7 @@ class PerturbationStudy:
         )
 
     def _preset(self, eps: float) -> Attack:
-        return Attack.pgd(eps, steps=self.steps) if self.attack == "pgd" else ATTACKS[self.attack](eps)
+        return ATTACKS[self.attack](eps, **TABLE[self.attack].options(self.steps))
 
     def _draw(self, kind: str) -> Tensor:
         noise = getattr(Noise, kind)(1.0, clamp=None)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...attack_table import NOISE_NAMES
 from ...objectives import contrast
 from ...random import seeded
 from ...results import to_pixels
@@ -19,7 +20,7 @@ from ..session import Session
 from .points import MATCHES, Choice, Kind
 
 IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
-FILMED = ("adversary", "gaussian", "uniform", "sign")
+FILMED = ("adversary", *NOISE_NAMES)
 
 
 @dataclass(frozen=True)
