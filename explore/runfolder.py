@@ -115,6 +115,11 @@ class Run:
         path = self.path / "env.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of the images that it was trained on: as the training noted it, else `usual_size`."""
+        return int(self.env.get("image_size") or usual_size(self.config))
+
     def note_env(self, **facts: Any) -> None:
         """Add facts to env.json."""
         self.__dict__.pop("env", None)
@@ -123,6 +128,7 @@ class Run:
 
     def save_encoder(self, encoder: Encoder, step: int) -> None:
         header = {"config": json.dumps(self.config.to_dict()), "step": str(step), "format": "clae-explorer"}
+        header["image_size"] = str(self.image_size)
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
     def hand_on(self, target: Path, **facts: Any) -> "Run":
@@ -174,6 +180,12 @@ class Run:
         kept = [row for row in self.rows() if row["step"] <= step]
         with replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+def usual_size(config: TrainConfig) -> int:
+    """The image size of a training that did not note it: the config's, else the size that the dataset's name stands for."""
+    kind = config.dataset.partition(":")[0].removesuffix("-unlabeled")
+    return config.image_size or {"stl10": 96, "imagenet100": 224, "folder": 64}.get(kind, 32)
 
 
 def build_encoder(config: TrainConfig) -> Encoder:

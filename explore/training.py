@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from . import datasets
-from .attacks import ATTACKS, attack_named
+from .attack_table import TABLE
+from .attacks import NOISES, attack_named
 from .config import TrainConfig
 from .distributed import ALONE, Ranks
 from .errors import UserError
@@ -70,6 +71,7 @@ def train(
         about: dict[str, Any] = {
             "knn": probe.about,
             "device": describe_device(where),
+            "image_size": data.size,
             "data": data.provenance,
             "warnings": data.warnings,
         }
@@ -162,11 +164,10 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
     if config.attack != "none":
         options: dict[str, Any] = {"gray": gray if config.gray is None else config.gray}
         options["clamp"] = (0.0, 1.0) if config.clamp else None
-        if config.attack == "pgd":
-            options["steps"] = config.steps
+        options |= TABLE[config.attack].options(config.steps)
         if config.attack == "gaussian":
             options["by"] = config.gaussian_by
-        if config.attack not in ATTACKS:
+        if config.attack in NOISES:
             options["norm"] = config.noise_norm
         attack = attack_named(config.attack, config.eps, **options)
     return Stepper(
@@ -188,7 +189,7 @@ def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
     """The views that a config describes, for a dataset's size and colours."""
     j = config.jitter
     jitter = (0.8 * j, 0.8 * j, 0.8 * j, 0.2 * j)
-    views = Views(size=data.size, scale=(config.crop_min or 0.2, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
+    views = Views(size=data.size, scale=(config.crop_min, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
     return views.for_gray() if data.gray else views
 
 

@@ -346,6 +346,14 @@ def test_the_command_makes_the_cells_that_the_button_makes(key, k, choice):
     assert train_command(wanted[0].config, [0, 2]) == ""
 
 
+def test_the_command_names_the_dataset_and_nothing_that_follows_from_it():
+    from explore.cli.shared import given_settings
+
+    config = ex.TrainConfig(knn_every=0, dataset="folder:/my cats")
+    given = given_settings(_parser().parse_args(shlex.split(train_command(config, [0]))[3:]))
+    assert given == {"dataset": "folder:/my cats"}
+
+
 def test_a_noise_point_is_trained_with_the_noise_it_is_called():
     kinds = points.kinds_of(Choice(gaussian="σ²"), sweep(), BASE)
     config = config_of(kinds["gaussian"], 8, BASE, Choice(gaussian="σ²"))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..attack_table import ATTACK_MENU
 from ..config import parse_eps
 from ..errors import UserError
 from .shared import counting_line, spent, told
@@ -26,7 +27,7 @@ def add(sub: Any) -> None:
     p.add_argument("--map", default="umap", metavar="WORD", help="umap or pca")
     p.add_argument("--images", type=int, default=2000, metavar="N", help="how many, the classes in turn; 0: all")
     p.add_argument("--split", choices=("test", "train"), default="test", help="which images")
-    p.add_argument("--attack", default="fgsm", metavar="WORD", help="fgsm, rfgsm, ffgsm or pgd")
+    p.add_argument("--attack", default="fgsm", metavar="WORD", help=f"one of {', '.join(ATTACK_MENU.values())}")
     p.add_argument(
         "--eps", type=told(_grid), default=[0.0], metavar="LIST", help="0,4/255,8/255: one row an image and eps"
     )

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, parse_eps, show_eps
+from ..attack_table import TABLE
+from ..config import ATTACK_NAMES, TrainConfig, parse_eps, show_eps
 from ..errors import UserError
 from .shared import add_settings, counting_line, given_settings, spent, told
 from .train import _stoppable
@@ -45,7 +46,11 @@ def add(sub: Any) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     train, absent = p.add_argument_group("studies that train"), argparse.SUPPRESS
     train.add_argument(
-        "--methods", type=_words, default=absent, metavar="LIST", help="none,fgsm,gaussian (none is SimCLR)"
+        "--methods",
+        type=_words,
+        default=absent,
+        metavar="LIST",
+        help=f"none,fgsm,gaussian (none is SimCLR); of {', '.join(ATTACK_NAMES)}, gaussian-variance",
     )
     train.add_argument("--seeds", type=int, default=absent, metavar="N", help="trainings of every setting (3)")
     train.add_argument("--engine", choices=("local", "ray"), default=absent, help="where cells run (local)")
@@ -59,7 +64,13 @@ def add(sub: Any) -> None:
     )
     test = p.add_argument_group("studies that look at runs")
     test.add_argument("--run", action="append", dest="runs", default=absent, metavar="NAME", help="may be given again")
-    test.add_argument("--kinds", type=_words, default=absent, metavar="LIST", help="fgsm,gaussian,uniform,sign")
+    test.add_argument(
+        "--kinds",
+        type=_words,
+        default=absent,
+        metavar="LIST",
+        help=f"fgsm,gaussian,uniform,sign; of {', '.join(TABLE)}, gaussian-variance",
+    )
     test.add_argument(
         "--match", choices=("plain", "linf", "l2"), default=absent, help="length noise shares with FGSM (linf)"
     )

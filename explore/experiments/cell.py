@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from .. import datasets
-from ..attacks import NOISES
+from ..attack_table import TABLE
+from ..attacks import NOISES, attack_named
 from ..config import TrainConfig
 from ..errors import UserError
 from ..results import Sweep
@@ -52,7 +53,7 @@ class Cell:
         elif c.attack in NOISES:
             dropped |= {"steps", "attack_branch"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
         else:
-            dropped |= {"gaussian_by", "noise_norm"} | (set() if c.attack == "pgd" else {"steps"})
+            dropped |= {"gaussian_by", "noise_norm"} | (set() if TABLE[c.attack].steps else {"steps"})
         dropped |= {name for name, value in ADDED.items() if kept[name] == value}
         kept = {name: value for name, value in kept.items() if name not in dropped}
         if not self.trained:
@@ -80,10 +81,13 @@ def step_passes(config: TrainConfig) -> int:
     if config.authors_step:
         return 15
     own = (config.adv_reference, config.attack_branch) != ("other_view", "clean")
-    if config.attack in NOISES or (config.attack == "fgsm" and not own):
+    if config.attack in NOISES or (attack_named(config.attack, 0.0).single_step and not own):
         return 9
-    steps = config.steps if config.attack == "pgd" else 1
-    return 9 + 2 * steps + (config.adv_reference == "self" and config.attack_branch == "adv")
+    return (
+        9
+        + 2 * TABLE[config.attack].gradients(config.steps)
+        + (config.adv_reference == "self" and config.attack_branch == "adv")
+    )
 
 
 def cost_of(config: TrainConfig) -> int:

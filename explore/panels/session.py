@@ -47,8 +47,10 @@ class Session:
         """The data set behind 'fashion · test', as a run that was trained on it reads it; nothing is downloaded."""
         name = images.split(" · ")[0]
         if name not in self._sets:
-            found = [run.config for run in self._runs.values() if run.config.dataset == name]
-            where: dict[str, Any] = {"data_dir": found[0].data_dir, "size": found[0].image_size} if found else {}
+            found = [run for run in self._runs.values() if run.config.dataset == name]
+            where: dict[str, Any] = {}
+            if found:
+                where = {"data_dir": found[0].config.data_dir, "size": found[0].image_size}
             self._sets[name] = datasets.load(name, download=False, progress=_silent, **where)
         return self._sets[name]
 

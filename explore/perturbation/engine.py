@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks import ATTACKS, Attack, attack_named, gradient, norms
+from ..attack_table import TABLE
+from ..attacks import ATTACKS, NOISES, Attack, attack_named, gradient, norms
 from ..config import check_eps
 from ..errors import UserError, nearest
 from ..objectives import Objective, classify, contrast
 from ..random import constant, seeded, untouched
 from ..views import Views
 
-TEST_KINDS = (*ATTACKS, "gaussian", "gaussian-variance", "uniform", "sign")
+TEST_KINDS = (*ATTACKS, *NOISES, "gaussian-variance")
 PIXELS_AT_ONCE = {
     "cpu": 2**17,
     "cuda": 2**24,
@@ -215,7 +216,7 @@ def passes(kinds: Sequence[str], eps: Sequence[float], match: str, steps: int = 
 
 def _attack(kind: str, eps: float, steps: int) -> Any:
     """The attack of that name; `steps` is PGD's."""
-    return attack_named(kind, eps, **({"steps": steps} if kind == "pgd" else {}))
+    return attack_named(kind, eps, **TABLE[kind].options(steps))
 
 
 def _together(objective: contrast | classify, copies: int) -> Objective:

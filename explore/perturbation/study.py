@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attack_table import TABLE
 from ..attacks import ATTACKS, attack_named, gradient
 from ..errors import UserError, nearest
 from ..losses import LOSSES
@@ -70,7 +71,7 @@ class PerturbationStudy:
         about = {
             "study": "perturb",
             "attack": attack,
-            "steps": steps if attack == "pgd" else 1,
+            "steps": TABLE[attack].gradients(steps),
             "seed": seed,
             "match": match,
         }

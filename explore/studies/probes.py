@@ -180,5 +180,4 @@ def _data(what: Encodes, images: str | Data | None) -> Data:
             "Only a run knows its own images, and this encoder is none; say which to probe it on: images='fashion'."
         )
     run = what if isinstance(what, Run) else open_run(what)
-    config = run.config
-    return load(config.dataset, config.data_dir, size=config.image_size)
+    return load(run.config.dataset, run.config.data_dir, size=run.image_size)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attack_table import TABLE
 from ..attacks import ATTACKS, Attack, attack_named
 from ..config import check_eps
 from ..datasets import Split
@@ -65,7 +66,7 @@ class Trajectory:
         self.parts = torch.arange(len(self.index)).tensor_split(max(1, math.ceil(len(self.index) / batch_size)))
         self.reference, self._views = self._checked(reference), views
         self._film: dict[str, Tensor] = {}
-        about = {"attack": attack, "steps": steps if attack == "pgd" else 1, "seed": seed, "loss": loss}
+        about = {"attack": attack, "steps": TABLE[attack].gradients(steps), "seed": seed, "loss": loss}
         about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
         about |= {"batch": len(self.parts[0]), "device": describe_device(self.split.device), "torch": torch.__version__}
         self.provenance: dict[str, Any] = about

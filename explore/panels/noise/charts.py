@@ -4,15 +4,20 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ...attack_table import TABLE
 from ...figures import Curve, Figure, Level, Waiting, sweep_curves
 from .cards import short_runs
-from .points import KINDS, LEVELS, Point, Scene
+from .points import KINDS, LEVELS, RIVALS, Point, Scene
 
 STYLE: dict[str, dict[str, Any]] = {
     "probe": {"line": {"dash": "dot"}, "marker": {"symbol": "cross", "size": 9, "line": {"width": 0}}},
-    "rfgsm": {"line": {"dash": "dash", "width": 1.5}, "marker": {"symbol": "triangle-up", "size": 9}},
-    "ffgsm": {"line": {"dash": "dashdot", "width": 1.5}, "marker": {"symbol": "square", "size": 7}},
-    "pgd": {"line": {"dash": "dot", "width": 1.5}, "marker": {"symbol": "diamond", "size": 9}},
+    **{
+        name: {
+            "line": {"dash": TABLE[name].dash, "width": 1.5},
+            "marker": {"symbol": TABLE[name].marker, "size": 7 if TABLE[name].marker == "square" else 9},
+        }
+        for name in RIVALS[1:]
+    },
 }
 CURVES = tuple(key for key in KINDS if key not in LEVELS)
 ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # curves, lines across, points under way that the chart has traces for

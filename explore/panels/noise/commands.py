@@ -1,5 +1,6 @@
 """Points that are not there yet: which cells they are, and the command that makes them."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -47,6 +48,7 @@ def train_command(config: TrainConfig, seeds: Sequence[int]) -> str:
     words += [f"--eps {f'{k:.0f}/255' if k == int(k) else repr(config.eps)}"] if config.attack != "none" else []
     words += [f"--seeds {len(seeds)}"] + ([f"--seed {min(seeds)}"] if min(seeds) else [])
     words += [f"--noise-norm {config.noise_norm}"] if config.noise_norm and config.attack in NOISES else []
+    words += [f"--dataset {shlex.quote(config.dataset)}"] if config.dataset != TrainConfig().dataset else []
     usual = TrainConfig(dataset=config.dataset)
     for name in (f.name for f in fields(TrainConfig)):
         value = getattr(config, name)

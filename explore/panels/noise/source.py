@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import paths
+from ...attack_table import NOISE_NAMES
 from ...config import TrainConfig
 from ...errors import UserError
 from ...experiments.cell import images_of
@@ -95,7 +96,8 @@ class SweepSource:
             own = self.tests.table[self.tests.table.metric == choice.metric]
             return Sweep(own[own.method == encoder], _about(self.tests, study))
         gaussian = "gaussian-variance" if (choice.match, choice.gaussian) == ("ε", "σ²") else "gaussian"
-        options: dict[str, Any] = {"kinds": (*attacks, gaussian, "uniform", "sign"), "match": MATCHES[choice.match]}
+        others = [name for name in NOISE_NAMES if name != "gaussian"]
+        options: dict[str, Any] = {"kinds": (*attacks, gaussian, *others), "match": MATCHES[choice.match]}
         options |= {"images": images, "progress": lambda done, total: watch(f"{choice.show} over ε", done, total)}
         question = loss_vs_eps if choice.show == "loss" else accuracy_vs_test_eps
         found = kept(question, encoder, self.out, eps=list(TEST_EPS), **options)

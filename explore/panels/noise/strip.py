@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...attack_table import NOISE_NAMES
 from ...random import seeded
 from ...results import to_pixels
 from ...studies import Batch, contrast_with
@@ -18,7 +19,7 @@ from ..session import Session
 from .points import MATCHES, Choice, Kind
 
 IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
-FILMED = ("adversary", "gaussian", "uniform", "sign")
+FILMED = ("adversary", *NOISE_NAMES)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The finding of the noise-or-adversary panel in words: who is above whom, by how much, and whether that is settled."""
 
+from ...attack_table import NOISE_NAMES, TABLE
 from ...results import Difference
 from .points import RIVALS, SPREADS, Kind, Point, Scene, fair
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NOISE_NAMES = {"gaussian": "Gaussian noise", "uniform": "uniform noise", "sign": "sign noise"}
 
 
 def reading(scene: Scene, k: float) -> str:
@@ -29,7 +29,7 @@ def reading(scene: Scene, k: float) -> str:
 
 def _opponent(scene: Scene, k: float) -> Point | None:
     """What the adversary is first compared with: the first noise ticked that is there, else SimCLR."""
-    there = (scene.at(key, k) for key in ("gaussian", "uniform", "sign", "simclr", "same"))
+    there = (scene.at(key, k) for key in (*NOISE_NAMES, "simclr", "same"))
     return next((p for p in there if p is not None), None)
 
 
@@ -122,7 +122,7 @@ def called(scene: Scene, kind: Kind) -> str:
     """A kind in a sentence, with what eps is for noise: 'Gaussian noise (σ = ε)', 'uniform noise of equal L∞'."""
     if kind.key not in NOISE_NAMES:
         return kind.name
-    name, choice = NOISE_NAMES[kind.key], scene.choice
+    name, choice = f"{TABLE[kind.key].title.removesuffix(' noise')} noise", scene.choice
     if choice.match != "ε":
         return f"{name} of equal {choice.match}"
     return f"{name} of {choice.gaussian} = ε" if kind.key == "gaussian" else name

@@ -10,6 +10,8 @@ import torch
 import traitlets
 from traitlets import Enum, Int
 
+from ...attack_table import ATTACK_MENU as ATTACKS
+from ...attack_table import TABLE
 from ...errors import UserError
 from ...random import seeded
 from ...results import KINDS
@@ -23,7 +25,6 @@ from ..widgets.pixels import Pixels
 from . import view
 
 BATCH = 32
-ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 REFERENCES = {"the other view": "view", "itself": "self"}
 LENGTHS = {"L∞": "linf", "L2": "l2"}
 PICTURE_FIRST = 0.06  # seconds that the browser has to itself before the numbers are computed
@@ -68,7 +69,7 @@ class Perturbation(EncoderPanel):
                 ("Noise of equal", w.ToggleButtons(options=list(LENGTHS)).add_class("ex-seg"), "match", "auto"),
             ]
         )
-        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: name != "PGD")
+        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: not TABLE[ATTACKS[name]].steps)
         slider, hero = self.slider()
         w.jsdlink((slider, "value"), (self.pixels, "k"))
         return [row, hero]
