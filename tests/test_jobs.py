@@ -27,6 +27,7 @@ def root(tmp_path, monkeypatch):
     for spec, process in jobs._processes.items():
         if tmp_path in spec.parents:
             process.kill()
+            process.wait()
 
 
 def started(capsys, *words) -> BackgroundTraining:

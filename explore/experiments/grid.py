@@ -3,6 +3,7 @@
 Also the other way round: which finished cells belong to one figure, and the command that trains given cells.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -168,6 +169,7 @@ def sweep_command(config: TrainConfig, seeds: Sequence[int]) -> str:
     words += [f"--eps {f'{k:.0f}/255' if k == int(k) else repr(config.eps)}"] if config.attack != "none" else []
     words += [f"--seeds {len(seeds)}"] + ([f"--seed {min(seeds)}"] if min(seeds) else [])
     words += [f"--noise-norm {config.noise_norm}"] if config.noise_norm and config.attack in NOISES else []
+    words += [f"--dataset {shlex.quote(config.dataset)}"] if config.dataset != TrainConfig().dataset else []
     usual = TrainConfig(dataset=config.dataset)
     for name in (f.name for f in fields(TrainConfig)):
         value = getattr(config, name)
