@@ -181,7 +181,7 @@ def test_the_film_hangs_under_its_ticks_and_takes_keys(panel):
 import base64, json, torch
 from explore.results import to_pixels
 from explore.training import make_views
-run, data = ex.open_run("mine"), panel.shelf.set(ex.open_run("mine").config.dataset)
+run, data = ex.open_run("mine"), panel.session.set(ex.open_run("mine").config.dataset)
 x = data.test[torch.randperm(len(data.test), generator=ex.seeded(0))[:32]][0]
 apart = ex.contrast(run.encoder(), make_views(run.config, data)(x, ex.seeded(0)), temperature=run.config.temperature)
 made = {f"adversary,{k}": ex.Attack.fgsm(k / 255)(x, apart) for k in range(0, 17, 2)}
@@ -243,7 +243,7 @@ def test_a_missing_point_is_computed_in_the_background_and_appears(panel):
 
 
 def test_a_fault_becomes_a_banner(panel):
-    panel.execute("panel.supply.trained = lambda: 1 / 0; panel.judge = 'kNN'; panel.wait()")
+    panel.execute("panel.source.trained = lambda: 1 / 0; panel.judge = 'kNN'; panel.wait()")
     panel.page.locator(".ex-error").wait_for(state="visible")
     assert "ZeroDivisionError" in panel.page.locator(".ex-error").inner_text()
     assert "shows accuracy over training ε" in panel.page.locator(".ex-state").inner_text()

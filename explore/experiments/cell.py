@@ -28,9 +28,7 @@ from .metrics import USUAL, Measure, measured
 SCHEMA = 1  # raise it when the same settings measure something else than before
 NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "seed")
 NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # images are hashed; live kNN only looks
-MEASURING = (
-    5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
-)
+MEASURING = 5.0  # cost of measuring, in forward passes of each image (on `fashion`, with the probe)
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
 ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0}
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
@@ -158,42 +156,47 @@ def run_cell(
     """
     if threads:
         torch.set_num_threads(threads)
-    where, (data, found), began = resolve_device(device), images_of(cell.config), time.perf_counter()
+    where, (data, found) = resolve_device(device), images_of(cell.config)
     if found != expect:
         raise UserError(
             f"The images of '{cell.config.dataset}' on this machine are not those the sweep was started with; give every "
             "machine the same copy."
         )
-    name, trained = None, 0.0
-    if cell.trained:
-        run = _run_of(cell, out, expect)
-        name = run.name
-        if not _finished(run):
-            for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop):
-                pass
-            if run.status["state"] != "done":
-                return None
+    run = _run_of(cell, out, expect) if cell.trained else None
+    if run is not None and not _finished(run):
+        for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop):
+            pass
+        if run.status["state"] != "done":
+            return None
+    began = time.perf_counter()
+    if run is not None:
         (run.path / "resume.safetensors").unlink(missing_ok=True)
-        encoder, trained = run.encoder(where), run.rows()[-1]["seconds"]
-        began = time.perf_counter()
+        encoder = run.encoder(where)
     else:
         encoder = build_encoder(cell.config).to(where).eval().requires_grad_(False)
     rows = measured(encoder, data.to(where).for_choosing(cell.config.validation), cell.measure)
-    env = environment()
-    record = {
-        "training": cell.training(expect),
+    record = _record(cell, expect, run, rows, describe_device(where), time.perf_counter() - began)
+    write_cell(out, cell.key(expect), record)
+    return record
+
+
+def _record(
+    cell: Cell, data: str, run: Run | None, rows: list[dict[str, Any]], device: str, seconds: float
+) -> dict[str, Any]:
+    """A finished cell as its file holds it; `seconds`: of the measuring."""
+    env, trained = environment(), run.rows()[-1]["seconds"] if run is not None else 0.0
+    return {
+        "training": cell.training(data),
         "measure": cell.measure.to_dict(),
         "config": cell.config.with_(data_dir=None).to_dict(),
         "rows": rows,
-        "run": name,
-        "seconds": trained + time.perf_counter() - began,
+        "run": run.name if run is not None else None,
+        "seconds": trained + seconds,
         "training_seconds": trained,
-        "device": describe_device(where),
+        "device": device,
         "threads": torch.get_num_threads(),
         **{key: env[key] for key in ("versions", "commit", "machine", "time")},
     }
-    write_cell(out, cell.key(expect), record)
-    return record
 
 
 def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str, Any], runs: str = "") -> Sweep:

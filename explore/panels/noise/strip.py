@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from html import escape
 
 import numpy as np
@@ -38,31 +39,27 @@ class Strip:
 
 
 class Strips:
-    """Strips as they are asked for, the last few kept."""
+    """Strips through a session's runs; the last four are kept."""
 
-    def __init__(self, shelf: Session):
-        self.shelf = shelf
-        self._kept: dict[tuple, Strip] = {}
+    def __init__(self, session: Session):
+        self.session = session
+        self._film = lru_cache(maxsize=4)(partial(film_of, session))
 
     def through(
         self, names: Sequence[str], dataset: str, choice: Choice, most: float, kinds: Sequence[str] = FILMED
     ) -> Strip | None:
         """Through the first of these runs that was trained on `dataset`, at the chart's nine ticks up to `most`; None where none was."""
-        run = next((name for name in names if name and self.shelf.run(name).config.dataset == dataset), None)
+        run = next((name for name in names if name and self.session.run(name).config.dataset == dataset), None)
         if run is None:
             return None
-        key = (run, most, choice.match, choice.gaussian, *kinds)
-        if key not in self._kept:
-            self.shelf.set(dataset)  # refuses to download
-            ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
-            match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
-            film = film_of(self.shelf, run, ks, match=match, variance=variance, kinds=kinds)
-            self._kept = {**dict([*self._kept.items()][-3:]), key: film}
-        return self._kept[key]
+        self.session.set(dataset)  # refuses to download
+        ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
+        match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
+        return self._film(run, ks, match=match, variance=variance, kinds=tuple(kinds))
 
 
 def film_of(
-    shelf: Session,
+    session: Session,
     run: str,
     ks: tuple[float, ...],
     *,
@@ -73,15 +70,15 @@ def film_of(
     """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
     with eps as its variance, where it is as drawn.
     """
-    opened, images = shelf.run(run), f"{shelf.run(run).config.dataset} · test"
-    split = shelf.split(images)
+    opened, images = session.run(run), f"{session.run(run).config.dataset} · test"
+    split = session.split(images)
     index = torch.randperm(len(split), generator=seeded(0))[:IMAGES]
     x, y = split[index]
-    objective = contrast_with(shelf.encoder(run), x, **contrast_settings(opened.config, shelf.set(images)))
+    objective = contrast_with(session.encoder(run), x, **contrast_settings(opened.config, session.set(images)))
     batch, eps = Batch(x, objective, match=match), [k / 255 for k in ks]
     names = {"adversary": "fgsm", "gaussian": "gaussian-variance" if variance and match == "plain" else "gaussian"}
     frames = {kind: batch.at(names.get(kind, kind), eps) for kind in kinds}
-    return Strip(run, ks, [shelf.class_name(images, int(label)) for label in y], index, frames)
+    return Strip(run, ks, [session.class_name(images, int(label)) for label in y], index, frames)
 
 
 def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> str:
