@@ -188,6 +188,63 @@ def usual_size(config: TrainConfig) -> int:
     return config.image_size or {"stl10": 96, "imagenet100": 224, "folder": 64}.get(kind, 32)
 
 
+class Recorder:
+    """Keeps a training in its run folder, from where `resume` goes on; `run` None: writes nothing.
+
+    Every process of several reads what a resumption needs; the `first` alone writes. Rows carry the time spent and the time
+    left of `total` steps.
+    """
+
+    def __init__(
+        self,
+        run: Run | None,
+        encoder: Encoder,
+        optimizer: torch.optim.Optimizer,
+        sums: Tensor,
+        total: int,
+        *,
+        resume: bool = False,
+        first: bool = True,
+    ):
+        self.run = run if first else None
+        self.encoder, self.optimizer, self.sums, self.total = encoder, optimizer, sums, total
+        self.step, spent = 0, 0.0
+        if resume and run is not None and (run.path / "resume.safetensors").is_file():
+            progress = run.load_resume(encoder, optimizer, sums)
+            self.step, spent = progress["step"], progress["seconds"]
+        if resume and self.run is not None:
+            self.run.keep_rows(self.step or -1)  # drops what a crash left behind: all rows if in its first epoch
+        self._began = time.perf_counter() - spent
+
+    def start(self, **facts: Any) -> None:
+        """Add facts to env.json; the run counts as running."""
+        if self.run is not None:
+            self.run.note_env(**facts)
+            self.run.set_status("running")
+
+    def write(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Append a row of metrics; returns it with the seconds spent and left."""
+        step, seconds = row["step"], time.perf_counter() - self._began
+        row = row | {"seconds": seconds}
+        if step:
+            row["seconds_left"] = seconds / step * (self.total - step)
+        if self.run is not None:
+            self.run.append(row)
+        return row
+
+    def save(self, step: int) -> None:
+        """Write the weights and all that a resumption needs."""
+        if self.run is not None:
+            self.run.save_encoder(self.encoder, step)
+            progress = {"step": step, "seconds": time.perf_counter() - self._began}
+            self.run.save_resume(self.encoder, self.optimizer, self.sums, progress)
+
+    def end(self, state: str, step: int) -> None:
+        """Set the run's status: 'done' or 'stopped'."""
+        if self.run is not None:
+            self.run.set_status(state, step=step)
+
+
 def build_encoder(config: TrainConfig) -> Encoder:
     """The untrained encoder that a config describes, its weights drawn from the config's seed."""
     with torch.random.fork_rng(devices=[]):

@@ -356,7 +356,7 @@ def test_the_command_names_the_dataset_and_nothing_that_follows_from_it():
     from explore.cli.shared import given_settings
 
     config = ex.TrainConfig(knn_every=0, dataset="folder:/my cats")
-    given = given_settings(_parser().parse_args(shlex.split(train_command(config, [0]))[3:]))
+    given = given_settings(_parser().parse_args(shlex.split(sweep_command(config, [0]))[3:]))
     assert given == {"dataset": "folder:/my cats"}
 
 
