@@ -7,6 +7,7 @@ else
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
+WORKERS ?= auto
 
 .PHONY: lab test setup lint format demo studies reproduce screenshots clean
 lab: $(READY)          ## set up what is missing and open the first notebook
@@ -16,7 +17,7 @@ test: $(READY)         ## every ring: style, library, notebooks, real browser
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)        ## make .venv and install
 

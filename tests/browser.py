@@ -33,9 +33,9 @@ CELLS = """() => [...jupyterapp.shell.currentWidget.content.model.cells].map((c,
 SENT = """async () => {
   const { content } = jupyterapp.shell.currentWidget, mime = "application/vnd.jupyter.widget-view+json";
   if (!content.rendermime.mimeTypes.includes(mime)) return;
-  const manager = await content.rendermime.createRenderer(mime)._manager.promise, end = Date.now() + 60000;
+  const manager = await content.rendermime.createRenderer(mime)._manager.promise, end = Date.now() + 120000;
   while ([...manager._modelsSync.values()].some((m) => m._pending_msgs > 0 || m._msg_buffer !== null)) {
-    if (Date.now() > end) throw Error("the kernel has not done in 60 s with what the page sent");
+    if (Date.now() > end) throw Error("the kernel has not done in 120 s with what the page sent");
     await new Promise((done) => setTimeout(done, 20)) } }"""
 IMAGES = """(selector) => Promise.all([...document.querySelectorAll(selector)].map(async (img) => {
   await img.decode().catch(() => {}); // one that was replaced meanwhile
@@ -115,7 +115,7 @@ class Lab:
             }  # kernel and browser share cores
             return subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
-    def _wait(self, seconds: float = 60) -> None:
+    def _wait(self, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -131,7 +131,7 @@ class Lab:
         """A call of the server's REST interface."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
@@ -274,16 +274,27 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server.close()
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20) -> Any:
-    """What `check` returns once none of its assertions fails: what the kernel sends takes its time to the screen."""
+def eventually(check: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `check` returns once none of its assertions and reads of the page fails: the kernel's messages take time to the screen."""
+    from playwright.sync_api import Error
+
     end = time.monotonic() + seconds
     while True:
         try:
             return check()
-        except AssertionError:
+        except (AssertionError, Error):
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
+
+
+def says(place: Any, text: str) -> None:
+    """Wait until an element (a locator of one) shows the text; a no-break space counts as a space."""
+
+    def shows() -> None:
+        assert text in place.inner_text().replace("\xa0", " ")
+
+    eventually(shows)
 
 
 def _free_port() -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import Notebook
+from browser import Notebook, eventually, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 ONE = """import explore as ex
@@ -44,18 +44,22 @@ def standing(notebook: Notebook) -> dict:
     """The film's own account once it stands and shows what the kernel has."""
     key = asked(notebook, "panel.film.meta['key']")
     notebook.page.wait_for_selector(f".ex-fm[data-stand='yes'][data-key='{key}']")
-    shown = notebook.page.evaluate(SHOWN)
-    assert float(shown["eps"]) == shown["slider"] == pytest.approx(float(shown["number"]), abs=0.051)
-    return shown
+
+    def shows():
+        shown = notebook.page.evaluate(SHOWN)
+        assert float(shown["eps"]) == shown["slider"] == pytest.approx(float(shown["number"]), abs=0.051)
+        return shown
+
+    return eventually(shows)
 
 
 def told(notebook: Notebook, name: str, wanted) -> None:
     """Wait until the kernel knows."""
-    for _ in range(60):
-        if asked(notebook, f"panel.{name}") == wanted:
-            return
-        notebook.page.wait_for_timeout(50)
-    raise AssertionError(f"panel.{name} is {asked(notebook, f'panel.{name}')}, not {wanted}")
+
+    def knows():
+        assert asked(notebook, f"panel.{name}") == wanted
+
+    eventually(knows)
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     page.mouse.move(x + 1, y, steps=4)
     page.wait_for_selector(f".ex-fm-tip[data-i='{i}'] img")
     words = asked(panel, f"panel._words(panel.result, {i})")
-    assert words in page.locator(".ex-fm-tip").inner_text()
+    says(page.locator(".ex-fm-tip"), words)
     told(panel, "hover", i)
     page.mouse.click(x, y)
     told(panel, "picked", i)
@@ -89,15 +93,20 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
         "() => ['then', 'now'].every((when) => document.querySelectorAll(`.ring.${when}`).length === 5)"
     )
     page.wait_for_function("() => document.querySelectorAll('.ex-trio img').length === 3")
-    assert words in page.locator(".ex-fm-side").inner_text() and page.locator(".ex-trio img").count() == 3
+    says(page.locator(".ex-fm-side"), words)
+    assert page.locator(".ex-trio img").count() == 3
     then, now = asked(panel, f"[t.tolist() for t in panel._studies[0].neighbours({i}, 8)]")
-    shown = page.evaluate(
-        "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
-    )
-    assert shown == [then, now]
+
+    def near():
+        shown = page.evaluate(
+            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+        )
+        assert shown == [then, now]
+
+    eventually(near)
     assert page.locator(".ring.then").count() == page.locator(".ring.now").count() == 5
     kept = len(set(then) & set(now))
-    assert f"kept {kept} of 5" in page.locator(".ex-line").inner_text().replace("\xa0", " ")
+    says(page.locator(".ex-line"), f"kept {kept} of 5")
     page.locator(".ex-nn button").nth(7).click()  # a neighbour is picked like a point
     told(panel, "picked", now[2])
     page.wait_for_selector(f".ex-fm[data-picked='{now[2]}']")
@@ -137,8 +146,7 @@ def test_a_lasso_takes_what_lies_in_it(panel):
     ids = asked(panel, "panel.result.index.tolist()")
     assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
     page.wait_for_function(f"() => document.querySelector('.ex-fm-side').innerText.includes('{len(wanted)} selected')")
-    said = page.locator(".ex-fm-side").inner_text().replace("\xa0", " ")
-    assert f"kept {100 * table[2]:.0f} %" in said
+    says(page.locator(".ex-fm-side"), f"kept {100 * table[2]:.0f} %")
     counts = page.evaluate("() => [...document.querySelectorAll('.ex-counts div b')].map((b) => +b.textContent)")
     labels = asked(panel, "panel.result.labels.tolist()")
     most = sorted((sum(labels[i] == c for i in wanted) for c in range(10)), reverse=True)
@@ -159,7 +167,7 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='0']")
     page.locator("[data-act=play]").click()
     told(panel, "playing", True)
-    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']")
     told(panel, "eps", 16.0)
     assert asked(panel, "panel.playing") is False
     page.wait_for_function("() => window.seen.at(-1) === 16")
@@ -173,10 +181,8 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
             page.mouse.move(at(k), y, steps=6)
         page.mouse.up()
         page.wait_for_selector(".ex-fm[data-stand='yes']")
-        page.wait_for_timeout(300)
-        shown = standing(panel)
-        assert shown["slider"] == round(stop / 2) * 2
-        told(panel, "eps", shown["slider"])
+        told(panel, "eps", float(round(stop / 2) * 2))
+        assert standing(panel)["slider"] == round(stop / 2) * 2
     range_.focus()
     page.keyboard.press("ArrowRight")
     told(panel, "eps", 12.0)
@@ -185,7 +191,7 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     told(panel, "eps", 8.0)
     panel.execute("panel.eps = 9.0")  # the kernel may stand between two frames: the page says so
     page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
-    assert "On the way" in page.locator(".ex-fm-read").inner_text()
+    says(page.locator(".ex-fm-read"), "On the way")
     x, y = page.evaluate(AT, [7, 0])
     panel.execute("panel.eps = 14.0")
     page.wait_for_selector(".ex-fm[data-eps='14'][data-stand='yes']")
@@ -253,16 +259,25 @@ def ink(notebook: Notebook) -> list[bool]:
     return [picture.getpixel((int(x), int(y))) != empty for x, y in spots]
 
 
+def drawn(notebook: Notebook) -> None:
+    """Wait until something is drawn at each of these points."""
+
+    def shows():
+        assert all(ink(notebook))
+
+    eventually(shows)
+
+
 def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, tmp_path, panel):
-    assert standing(panel)["by"] == "webgl" and all(ink(panel))
+    assert standing(panel)["by"] == "webgl"
+    drawn(panel)
     panel.page.evaluate(
         "() => { const c = [...document.querySelectorAll('.ex-fm-canvas')].at(-1); c.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext(); }"
     )
     panel.page.wait_for_function(
         "() => !document.querySelector('.ex-fm-canvas:last-of-type').getContext('webgl2')?.isContextLost()"
     )
-    panel.page.wait_for_timeout(500)
-    assert all(ink(panel))
+    drawn(panel)
     assert panel.errors() == []
     own = tmp_path / "flat"
     own.mkdir()
@@ -270,11 +285,12 @@ def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, t
         flat.page.evaluate(NO_WEBGL)
         flat.run_all()
         flat.page.wait_for_selector(".ex-fm[data-key]")
-        assert standing(flat)["by"] == "canvas" and all(ink(flat))
+        assert standing(flat)["by"] == "canvas"
+        drawn(flat)
         flat.page.locator("[data-act=play]").click()
-        flat.page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+        flat.page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']")
         standing(flat)
-        assert all(ink(flat))
+        drawn(flat)
         assert flat.errors() == []
 
 
@@ -293,20 +309,24 @@ def test_two_encoders_side_by_side(lab, tmp_path):
             middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
             assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
         near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
-        rows = two.page.evaluate(
-            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
-        )
-        assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
         a, b, both = asked(
             two,
             "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
         )
-        facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
-        assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
-        heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
-        assert heads == [
-            f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
-        ]
+
+        def shows():
+            rows = two.page.evaluate(
+                "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+            )
+            assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
+            facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
+            assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
+            heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
+            assert heads == [
+                f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
+            ]
+
+        eventually(shows)
         x, y = two.page.evaluate(AT, [i, 1])
         two.page.mouse.move(x - 20, y - 20)
         two.page.mouse.move(x, y, steps=3)

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -85,32 +84,9 @@ def run(code: str, *words: str) -> str:
 
 
 def test_import_is_light():
-    heavy = [
-        "torchvision",
-        "plotly",
-        "ipywidgets",
-        "anywidget",
-        "umap",
-        "captum",
-        "IPython",
-        "matplotlib",
-        "sklearn",
-        "pandas",
-        "numba",
-        "PIL",
-        "tqdm",
-    ]
-    code = f"import sys, torch; before = set(sys.modules); import explore; print([m for m in {heavy!r} if m in sys.modules and m not in before])"
-    assert run(code).strip() == "[]"
-
-    def seconds(code: str) -> float:
-        began = time.perf_counter()
-        run(code)
-        return time.perf_counter() - began
-
-    pairs = [(seconds("import torch"), seconds("import torch, explore")) for _ in range(3)]
-    torch_alone, both = (min(times) for times in zip(*pairs, strict=True))  # the least disturbed of each
-    assert both < torch_alone + 1
+    """Beside torch, `import explore` imports itself and the standard library: what is slow to import waits for its first use."""
+    code = "import sys, torch; before = set(sys.modules); import explore; print(*set(sys.modules) - before)"
+    assert {name.split(".")[0] for name in run(code).split()} <= {"explore", *sys.stdlib_module_names}
 
 
 BLOCK = """
