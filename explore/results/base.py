@@ -1,6 +1,8 @@
-"""Arrays and settings of a result on disk: a .npz without pickles and a .json of one name."""
+"""What results share: numbers as text, and arrays with settings on disk (a .npz and a .json of one name)."""
 
 import json
+import math
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,21 @@ def load_arrays(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[st
     with np.load(path, allow_pickle=False) as arrays:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     return tensors, json.loads(path.with_suffix(".json").read_text())
+
+
+def fixed(value: float, digits: int = 1, *, sign: bool = False) -> str:
+    """`value` with `digits` decimals and a true minus sign; halves are rounded away from zero.
+
+    An accuracy is a share of counted images, so exact halves occur. Whether their float lies just below or just above
+    the half depends on the order of a sum; the tenth decimal is cut off first, so that every machine prints the same.
+
+    >>> fixed(45.55), fixed(45.55 - 1e-14), fixed(-0.25, sign=True)
+    ('45.6', '45.6', '−0.3')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    exact = Decimal(repr(round(float(value), 9))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{exact:{'+' if sign else ''}f}".replace("-", "−")
 
 
 def _npz(path: str | Path) -> Path:
