@@ -14,7 +14,7 @@ from ...random import seeded
 from ...results import to_pixels
 from ...studies import Batch
 from ...training import make_views
-from ..perturbation.view import png
+from ..html import png
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 
