@@ -82,7 +82,7 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
     for k in (8.0, 16.0, 0.0):
         panel.eps = k
         kept = view.figure(result, "kept", k)
-        assert k == 0 or f"<b>{100 * kept:.0f}&nbsp;%</b>" in panel.film.reading
+        assert k == 0 or f"<b>{100 * kept:.0f}\xa0%</b>" in panel.film.reading
         assert f"at ε = {k:g}/255, in h" in panel.side.html
         then, now = (rows.tolist() for rows in study.neighbours(7, k))
         assert panel.film.near == {"then": [then], "now": [now]}
@@ -91,7 +91,7 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
         assert f"kept <b>{len(set(then) & set(now))} of 5</b>" in panel.side.html
         clean, moved = study.images(7, k)
         for image in (clean, moved, (0.5 + 10 * (moved - clean)).clamp(0, 1)):
-            from explore.panels.perturbation.view import png
+            from explore.panels.html import png
 
             assert png(to_pixels(image[None])[0]) in panel.side.html
     panel.eps = 9.0
@@ -107,7 +107,7 @@ def test_the_lasso_is_read_by_the_next_cell(panel):
     assert table.k.unique().tolist() == [4.0] and table.moved.tolist() == pytest.approx(
         result.moved[2, [3, 5, 8, 13]].tolist()
     )
-    assert "4 selected" in panel.side.html and f"kept {100 * table.kept.mean():.0f}&nbsp;%" in panel.side.html
+    assert "4 selected" in panel.side.html and f"kept {100 * table.kept.mean():.0f}\xa0%" in panel.side.html
     panel.lasso = []
     assert "selected <small>" not in panel.side.html and len(panel.selected) == 0
 

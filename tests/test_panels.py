@@ -346,7 +346,7 @@ def test_a_panel_that_goes_ends_its_thread(panel):
 
 
 def test_axis_ticks_are_round():
-    from explore.panels.perturbation.view import ticks
+    from explore.panels.html import ticks
 
     assert ticks((4.42, 6.6)) == [4.5, 5.0, 5.5, 6.0, 6.5]
     assert ticks((0.0, 1.0)) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -451,7 +451,7 @@ def test_a_click_shows_the_cells_images_and_pages_turn(panel):
     panel.gallery.picked = "1"
     shown = [int(n) for n in re.findall(r'alt="image (\d+):', panel.gallery.html)]
     assert panel.page == 1 and shown == cell.table.image.tolist()[20:40]
-    marks = [mark == "new" for mark in re.findall(r'<span class="(new)?"><img', panel.gallery.html)]
+    marks = [mark == "new" for mark in re.findall(r'<span(?: class="(new)")?><img', panel.gallery.html)]
     assert marks == (~cell.table.other_right[20:40]).tolist()
     panel.shown = "A"
     assert panel.result is result and int(result.a.confusion[k, k]) == result.cell(k, k, "a").__len__()

@@ -200,7 +200,7 @@ def test_a_picked_claim_shows_its_source_and_its_command(panel):
         claim = panel.result.claim(number)
         assert panel.claim == number and f'data-claim="{number}"' in panel.detail.html
         for part in (claim.source, f'data-copy="{claim.command}"', claim.verdict):
-            assert part.replace("'", "&#x27;") in panel.detail.html
+            assert part.replace("'", "&#39;") in panel.detail.html
         assert panel.detail.html.count('class="ex-fd"') == len(claim.findings) > 1
         for f in claim.findings:
             assert f"<td>{f.show(f.mean)}</td>" in panel.detail.html
@@ -221,7 +221,7 @@ def test_a_tier_there_is_not_becomes_the_banner(panel):
     good = panel.result
     panel.tier = "tpu"
     assert panel.wait(30) and panel.state == "error" and isinstance(panel.error, ex.UserError)
-    assert "tier is cpu or gpu, got &#x27;tpu&#x27;" in panel._message.value and "shows tier cpu" in panel._state.value
+    assert "tier is cpu or gpu, got &#39;tpu&#39;" in panel._message.value and "shows tier cpu" in panel._state.value
     assert panel._result is good
     panel.tier = "cpu"
     assert panel.wait(30) and panel.state == "ready" and panel.error is None

@@ -12,7 +12,7 @@ from traitlets import TraitError
 
 import explore as ex
 from explore.panels.attribution import view
-from explore.panels.perturbation.view import png
+from explore.panels.html import png
 
 
 @pytest.fixture

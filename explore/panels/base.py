@@ -7,7 +7,6 @@ an exception becomes a banner, because ipywidgets would swallow it.
 
 import atexit
 import contextvars
-import html
 import threading
 import time
 import traceback
@@ -21,6 +20,7 @@ import torch
 import traitlets
 
 from ..errors import UserError
+from .html import Markup, escape, join, tag
 
 STYLE = Path(__file__).with_name("explore.css").read_text(encoding="utf-8")
 REST = 30  # seconds without work after which the worker thread ends
@@ -167,7 +167,7 @@ class Panel(traitlets.HasTraits):
         self._state = w.HTML().add_class("ex-state")
         self._halt = self._button("stop", self.stop, "ex-link")
         self._again = self._button("Compute", self.refresh, "ex-again", style="primary")
-        head = w.HBox([w.HTML(f"<b>{self.title}</b>"), self._state, self._halt, self._again]).add_class("ex-head")
+        head = w.HBox([w.HTML(tag.b(self.title)), self._state, self._halt, self._again]).add_class("ex-head")
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
         self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
@@ -196,11 +196,11 @@ class Panel(traitlets.HasTraits):
 
     def _busy(self, text: str, share: float = 0.0) -> None:
         self.state = "busy"
-        self._state.value = f'<span class="ex-ring" style="--p:{share:.0%}"></span>{html.escape(text)}'
+        self._state.value = join(tag.span(class_="ex-ring", style=f"--p:{share:.0%}"), text)
         self.view.add_class("ex-busy-now")
 
     def _settle(self, state: str, text: str) -> None:
-        self.state, self._state.value = state, text
+        self.state, self._state.value = state, escape(text)
         self.view.remove_class("ex-busy-now")
         for name, on in (
             ("ex-stale", state in ("stale", "error")),
@@ -209,6 +209,12 @@ class Panel(traitlets.HasTraits):
         ):
             (self.view.add_class if on else self.view.remove_class)(name)
 
+    def _stale_tag(self, more: str = "") -> Markup:
+        """The state of a panel whose result is not that of its inputs: what is on the screen."""
+        return (
+            Markup("") if self._result is None else tag.span("shows ", self.label(self._result), class_="ex-tag") + more
+        )
+
     def _show_error(self, error: Exception) -> None:
         said, hint, name = str(error).strip(), "", type(error).__name__
         if isinstance(error, UserError):
@@ -216,14 +222,11 @@ class Panel(traitlets.HasTraits):
             said, hint = (f"{head}.", f"{rest[:1].upper()}{rest[1:]}") if rest else (said, "")
         else:
             said, hint = f"{self.title} stopped: {said or name}", "Change a control to go on."
-        self._message.value = (
-            f'<span role="alert"><b>{html.escape(said)}</b> {html.escape(hint)} <span class="hint">{name}</span></span>'
-        )
-        self._trace.value = f"<pre>{html.escape(''.join(traceback.format_exception(error)))}</pre>"
+        self._message.value = tag.span(tag.b(said), f" {hint} ", tag.span(name, class_="hint"), role="alert")
+        self._trace.value = tag.pre("".join(traceback.format_exception(error)))
         self._trace.layout.display, self._banner.layout.display = "none", ""
         self.error = error
-        shown = f'<span class="ex-tag">shows {self.label(self._result)}</span>' if self._result is not None else ""
-        self._settle("error", shown)
+        self._settle("error", self._stale_tag())
 
     def _hide_error(self) -> None:
         if self.error is not None or self._banner.layout.display != "none":
@@ -272,7 +275,7 @@ class Panel(traitlets.HasTraits):
             self._attempt(job)
         except Superseded:
             if self._stopped >= job.serial and self._result is not None:
-                self._settle("stale", f'<span class="ex-tag">shows {self.label(self._result)}</span> inputs changed')
+                self._settle("stale", self._stale_tag(" inputs changed"))
         except NothingToCompute as nothing:
             self._hide_error()
             self._settle("empty", str(nothing))

@@ -9,7 +9,7 @@ from traitlets import Int, Unicode
 from ..runfolder import Run, runs
 from ..studies import GRID
 from .base import Panel
-from .perturbation.view import ruler
+from .html import Markup, note, ruler
 from .session import Session
 
 AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
@@ -60,8 +60,7 @@ class EncoderPanel(Panel):
         slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
         traitlets.link((self, "eps"), (slider, "value"))
         self._of_range = w.HTML().add_class("ex-range")
-        note = '<span class="ex-note">{:.3f} of pixel range</span>'
-        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note.format(k / 255))
+        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note(f"{k / 255:.3f} of pixel range"))
         under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
         return slider, w.VBox([slider, under]).add_class("ex-hero")
 
@@ -71,7 +70,7 @@ class EncoderPanel(Panel):
 
 def no_run(panel: Any) -> list[w.Widget]:
     """What stands in the body's place where no run is chosen."""
-    text = (
+    text = Markup(
         '<p class="ex-reading">There is no run chosen.</p>Choose one above, open the shipped one, or train your '
         'own, by <span class="mono">python -m explore train</span> (about 4 minutes on two cores).'
     )

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..evaluate import embed
 from ..results import to_pixels
 from ..runfolder import Run, open_run
-from .perturbation.view import png
+from .html import png
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

@@ -13,7 +13,7 @@ from ...evaluate import Probe, embed
 from ...results import Atlas, to_pixels
 from ...studies import AtlasStudy
 from ...training import contrast_settings
-from ..perturbation.view import png
+from ..html import png
 from ..session import Session
 
 Progress = Callable[[str, int, int], None]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ...runfolder import Run
 from ...studies import AtlasStudy, compare_atlases
 from ..base import Job, NothingToCompute
 from ..encoder_panel import no_run
+from ..html import note, tag
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from ..widgets.scatter import ScatterPlayer
@@ -207,7 +207,7 @@ class Atlas(Controls):
             **cache.grouped(result, self.colour), **cache.measured(atlases, self.colour),
         )  # fmt: skip
         self._foot.value = view.foot(atlases)
-        self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
+        self._said.value = note(self._saved)
         self._card = ()
         self._tell(result)
 
@@ -231,7 +231,7 @@ class Atlas(Controls):
             picked = view.nobody(len(result.index))
             if found:
                 picked = view.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
-            self.side.html = f"<div>{view.truths(result, k)}</div><div>{picked}{gallery}</div>"
+            self.side.html = tag.div(view.truths(result, k)) + tag.div(picked, gallery)
             self.below.html = ""
         else:
             cells = [view.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
@@ -301,7 +301,7 @@ class Atlas(Controls):
             raise UserError("There is no atlas yet; wait until the points can move.")
         path = cache.export(self._result, self._studies[0], self.run)
         self._saved = f"wrote {path.name}"
-        self._said.value = f'<span class="ex-note">{escape(self._saved)}</span>'
+        self._said.value = note(self._saved)
         return path
 
     def _save(self) -> None:

@@ -1,8 +1,7 @@
-"""HTML around the film, from `results.Atlas`: the reading, what the map cannot show, the picked image, the lasso. No widget."""
+"""HTML around the map, from `results.Atlas`: the reading, what the map cannot show, the picked image, the lasso. No widget."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ...results import Atlas, to_pixels
-from ..perturbation.view import png
+from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, png, tag
 
-Thumb = Callable[[int], tuple[str, str]]  # row -> picture, words
 GALLERY, GAIN = 24, 10
 MEASURES = (  # of Atlas.figures: words, how a number is written, the sparkline's scale (None: that of its numbers)
     ("kept", "ten nearest kept", "percent", (0.0, 1.0)),
@@ -41,37 +39,42 @@ def written(value: float, how: str) -> str:
     if np.isnan(value):
         return "–"
     if how == "percent":
-        return f"{100 * value:.0f}&nbsp;%"
+        return f"{100 * value:.0f}\xa0%"
     digits = 2 if how == "decimal" else 4 if abs(value) < 0.01 and value else 3
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def reading(a: Atlas, b: Atlas | None, k: float, names: Sequence[str]) -> str:
+def reading(a: Atlas, b: Atlas | None, k: float, names: Sequence[str]) -> Markup:
     """The finding at k/255 in one sentence; where k is not measured, that is said."""
     at = nearest_k(a, k)
-    between = (
-        ""
-        if abs(at - k) < 1e-3
-        else f' <span class="ex-note">On the way: the figures are those of ε = {at:g}/255.</span>'
-    )
-    first = figure(a, "kept", at)
+    between = Markup("") if abs(at - k) < 1e-3 else " " + note(f"On the way: the figures are those of ε = {at:g}/255.")
     if at == 0:
-        return f"At ε = 0 every point stands where it was fitted, and every neighbour is kept.{between}"
+        return join("At ε = 0 every point stands where it was fitted, and every neighbour is kept.", between)
+    one, first = names[0], figure(a, "kept", at)
     if b is None:
-        noise = figure(a, "kept", at, "gaussian")
-        return (
-            f"At ε = {at:g}/255 the adversary leaves <b>{written(first, 'percent')}</b> of the ten nearest neighbours in place; "
-            f"Gaussian noise (σ = ε) leaves {written(noise, 'percent')}.{between}"
+        return fill(
+            "At ε = {:g}/255 the adversary leaves <b>{}</b> of the ten nearest neighbours in place; "
+            "Gaussian noise (σ = ε) leaves {}.{}",
+            at,
+            written(first, "percent"),
+            written(figure(a, "kept", at, "gaussian"), "percent"),
+            between,
         )
-    second = figure(b, "kept", at)
-    one, two = (escape(name) for name in names)
+    two, second = names[1], figure(b, "kept", at)
     if written(first, "percent") == written(second, "percent"):
-        return f"At ε = {at:g}/255 both keep <b>{written(first, 'percent')}</b> of the ten nearest neighbours.{between}"
+        text = "At ε = {:g}/255 both keep <b>{}</b> of the ten nearest neighbours.{}"
+        return fill(text, at, written(first, "percent"), between)
     if first > second:
         one, two, first, second = two, one, second, first
-    return (
-        f"At ε = {at:g}/255 the same kind of step changes {one}’s neighbourhoods more: it keeps <b>{written(first, 'percent')}</b> of the "
-        f"ten nearest, {two} keeps <b>{written(second, 'percent')}</b>.{between}"
+    return fill(
+        "At ε = {:g}/255 the same kind of step changes {}’s neighbourhoods more: it keeps <b>{}</b> of the "
+        "ten nearest, {} keeps <b>{}</b>.{}",
+        at,
+        one,
+        written(first, "percent"),
+        two,
+        written(second, "percent"),
+        between,
     )
 
 
@@ -81,101 +84,98 @@ def spark(
     k: float,
     scale: tuple[float, float] | None,
     wide: int = 72,
-) -> str:
+) -> Markup:
     """Curves over eps as a small svg: (role, values) each, a dot on each at k."""
     values = np.array([line for _, line in lines], float)
     if np.isnan(values).all():
-        return ""
+        return Markup("")
     low, high = scale or (float(np.nanmin(values)), float(np.nanmax(values)))
     x = [4 + (wide - 8) * (each - ks[0]) / (ks[-1] - ks[0] or 1) for each in ks]
     y = 27 - 24 * ((values - low) / (high - low or 1)).clip(0, 1)
     now = list(ks).index(k)
-    drawn = "".join(
-        f'<path class="{role}" d="M{"L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, row, strict=True))}"/>'
-        f'<circle class="{role}" cx="{x[now]:.1f}" cy="{row[now]:.1f}" r="3"/>'
-        for (role, _), row in zip(lines, y, strict=True)
-    )
-    return (
-        f'<svg class="ex-sp" viewBox="0 0 {wide} 30" width="{wide}" height="30" aria-hidden="true">'
-        f'<path class="cur" d="M{x[now]:.1f} 0V30"/>{drawn}</svg>'
-    )
+    drawn = [tag.path(class_="cur", d=f"M{x[now]:.1f} 0V30")]
+    for (role, _), row in zip(lines, y, strict=True):
+        way = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, row, strict=True))
+        drawn += [
+            tag.path(class_=role, d=f"M{way}"),
+            tag.circle(class_=role, cx=f"{x[now]:.1f}", cy=f"{row[now]:.1f}", r=3),
+        ]
+    return tag.svg(drawn, class_="ex-sp", viewBox=f"0 0 {wide} 30", width=wide, height=30, aria_hidden="true")
 
 
-def truths(atlas: Atlas, k: float, whose: str = "") -> str:
+def truths(atlas: Atlas, k: float, whose: str = "") -> Markup:
     """The table of what is true in h, whatever the map looks like."""
     at = nearest_k(atlas, k)
     kinds = {kind: rows for kind, rows in atlas.figures.groupby("kind")}
-    body = ""
+    body = []
     for name, words, how, scale in MEASURES:
         lines = [("gauss", kinds["gaussian"][name].tolist()), ("adv", kinds["adversary"][name].tolist())]
         adversary, noise = (written(figure(atlas, name, at, kind), how) for kind in ("adversary", "gaussian"))
-        body += (
-            f"<tr><td>{words}</td><td class='l'>{spark(atlas.ks, lines, at, scale)}</td>"
-            f'<td class="adv"><span class="role">{adversary}</span></td><td class="gauss"><span class="role">{noise}</span></td></tr>'
-        )
-    return (
-        f'<div class="ex-h">{f"{escape(whose)}: what" if whose else "What"} the map cannot show <small>at ε = {at:g}/255, in h</small></div><table class="ex-truths"><thead><tr><th>measure</th>'
-        f'<th class="l">ε, {atlas.ks[0]:g} to {atlas.ks[-1]:g}</th><th>adversary</th><th>Gaussian</th></tr></thead><tbody>{body}</tbody></table>'
-    )
+        numbers = [
+            tag.td(tag.span(text, class_="role"), class_=c) for c, text in (("adv", adversary), ("gauss", noise))
+        ]
+        body.append(tag.tr(tag.td(words), tag.td(spark(atlas.ks, lines, at, scale), class_="l"), numbers))
+    over = tag.th(f"ε, {atlas.ks[0]:g} to {atlas.ks[-1]:g}", class_="l")
+    head = tag.thead(tag.tr(tag.th("measure"), over, tag.th("adversary"), tag.th("Gaussian")))
+    title = f"{whose}: what the map cannot show" if whose else "What the map cannot show"
+    return heading(title, f"at ε = {at:g}/255, in h") + tag.table(head, tag.tbody(body), class_="ex-truths")
 
 
-def _row(role: str, words: str, rows: Tensor, new: set[int], thumb: Thumb) -> str:
-    ring = '<svg class="gl" viewBox="0 0 12 12" aria-hidden="true"><circle cx="6" cy="6" r="{}"/></svg>'.format(
-        3.5 if role == "clean" else 5
-    )
-    pictures = ""
-    for i in rows.tolist():
-        source, name = thumb(i)
-        title = escape(f"{name}, new" if i in new else name)
-        pictures += (
-            f'<button class="{"new" if i in new else ""}" data-pick="{i}" title="{title}"><img src="{source}" width="32" height="32" '
-            f'alt="{title}" class="pic"></button>'
-        )
-    return f'<div class="ex-nn {role}"><span class="lab">{ring} {words}</span><span class="nn" data-row>{pictures}</span></div>'
+def _row(role: str, words: str, rows: Tensor, new: set[int], thumb: Thumb) -> Markup:
+    circle = tag.circle(cx=6, cy=6, r=3.5 if role == "clean" else 5)
+    ring = tag.svg(circle, class_="gl", viewBox="0 0 12 12", aria_hidden="true")
+    pictures = [_pick(i, *thumb(i), new=i in new) for i in rows.tolist()]
+    label = tag.span(ring, f" {words}", class_="lab")
+    return tag.div(label, tag.span(pictures, class_="nn", data_row=True), class_=f"ex-nn {role}")
 
 
-def neighbours(atlas: Atlas, i: int, k: float, then: Tensor, now: Tensor, thumb: Thumb) -> str:
+def _pick(i: int, source: str, name: str, new: bool = False) -> Markup:
+    """A picture that picks its image, marked where it is a new neighbour."""
+    title = f"{name}, new" if new else name
+    picture = tag.img(src=source, width=32, height=32, alt=title, class_="pic")
+    return tag.button(picture, class_="new" if new else "", data_pick=i, title=title)
+
+
+def neighbours(atlas: Atlas, i: int, k: float, then: Tensor, now: Tensor, thumb: Thumb) -> Markup:
     """The picked image's five nearest clean images, of it as it is and of it as it is now."""
     at = nearest_k(atlas, k)
     new = set(now.tolist()) - set(then.tolist())
-    moved = float(atlas.moved[atlas.ks.index(at), i])
-    return (
-        _row("clean", "nearest, clean", then, set(), thumb)
-        + _row("adv", "nearest, now", now, new, thumb)
-        + f'<div class="ex-line">kept <b>{len(now) - len(new)} of {len(now)}</b> &nbsp; cosine moved <b>{written(moved, "cosine")}</b></div>'
-    )
+    moved = written(float(atlas.moved[atlas.ks.index(at), i]), "cosine")
+    kept = fill("kept <b>{} of {}</b> \xa0 cosine moved <b>{}</b>", len(now) - len(new), len(now), moved)
+    rows = _row("clean", "nearest, clean", then, set(), thumb) + _row("adv", "nearest, now", now, new, thumb)
+    return rows + tag.div(kept, class_="ex-line")
 
 
-def card(atlas: Atlas, i: int, k: float, clean: Tensor, moved: Tensor, words: str) -> str:
+def card(atlas: Atlas, i: int, k: float, clean: Tensor, moved: Tensor, words: str) -> Markup:
     """The picked image: clean, difference, perturbed."""
     at = nearest_k(atlas, k)
     difference = (0.5 + GAIN * (moved - clean)).clamp(0, 1)
     size = clean.shape[-1] * max(1, 96 // clean.shape[-1])
-    name = escape(words)
     parts = (
-        ("clean", "clean", clean, f"{name}, clean"),
-        ("adv", f"difference × {GAIN}", difference, f"{name}: the difference times {GAIN}; grey is unchanged"),
-        ("adv", "perturbed", moved, f"{name}, perturbed at {at:g}/255"),
+        ("clean", "clean", clean, f"{words}, clean"),
+        ("adv", f"difference × {GAIN}", difference, f"{words}: the difference times {GAIN}; grey is unchanged"),
+        ("adv", "perturbed", moved, f"{words}, perturbed at {at:g}/255"),
     )
-    figures = "".join(
-        f'<figure><img src="{png(to_pixels(x[None])[0])}" width="{size}" height="{size}" alt="{alt}" class="pic"><figcaption class="{role}">'
-        f'<i class="dot"></i>{caption}</figcaption></figure>'
+    figures = [
+        tag.figure(
+            tag.img(src=png(to_pixels(x[None])[0]), width=size, height=size, alt=alt, class_="pic"),
+            tag.figcaption(tag.i(class_="dot"), caption, class_=role),
+        )
         for role, caption, x, alt in parts
-    )
-    return f'<div class="ex-h">{name} <small>picked, ε = {at:g}/255</small></div><div class="ex-trio">{figures}</div>'
+    ]
+    return heading(words, f"picked, ε = {at:g}/255") + tag.div(figures, class_="ex-trio")
 
 
-def pairs(cells: Sequence[str]) -> str:
+def pairs(cells: Sequence[str]) -> Markup:
     """Two columns, one an encoder."""
-    return f'<div class="ex-pairs">{"".join(f"<div>{cell}</div>" for cell in cells)}</div>'
+    return tag.div([tag.div(cell) for cell in cells], class_="ex-pairs")
 
 
-def pair(rows: str, source: str, words: str) -> str:
+def pair(rows: str, source: str, words: str) -> Markup:
     """The picked image beside its neighbours in one of two encoders."""
-    return (
-        f'<div class="ex-pair"><div>{rows}</div><figure><img src="{source}" width="64" height="64" alt="the picked image" class="pic">'
-        f'<figcaption>{escape(words)}<br><span class="ex-note">picked in both</span></figcaption></figure></div>'
-    )
+    picture = tag.img(src=source, width=64, height=64, alt="the picked image", class_="pic")
+    caption = tag.figcaption(words, tag.br(), note("picked in both"))
+    return tag.div(tag.div(rows), tag.figure(picture, caption), class_="ex-pair")
 
 
 def shown_name(run: str) -> str:
@@ -184,44 +184,45 @@ def shown_name(run: str) -> str:
     return {"simclr": "SimCLR", "clae": "CLAE"}.get(last, last)
 
 
-def nobody(n: int) -> str:
+def nobody(n: int) -> Markup:
     """Stands where the picked image would."""
-    return (
-        f'<div class="ex-h">No image picked</div><p class="ex-note">Click one of the {n:,} points: its picture, the difference and its neighbours '
-        "in h, then and now, appear here. Draw around some to see them together.</p>"
+    text = (
+        f"Click one of the {n:,} points: its picture, the difference and its neighbours in h, then and now, "
+        "appear here. Draw around some to see them together."
     )
+    return heading("No image picked") + tag.p(text, class_="ex-note")
 
 
-def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> str:
+def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> Markup:
     """What the lasso holds: how many of each class, what became of them, and those that moved farthest."""
     if not rows:
-        return ""
+        return Markup("")
     at = nearest_k(atlas, k)
     e, chosen = atlas.ks.index(at), torch.tensor(list(rows))
-    counts = Counter(atlas.labels[chosen].tolist()).most_common()
-    most = counts[0][1]
-    bars = "".join(
-        f'<div><span>{escape(atlas.classes[y] if 0 <= y < len(atlas.classes) else "no class")}</span><i style="width:{88 * c / most:.0f}px"></i><b>{c:,}</b></div>'
-        for y, c in counts[:6]
-    )
-    rest = (
-        f'<div class="ex-note">and {sum(c for _, c in counts[6:]):,} of {len(counts) - 6} other classes</div>'
-        if len(counts) > 6
-        else ""
-    )
     order = chosen[atlas.moved[e, chosen].argsort(descending=True)][:GALLERY]
-    pictures = "".join(
-        '<button data-pick="{0}" title="{2}"><img src="{1}" width="32" height="32" alt="{2}" class="pic"></button>'.format(
-            i, *map(escape, thumb(i))
-        )
-        for i in order.tolist()
-    )
+    kept, moved = float(atlas.kept[e, chosen].mean()), float(atlas.moved[e, chosen].mean())
     which = "all" if len(rows) <= GALLERY else f"{len(order)}, the farthest moved first"
-    return (
-        f'<div class="ex-h">{len(rows):,} selected <small>kept {written(float(atlas.kept[e, chosen].mean()), "percent")}, cosine moved '
-        f'{written(float(atlas.moved[e, chosen].mean()), "cosine")}</small></div><div class="ex-counts">{bars}{rest}</div>'
-        f'<div class="ex-note">{which}</div><div class="ex-gallery" data-row>{pictures}</div>'
+    return join(
+        heading(f"{len(rows):,} selected", f"kept {written(kept, 'percent')}, cosine moved {written(moved, 'cosine')}"),
+        _counts(atlas, chosen),
+        tag.div(which, class_="ex-note"),
+        tag.div([_pick(i, *thumb(i)) for i in order.tolist()], class_="ex-gallery", data_row=True),
     )
+
+
+def _counts(atlas: Atlas, chosen: Tensor) -> Markup:
+    """How many of the chosen are of each class, as bars: the six most frequent."""
+    counts = Counter(atlas.labels[chosen].tolist()).most_common()
+    bars = [
+        tag.div(
+            tag.span(atlas.classes[y] if 0 <= y < len(atlas.classes) else "no class"),
+            tag.i(style=f"width:{88 * c / counts[0][1]:.0f}px"),
+            tag.b(f"{c:,}"),
+        )
+        for y, c in counts[:6]
+    ]
+    rest = f"and {sum(c for _, c in counts[6:]):,} of {len(counts) - 6} other classes"
+    return tag.div(bars, tag.div(rest, class_="ex-note") if len(counts) > 6 else None, class_="ex-counts")
 
 
 def heads(atlases: Sequence[Atlas], names: Sequence[str], k: float) -> list[str]:
@@ -230,50 +231,48 @@ def heads(atlases: Sequence[Atlas], names: Sequence[str], k: float) -> list[str]
         return []
     at = nearest_k(atlases[0], k)
     return [
-        f'<span class="{role}"><i class="dot"></i><span class="role">{escape(name)}</span></span> <small>ten nearest kept: <b>'
-        f"{written(figure(atlas, 'kept', at), 'percent')}</b></small>"
+        dotted(role, name) + " " + tag.small("ten nearest kept: ", tag.b(written(figure(atlas, "kept", at), "percent")))
         for role, name, atlas in zip(("clean", "adv"), names, atlases, strict=True)
     ]
 
 
-def agreement(a: Atlas, b: Atlas, names: Sequence[str], k: float, figures: dict[str, Any]) -> str:
+def agreement(a: Atlas, b: Atlas, names: Sequence[str], k: float, figures: dict[str, Any]) -> Markup:
     """Two encoders: both curves of neighbours kept, the neighbourhoods they share, what no turn of the map explains."""
     at = nearest_k(a, k)
     curves = [(role, x.figures[x.figures.kind == "adversary"].kept.tolist()) for role, x in (("clean", a), ("adv", b))]
-    keys = "".join(
-        f'<div class="{role}"><i class="dot"></i><span class="role">{escape(name)}</span> {written(figure(x, "kept", at), "percent")}</div>'
+    keys = [
+        tag.div(
+            tag.i(class_="dot"),
+            tag.span(name, class_="role"),
+            " ",
+            written(figure(x, "kept", at), "percent"),
+            class_=role,
+        )
         for role, name, x in zip(("clean", "adv"), names, (a, b), strict=True)
-    )
-    chance = f"<br>by chance {written(figures['chance'], 'percent')}"
+    ]
+    shared, chance = (written(figures[name], "percent") for name in ("shared_neighbours", "chance"))
     facts = (
-        (
-            f"neighbourhoods that both<br>encoders share, clean{chance}",
-            written(figures["shared_neighbours"], "percent"),
-        ),
-        ("second map turned onto the<br>first (Procrustes), residual", f"{figures['residual']:.2f}"),
+        (fill("neighbourhoods that both<br>encoders share, clean<br>by chance {}", chance), shared),
+        (Markup("second map turned onto the<br>first (Procrustes), residual"), f"{figures['residual']:.2f}"),
     )
-    numbers = "".join(
-        f'<span><span class="ex-note">{words}</span><span class="ex-fact">{value}</span></span>'
-        for words, value in facts
-    )
-    curve = f'<span class="ex-note">ten nearest kept,<br>ε from {a.ks[0]:g} to {a.ks[-1]:g}/255</span>{spark(a.ks, curves, at, (0.0, 1.0), 140)}'
-    return f'<div class="ex-agree"><span>{curve}</span><div>{keys}</div>{numbers}</div>'
+    numbers = [tag.span(note(words), tag.span(value, class_="ex-fact")) for words, value in facts]
+    words = fill("ten nearest kept,<br>ε from {:g} to {:g}/255", a.ks[0], a.ks[-1])
+    curve = tag.span(note(words), spark(a.ks, curves, at, (0.0, 1.0), 140))
+    return tag.div(curve, tag.div(keys), numbers, class_="ex-agree")
 
 
-def foot(atlases: Sequence[Atlas]) -> str:
+def foot(atlases: Sequence[Atlas]) -> Markup:
     """What holds for the map, and where it came from."""
-    about = atlases[0].provenance["map"]
-    words = [" ".join(str(p) for p in (a.provenance.get("run"), a.provenance.get("commit")) if p) for a in atlases]
-    held = f" · axes hold {100 * about['variance']:.0f} % of the variance" if atlases[0].method == "pca" else ""
-    name = (
-        "PCA"
-        if atlases[0].method == "pca"
-        else f"PCA {about['axes']}, UMAP {about['n_neighbors']}/{about['min_dist']:g}"
-    )
-    return (
-        '<div class="ex-foot"><span class="ex-ok">map fitted once, on clean points</span>'
-        f'<span class="ex-ok">placed in it, seed {about["seed"]}</span><span>distances on a map are not distances in h{held}</span>'
-        f'<span class="prov mono">{escape(", ".join(words))} · {name}</span></div>'
+    about, pca = atlases[0].provenance["map"], atlases[0].method == "pca"
+    runs = [" ".join(str(p) for p in (a.provenance.get("run"), a.provenance.get("commit")) if p) for a in atlases]
+    held = f" · axes hold {100 * about['variance']:.0f} % of the variance" if pca else ""
+    name = "PCA" if pca else f"PCA {about['axes']}, UMAP {about['n_neighbors']}/{about['min_dist']:g}"
+    return tag.div(
+        tag.span("map fitted once, on clean points", class_="ex-ok"),
+        tag.span(f"placed in it, seed {about['seed']}", class_="ex-ok"),
+        tag.span(f"distances on a map are not distances in h{held}"),
+        origin([", ".join(runs), name]),
+        class_="ex-foot",
     )
 
 

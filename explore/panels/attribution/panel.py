@@ -16,7 +16,7 @@ from ...studies.probing import Probing
 from ...training import contrast_settings
 from ..base import Job, NothingToCompute
 from ..encoder_panel import EncoderPanel
-from ..perturbation.view import foot
+from ..html import finding, foot
 from ..widgets.html import ClickableHTML
 from . import view
 
@@ -153,7 +153,7 @@ class WhatItSees(EncoderPanel):
             names = [self.shelf.class_name(images, int(y)) for y in (study.labels if study.labels is not None else [])]
             self.strip.html, self._drawn = view.strip(to_pixels(study.x), names), study
         name = self.shelf.class_name(images, int(result.labels[0]))
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{view.reading(result, "FGSM")}</p>'
+        self._reading.value = finding(view.reading(result, "FGSM"))
         self._pictures.value, self._scale.value = view.pictures(result, name), view.scale(result)
         self._table.value, self._foot.value = view.table(result), foot(result, result.provenance.get("layer"))
 

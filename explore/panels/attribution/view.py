@@ -1,8 +1,7 @@
-"""HTML of the panel 'what it sees', from a `results.Seen` of one image: strip, reading, pictures, table, foot. No widget."""
+"""HTML of the panel 'what it sees', from a `results.Seen` of one image: strip, reading, pictures, table. No widget."""
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from ...config import show_eps
 from ...figures import COLOURS
 from ...results import Attribution, Seen, to_pixels
-from ..perturbation.view import png, signed
+from ..html import Markup, fill, png, signed, tag
 
 BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen: four pictures at 1000 and at 800, two beside them
 UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}
@@ -20,26 +19,36 @@ SAYS = {
     "loss": "its contrastive loss",
     "logit": "the probe’s logit for its class",
 }
+HEAD = (
+    Markup("at the<br>baseline"),
+    Markup("sum of<br>the map"),
+    Markup("completeness<br>delta"),
+    Markup("in the top<br>10 % of pixels"),
+    Markup("ρ to the<br>clean map"),
+    Markup("ρ of absolute<br>values"),
+)
 
 
-def strip(images: np.ndarray, names: Sequence[str]) -> str:
+def strip(images: np.ndarray, names: Sequence[str]) -> Markup:
     """The page's images to pick from, `data-pick="i"`."""
-    cells = "".join(
-        f'<button data-pick="{i}" aria-label="{escape(name)}"><img src="{png(image)}" width="32" height="32" alt=""></button>'
+    cells = [
+        tag.button(tag.img(src=png(image), width=32, height=32, alt=""), data_pick=i, aria_label=name)
         for i, (image, name) in enumerate(zip(images, names, strict=True))
-    )
-    return f'<div class="ex-k">Pick an image.</div><div class="ex-see-strip" data-row>{cells}</div>'
+    ]
+    return tag.div("Pick an image.", class_="ex-k") + tag.div(cells, class_="ex-see-strip", data_row=True)
 
 
-def reading(result: Seen, attack: str) -> str:
+def reading(result: Seen, attack: str) -> Markup:
     """The finding in one or two sentences."""
     before, after = float(result.clean.value[0]), float(result.perturbed.value[0])
     what, rho = SAYS[result.provenance["target"]], float(result.correlation[0])
-    maps = "its map is flat" if math.isnan(rho) else f"the rank correlation of the two maps is <b>{signed(rho)}</b>"
     if result.eps == 0:
-        return f"At ε = 0 nothing is added: {what} stays <b>{number(before)}</b>, and the two maps are one."
+        text = "At ε = 0 nothing is added: {} stays <b>{}</b>, and the two maps are one."
+        return fill(text, what, number(before))
+    flat = math.isnan(rho)
+    maps = "its map is flat" if flat else fill("the rank correlation of the two maps is <b>{}</b>", signed(rho))
     verb = "lifts" if after > before else "lowers"
-    return f"{attack} {verb} {what} from {number(before)} to <b>{number(after)}</b>; {maps}."
+    return fill("{} {} {} from {} to <b>{}</b>; {}.", attack, verb, what, number(before), number(after), maps)
 
 
 def number(value: float) -> str:
@@ -58,17 +67,18 @@ def rgba(values: Tensor, end: float) -> np.ndarray:
     return picture
 
 
-def pictures(result: Seen, name: str) -> str:
+def pictures(result: Seen, name: str) -> Markup:
     """Clean | map | perturbed | map, large; the other view and the map of randomised weights beside them."""
     end, method = result.scale(0), result.clean.method.replace("_", " ")
     maps = [rgba(fitted(a.maps)[0], end) for a in (result.clean, result.perturbed)]
     random = fitted(result.randomised.maps)[0]
     own = float(random.abs().max()) or 1.0
     clean, moved = (to_pixels(fitted(a.x))[0] for a in (result.clean, result.perturbed))
+    eps = f"ε = {show_eps(result.eps)}"
     large = [
         _figure("clean", "clean", name, clean, "clean", f"{name}, clean", "big"),
         _figure("map", "", "what adds to it", maps[0], "clean-map", f"map of the clean image by {method}", "big"),
-        _figure("perturbed", "adv", f"ε = {show_eps(result.eps)}", moved, "perturbed", f"{name}, perturbed", "big"),
+        _figure("perturbed", "adv", eps, moved, "perturbed", f"{name}, perturbed", "big"),
         _figure(
             "map", "", "the same scale", maps[1], "perturbed-map", f"map of the perturbed image by {method}", "big"
         ),
@@ -81,15 +91,14 @@ def pictures(result: Seen, name: str) -> str:
     small.append(_figure("random weights", "", "", rgba(random, own), "random-map", alt, "small"))
     sizes = {"big": BIG, "mid": MID, "small": SMALL, "tiny": TINY}
     style = ";".join(f"--{size}:{_times(result.clean.x.shape[-1], most)}px" for size, most in sizes.items())
-    return f'<div class="ex-see" style="{style}"><div class="ex-tri">{"".join(large)}</div><div class="ex-see-small">{"".join(small)}</div></div>'
+    return tag.div(tag.div(large, class_="ex-tri"), tag.div(small, class_="ex-see-small"), class_="ex-see", style=style)
 
 
-def _figure(word: str, role: str, more: str, picture: np.ndarray, key: str, alt: str, size: str) -> str:
-    dot = '<i class="dot"></i>' if role else ""
-    return (
-        f'<figure class="{role}"><figcaption>{dot}<b class="role">{word}</b> {escape(more)}</figcaption>'
-        f'<img class="{size} pic" data-id="{key}" src="{png(picture)}" alt="{escape(alt)}" decoding="sync"></figure>'
-    )
+def _figure(word: str, role: str, more: str, picture: np.ndarray, key: str, alt: str, size: str) -> Markup:
+    dot = tag.i(class_="dot") if role else None
+    caption = tag.figcaption(dot, tag.b(word, class_="role"), " ", more)
+    shown = tag.img(class_=f"{size} pic", data_id=key, src=png(picture), alt=alt, decoding="sync")
+    return tag.figure(caption, shown, class_=role)
 
 
 def fitted(x: Tensor) -> Tensor:
@@ -107,50 +116,44 @@ def _times(size: int, most: int) -> int:
     return size * max(1, most // size)
 
 
-def scale(result: Seen) -> str:
+def scale(result: Seen) -> Markup:
     """The colour scale of both large maps."""
     end = f"{result.scale(0):.2g}"
     unit = UNITS[result.provenance["target"]].split(",")[0]
     per = f"{unit} a unit of pixel" if result.clean.method == "saliency" else f"{unit} a pixel"
-    return (
-        f'<div class="ex-key ex-key-in ex-note"><span>−{end}</span><i class="ex-see-scale"></i><span>+{end} {per}</span>'
-        "<span>blue takes from it, orange adds to it; random weights on their own scale</span></div>"
+    return tag.div(
+        tag.span(f"−{end}"),
+        tag.i(class_="ex-see-scale"),
+        tag.span(f"+{end} {per}"),
+        tag.span("blue takes from it, orange adds to it; random weights on their own scale"),
+        class_="ex-key ex-key-in ex-note",
     )
 
 
-def table(result: Seen) -> str:
+def table(result: Seen) -> Markup:
     """One row a kind: the number, at the baseline, what the map adds up to, completeness delta, focus, rank correlation."""
-    unit = UNITS[result.provenance["target"]]
-    head = (
-        f"<tr><th>seen</th><th>{unit}</th><th>at the<br>baseline</th><th>sum of<br>the map</th><th>completeness<br>delta</th>"
-        "<th>in the top<br>10 % of pixels</th><th>ρ to the<br>clean map</th><th>ρ of absolute<br>values</th></tr>"
+    head = tag.tr(tag.th(name) for name in ("seen", UNITS[result.provenance["target"]], *HEAD))
+    body = (
+        _row("clean", "clean", result.clean, 1.0, 1.0),
+        _row("adv", "perturbed", result.perturbed, float(result.correlation[0]), None),
+        _row("ref", "clean, random weights", result.randomised, float(result.sanity[0]), float(result.sanity_size[0])),
     )
-    sizes = (1.0, None, float(result.sanity_size[0]))
-    rows = (
-        ("clean", "clean", result.clean, 1.0),
-        ("adv", "perturbed", result.perturbed, float(result.correlation[0])),
-        ("ref", "clean, random weights", result.randomised, float(result.sanity[0])),
-    )
-    body = "".join(_row(*row, size) for row, size in zip(rows, sizes, strict=True))
-    return f'<table class="ex-see-t" aria-label="Numbers of the three maps"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    return tag.table(tag.thead(head), tag.tbody(body), class_="ex-see-t", aria_label="Numbers of the three maps")
 
 
-def _row(role: str, name: str, found: Attribution, rho: float, size: float | None) -> str:
+def _row(role: str, name: str, found: Attribution, rho: float, size: float | None) -> Markup:
     own = {name: float(entry) for name, entry in found.table.iloc[0].items()}
-    start = number(own["at_baseline"]) if found.baseline else ""
-    delta = "" if math.isnan(own["delta"]) else f"{signed(own['delta'], 3)} ({100 * own['error']:.1f} %)"
-    total = number(own["sum"]) if found.delta is not None else ""
     cells = [
         number(own["value"]),
-        start,
-        total,
-        delta,
+        number(own["at_baseline"]) if found.baseline else "",
+        number(own["sum"]) if found.delta is not None else "",
+        "" if math.isnan(own["delta"]) else f"{signed(own['delta'], 3)} ({100 * own['error']:.1f} %)",
         f"{100 * own['top']:.0f} %",
         _rho(rho),
         "" if size is None else _rho(size),
     ]
-    dot = f'<i class="dot"></i><b class="role">{name}</b>'
-    return f'<tr class="{role}"><td>{dot}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    first = tag.td(tag.i(class_="dot"), tag.b(name, class_="role"))
+    return tag.tr(first, [tag.td(cell) for cell in cells], class_=role)
 
 
 def _rho(value: float) -> str:

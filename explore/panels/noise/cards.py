@@ -1,31 +1,20 @@
-"""Cards beside the chart: a pinned point, a point under way, a point that is not there yet. HTML, and the widget for its buttons."""
+"""Cards beside the chart: a pinned point, a point under way, a point that is not there yet, as HTML."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
-from pathlib import Path, PurePath
-from typing import Any
-
-import anywidget
-import traitlets
+from pathlib import PurePath
 
 from ...config import TrainConfig
 from ...experiments.cost import duration
 from ...experiments.jobs import BackgroundTraining
+from ..widgets.html import ClickableHTML
 from .points import Kind, Point, Scene, cost_of, fair
 
 LABEL = re.compile(r"(?:.*/)?(.+)-s(\d+)(?:-[0-9a-f]{8})?$")  # of a study's run: <label>-s<seed>-<hash>
 
 
-class Cards(anywidget.AnyWidget):
-    """`html` with buttons: `data-act` is passed to `on_click`, `data-copy` is put on the clipboard."""
-
-    _esm = Path(__file__).with_name("cards.js").read_text(encoding="utf-8")
-    html = traitlets.Unicode().tag(sync=True)
-
-    def __init__(self, on_click: Callable[[str], None], **traits: Any):
-        super().__init__(**traits)
-        self.on_msg(lambda _widget, content, _buffers: on_click(str(content["act"])) if "act" in content else None)
+Cards = ClickableHTML
 
 
 def pinned(

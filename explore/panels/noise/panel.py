@@ -92,7 +92,8 @@ class NoiseOrAdversary(Controls):
         self.film = ClickableHTML()
         self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
         self.cards, self._foot = (
-            cards.Cards(lambda act: self.guard(lambda: self._act(*act.split(":", 1)))) for _ in range(2)
+            cards.Cards(lambda act: self.guard(lambda: self._act(*act.split(":", 1)))).add_class("ex-cards")
+            for _ in range(2)
         )
         self.observe(lambda _: self.redraw(), names=["eps", "kind", "picture"])
         main = w.VBox([self._chart, self._slider, self.film]).add_class("ex-plot")

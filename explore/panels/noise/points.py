@@ -14,7 +14,7 @@ from ...errors import UserError
 from ...results import Difference, Sweep
 from ...results.sweep import interval
 from ...studies import step_passes
-from ..perturbation.view import signed
+from ..html import signed
 
 MATCHES = {"L∞": "linf", "L2": "l2", "ε": "plain"}  # what noise shares with the adversary
 GAUSSIANS = {"σ": "std", "σ²": "variance"}  # what eps is in N(0, eps)

@@ -15,7 +15,7 @@ from ...random import seeded
 from ...results import to_pixels
 from ...studies import Batch, contrast_with
 from ...training import contrast_settings
-from ..perturbation.view import png
+from ..html import png
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 

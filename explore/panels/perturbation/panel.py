@@ -21,6 +21,7 @@ from ...studies import GRID, PerturbationStudy
 from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
 from ..encoder_panel import EncoderPanel
+from ..html import Axis, foot
 from ..widgets.pixels import Pixels
 from . import view
 
@@ -50,7 +51,7 @@ class Perturbation(EncoderPanel):
         self._studies: OrderedDict[tuple, PerturbationStudy] = OrderedDict()
         self._shown: PerturbationStudy | None = None
         self._loaded = 0  # names what the browser holds
-        self._axis: view.Axis | None = None
+        self._axis: Axis | None = None
         self._ahead = False  # every eps is known
         super().__init__(run, **traits)
 
@@ -182,7 +183,7 @@ class Perturbation(EncoderPanel):
         self.pixels.reading = view.reading(result, i, attack)
         thumb = partial(self.shelf.thumb, images)
         self._table.value = view.table(result, i, axis, thumb, len(study.pool), attack)
-        self._foot.value = view.foot(result)
+        self._foot.value = foot(result)
         self._scale.value = view.gain_scale(self.gain)
 
     def label(self, result: Result) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ...figures import COLOURS, roles
 from ...results import wilson
 from ...results.probes import ProbeComparison
-from ..perturbation.view import signed
+from ..html import Markup, fill, named, scale, signed, tag
 
 SHOWN = ("A", "B", "B − A")
 MOST = 20  # classes in the matrix; of more, those that are confused most often
@@ -50,53 +49,64 @@ def largest(result: ProbeComparison, shown: str) -> tuple[int, int]:
     return classes[row], classes[column]
 
 
-def matrix(result: ProbeComparison, shown: str, order: Sequence[int] = ()) -> str:
+def matrix(result: ProbeComparison, shown: str, order: Sequence[int] = ()) -> Markup:
     """The confusion matrix as a grid of cells to pick, `data-pick="true,predicted"`, each row continued by the class's recall."""
-    kinds, classes, cells = roles(result.names), shown_classes(result, order), counts(result, shown)
-    whose = 0 if shown == "A" or result.b is None else 1
+    classes = shown_classes(result, order)
     few = len(classes) < len(result.classes)
-    size = min(56, WIDE // (len(classes) + few))
-    names = [escape(result.classes[c]) for c in classes]
-    heads = "".join(f'<th class="to" title="{name}"><span>{name}</span></th>' for name in [*names, *["other"] * few])
-    keys = "".join(
-        f'<span class="{kind}">{_mark(kind, 6, 8)}<span class="role">{escape(n)}</span></span>'
-        for kind, n in zip(kinds, result.names, strict=True)
-    )
-    to = f"predicted by {possessive(result.names[whose])} probe →"
-    if shown == "B − A" and result.b is not None:
-        to = f"predicted: {possessive(result.names[1])} count minus {possessive(result.names[0])} →"
-    if size * (len(classes) + few) < 200:
-        to = "predicted →"
-    low = _floor(result, classes)
-    body = "".join(_row(result, shown, c, classes, few, cells, kinds, low, size) for c in classes)
-    marks = "".join(f'<span style="left:{_x(t / 100, low):.1f}px">{t}</span>' for t in range(round(100 * low), 101, 25))
     across = len(classes) + few
-    return (
-        f'<div class="ex-cm" style="--cell:{size}px"><table role="grid" aria-label="{_alt(result, shown)}"><thead>'
-        f'<tr class="what"><td></td><td colspan="{across}">{to}</td><td class="rec">right, %</td></tr>'
-        f'<tr><th class="from">true class ↓</th>{heads}<td class="rec"><div class="keys">{keys}</div></td></tr></thead>'
-        f'<tbody>{body}<tr class="axis"><td colspan="{across + 1}"></td><td class="rec"><div class="ex-ax">{marks}</div></td></tr>'
-        "</tbody></table></div>"
+    size, low = min(56, WIDE // across), _floor(result, classes)
+    names = [*(result.classes[c] for c in classes), *["other"] * few]
+    heads = [tag.th(tag.span(name), class_="to", title=name) for name in names]
+    keys = [tag.span(_mark(kind, 6, 8), tag.span(n, class_="role"), class_=kind) for kind, n in roled(result)]
+    what = tag.td(_axis_title(result, shown, size * across), colspan=across)
+    body = [_row(result, shown, c, classes, low, size) for c in classes]
+    numbers = scale((t, f"{_x(t / 100, low):.1f}px") for t in range(round(100 * low), 101, 25))
+    return tag.div(
+        tag.table(
+            tag.thead(
+                tag.tr(tag.td(), what, tag.td("right, %", class_="rec"), class_="what"),
+                tag.tr(
+                    tag.th("true class ↓", class_="from"), heads, tag.td(tag.div(keys, class_="keys"), class_="rec")
+                ),
+            ),
+            tag.tbody(body, tag.tr(tag.td(colspan=across + 1), tag.td(numbers, class_="rec"), class_="axis")),
+            role="grid",
+            aria_label=_alt(result, shown),
+        ),
+        class_="ex-cm",
+        style=f"--cell:{size}px",
     )
 
 
-def note(result: ProbeComparison, shown: str) -> str:
+def _axis_title(result: ProbeComparison, shown: str, wide: int) -> str:
+    if wide < 200:
+        return "predicted →"
+    if _change(result, shown):
+        return f"predicted: {possessive(result.names[1])} count minus {possessive(result.names[0])} →"
+    whose = 0 if shown == "A" or result.b is None else 1
+    return f"predicted by {possessive(result.names[whose])} probe →"
+
+
+def _change(result: ProbeComparison, shown: str) -> bool:
+    """Whether the cells hold B's counts minus A's."""
+    return shown == "B − A" and result.b is not None
+
+
+def note(result: ProbeComparison, shown: str) -> Markup:
     """How to read the matrix."""
-    difference = shown == "B − A" and result.b is not None
-    fill = (
-        "Fill: share of the row, full at 30 %."
-        if not difference
-        else "Fill: change of the row’s share, full at 10 points."
-    )
-    if difference:
-        a, b = (f'<span class="{k}"><span class="role">{escape(n)}</span></span>' for k, n in roled(result))
-        fill += f" Colour: whose count is larger, {a} or {b}."
-    few = f" The {MOST} most confused of {len(result.classes)} classes; ‘other’ holds the rest." * (
-        len(result.classes) > MOST
-    )
-    return (
-        f'<div class="ex-note ex-cm-note">{fill} The diagonal is boxed and left empty so that the errors carry the ink.{few} Intervals are '
-        "Wilson’s, 95 %. Click a cell for its images; arrow keys move, Enter picks.</div>"
+    fill_words = Markup("Fill: share of the row, full at 30 %.")
+    if _change(result, shown):
+        both = (named(kind, name) for kind, name in roled(result))
+        fill_words = fill(
+            "Fill: change of the row’s share, full at 10 points. Colour: whose count is larger, {} or {}.", *both
+        )
+    few = f" The {MOST} most confused of {len(result.classes)} classes; ‘other’ holds the rest."
+    return tag.div(
+        fill_words,
+        " The diagonal is boxed and left empty so that the errors carry the ink.",
+        few if len(result.classes) > MOST else None,
+        " Intervals are Wilson’s, 95 %. Click a cell for its images; arrow keys move, Enter picks.",
+        class_="ex-note ex-cm-note",
     )
 
 
@@ -106,8 +116,8 @@ def roled(result: ProbeComparison) -> list[tuple[str, str]]:
 
 
 def possessive(name: str) -> str:
-    """'CLAE’s', as HTML."""
-    return f"{escape(name)}’s"
+    """'CLAE’s'."""
+    return f"{name}’s"
 
 
 def points(share: float) -> str:
@@ -115,86 +125,77 @@ def points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _row(
-    result: ProbeComparison,
-    shown: str,
-    c: int,
-    classes: list[int],
-    few: bool,
-    cells: Tensor,
-    kinds: tuple,
-    low: float,
-    size: int,
-) -> str:
-    change = shown == "B − A" and result.b is not None
-    total = max(1, int(result.a.confusion[c].sum()))
-    own = kinds[0 if shown == "A" or result.b is None else 1]
-    name = escape(result.classes[c])
-    tds = []
-    for j in classes:
-        value = int(cells[c, j])
-        text = "" if not value and (j != c or not change) else signed(value, 0) if change else f"{value:,}"
-        hue = (kinds[1] if value > 0 else kinds[0]) if change else own
-        alpha = 0.0 if j == c else 0.7 * min(1.0, abs(value) / total / (FULL_CHANGE if change else FULL))
-        said = (
-            f"{name}, right: {text or 0} of {total}"
-            if j == c
-            else f"{name} taken for {escape(result.classes[j])}: {text or 0} of {total}"
-        )
-        fill = f' style="background:{_rgba(hue, alpha)}"' if alpha else ""
-        tds.append(
-            f'<td role="gridcell" class="{"d" * (j == c)}" data-pick="{c},{j}" tabindex="-1" aria-selected="false" '
-            f'aria-label="{said}"{fill}>{text}</td>'
-        )
-    if few:
+def _row(result: ProbeComparison, shown: str, c: int, classes: list[int], low: float, size: int) -> Markup:
+    cells, change, name = counts(result, shown), _change(result, shown), result.classes[c]
+    tds = [_cell(result, shown, cells, c, j) for j in classes]
+    if len(classes) < len(result.classes):
         rest = int(cells[c].sum() - cells[c][classes].sum())
-        tds.append(f'<td class="rest">{(signed(rest, 0) if change else rest) if rest else ""}</td>')
-    recall = _recall(result, c, kinds, low, size)
-    return f'<tr data-row><th class="from" scope="row" title="{name}">{name}</th>{"".join(tds)}<td class="rec">{recall}</td></tr>'
+        tds.append(tag.td((signed(rest, 0) if change else rest) if rest else "", class_="rest"))
+    recall = tag.td(_recall(result, c, low, size), class_="rec")
+    return tag.tr(tag.th(name, class_="from", scope="row", title=name), tds, recall, data_row=True)
 
 
-def _recall(result: ProbeComparison, c: int, kinds: tuple, low: float, size: int) -> str:
+def _cell(result: ProbeComparison, shown: str, cells: Tensor, c: int, j: int) -> Markup:
+    """Class c taken for class j: how often, in the colour of whose count it is."""
+    change, kinds, value = _change(result, shown), roles(result.names), int(cells[c, j])
+    total = max(1, int(result.a.confusion[c].sum()))
+    text = "" if not value and (j != c or not change) else signed(value, 0) if change else f"{value:,}"
+    hue = kinds[value > 0] if change else kinds[0 if shown == "A" or result.b is None else 1]
+    alpha = 0.0 if j == c else 0.7 * min(1.0, abs(value) / total / (FULL_CHANGE if change else FULL))
+    what = "right" if j == c else f"taken for {result.classes[j]}"
+    return tag.td(
+        text,
+        role="gridcell",
+        class_="d" if j == c else "",
+        data_pick=f"{c},{j}",
+        tabindex="-1",
+        aria_selected="false",
+        aria_label=f"{result.classes[c]}{',' if j == c else ''} {what}: {text or 0} of {total}",
+        style=f"background:{_rgba(hue, alpha)}" if alpha else None,
+    )
+
+
+def _recall(result: ProbeComparison, c: int, low: float, size: int) -> Markup:
     """Recall of one class: a mark and whiskers an encoder, on the common axis."""
-    lines = "".join(
-        f'<line x1="{_x(t / 100, low):.1f}" x2="{_x(t / 100, low):.1f}" y1="0" y2="{size}" class="grid"/>'
+    drawn = [
+        tag.line(x1=f"{_x(t / 100, low):.1f}", x2=f"{_x(t / 100, low):.1f}", y1=0, y2=size, class_="grid")
         for t in (25, 50, 75, 100)
         if t / 100 > low
-    )
-    marks, said = "", []
-    for i, (kind, name, s) in enumerate(zip(kinds, result.names, result.scores, strict=True)):
+    ]
+    said = []
+    for i, ((kind, name), s) in enumerate(zip(roled(result), result.scores, strict=True)):
         n, right = int(s.confusion[c].sum()), int(s.confusion[c, c])
         if not n:
             continue
         share, (least, most) = right / n, wilson(right / n, n)
-        y = size * (i + 1) / (len(kinds) + 1)
-        whisker = (
-            f'<line class="w" x1="{_x(max(least, low), low):.1f}" x2="{_x(most, low):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        marks += f'<g class="{kind}">{whisker}{_shape(kind, _x(share, low), y, 3.6 if size > 24 else 2.6)}</g>'
-        said.append(f"{escape(name)} {points(share)} % ({points(least)} to {points(most)})")
-    alt = f"{escape(result.classes[c])} right: {', '.join(said) or 'no test image'}"
-    return f'<svg class="ex-rc" width="{REST}" height="{size}" role="img" aria-label="{alt}">{lines}{marks}</svg>'
+        y = size * (i + 1) / (len(result.scores) + 1)
+        x1, x2 = (f"{_x(end, low):.1f}" for end in (max(least, low), most))
+        whisker = tag.line(class_="w", x1=x1, x2=x2, y1=f"{y:.1f}", y2=f"{y:.1f}")
+        drawn.append(tag.g(whisker, _shape(kind, _x(share, low), y, 3.6 if size > 24 else 2.6), class_=kind))
+        said.append(f"{name} {points(share)} % ({points(least)} to {points(most)})")
+    alt = f"{result.classes[c]} right: {', '.join(said) or 'no test image'}"
+    return tag.svg(drawn, class_="ex-rc", width=REST, height=size, role="img", aria_label=alt)
 
 
-def _shape(kind: str, x: float, y: float, r: float) -> str:
+def _shape(kind: str, x: float, y: float, r: float) -> Markup:
     if kind == "gauss":
-        return f'<rect x="{x - r:.1f}" y="{y - r:.1f}" width="{2 * r}" height="{2 * r}"/>'
+        return tag.rect(x=f"{x - r:.1f}", y=f"{y - r:.1f}", width=2 * r, height=2 * r)
     if kind == "uniform":
-        return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z"/>'
+        return tag.path(d=f"M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z")
     if kind == "sign":
-        return f'<path d="M{x:.1f} {y - r - 1:.1f}l{r + 1} {2 * r + 1}h-{2 * r + 2}z"/>'
+        return tag.path(d=f"M{x:.1f} {y - r - 1:.1f}l{r + 1} {2 * r + 1}h-{2 * r + 2}z")
     opened = "open" if kind in ("clean", "ref") else ""
-    return f'<circle class="{opened}" cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>'
+    return tag.circle(class_=opened, cx=f"{x:.1f}", cy=f"{y:.1f}", r=r)
 
 
-def _mark(kind: str, x: float, y: float) -> str:
-    return f'<svg class="ex-rc" width="14" height="14" aria-hidden="true">{_shape(kind, x, y, 3.6)}</svg>'
+def _mark(kind: str, x: float, y: float) -> Markup:
+    return tag.svg(_shape(kind, x, y, 3.6), class_="ex-rc", width=14, height=14, aria_hidden="true")
 
 
 def _alt(result: ProbeComparison, shown: str) -> str:
     true, predicted = largest(result, shown)
     value = int(counts(result, shown)[true, predicted])
-    return escape(
+    return (
         f"confusion matrix, rows true, columns predicted; most often {result.classes[true]} taken for {result.classes[predicted]}: "
         f"{value}; panel.result.a.confusion and .b.confusion hold the counts"
     )

@@ -16,6 +16,7 @@ from ...results.probes import TESTS, ProbeComparison
 from ...runfolder import Run, runs
 from ...studies.probing import Probing
 from ..base import Job, NothingToCompute, Panel
+from ..html import Markup, finding, note, scale
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from . import matrices, view
@@ -100,12 +101,8 @@ class Probe(Panel):
         )
         traitlets.link((self, "share"), (slider, "value"))
         self._of_train = w.HTML().add_class("ex-range")
-        marks = [
-            f'<span style="left:{100 * i / (len(SHARES) - 1):.2f}%">{100 * s:g}</span>' for i, s in enumerate(SHARES)
-        ]
-        ruler = w.HTML(f'<div class="ex-ticks ex-short" aria-hidden="true">{"".join(marks)}</div>').add_class(
-            "ex-ruler"
-        )
+        places = [(f"{100 * s:g}", f"{100 * i / (len(SHARES) - 1):.2f}%") for i, s in enumerate(SHARES)]
+        ruler = w.HTML(scale(places, "ex-ticks ex-short", aria_hidden="true")).add_class("ex-ruler")
         under = w.HBox([self._of_train, ruler]).add_class("ex-under")
         return [row, w.VBox([slider, under]).add_class("ex-hero")]
 
@@ -125,7 +122,7 @@ class Probe(Panel):
         return [self._reading, w.Box([left, side]).add_class("ex-probe"), self._foot]
 
     def empty(self) -> list[w.Widget]:
-        text = (
+        text = Markup(
             '<p class="ex-reading">There is no encoder chosen.</p>Choose one above, open the shipped ones, or train your own, by '
             '<span class="mono">python -m explore train</span>.'
         )
@@ -194,7 +191,7 @@ class Probe(Panel):
         shown = self._showing(result)
         order = self._orders.setdefault(result.provenance["images"], result.order)
         self.matrix.html, self._note.value = matrices.matrix(result, shown, order), matrices.note(result, shown)
-        self._of_train.value = f'<span class="ex-note">{result.labels:,} of {result.train:,} images</span>'
+        self._of_train.value = note(f"{result.labels:,} of {result.train:,} images")
         self._bar.value, self._foot.value = view.bar(result), view.foot(result)
         self._draw_images(result)
         self._draw_curve(result)
@@ -220,7 +217,7 @@ class Probe(Panel):
         self.gallery.picked = ""
 
     def _draw_curve(self, result: ProbeComparison) -> None:
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{view.reading(result)}</p>'
+        self._reading.value = finding(view.reading(result))
         self._head.value = view.curve_head(result)
         figures.follow(self._curve, figures.label_curve(result, now=result.share))
 

@@ -12,7 +12,7 @@ from ...studies import scorecard
 from ...studies.reproduction.claims import CLAIMS
 from ...studies.reproduction.rows import TIERS, tier_named
 from ..base import Job, Panel
-from ..noise.cards import Cards
+from ..html import finding, note
 from ..widgets.html import ClickableHTML
 from . import view
 
@@ -46,7 +46,7 @@ class Scorecard(Panel):
 
     def body(self) -> list[w.Widget]:
         self._reading, self._foot = w.HTML(), w.HTML()
-        self.list, self.detail = ClickableHTML(picked=str(self.claim)), Cards(lambda act: None)
+        self.list, self.detail = ClickableHTML(picked=str(self.claim)), ClickableHTML().add_class("ex-cards")
         self.list.observe(lambda change: self._take(change["new"]), names=["picked"])
         self.observe(lambda _: self.redraw(), names=["claim"])
         return [self._reading, w.Box([self.list, self.detail]).add_class("ex-claims"), self._foot]
@@ -59,8 +59,8 @@ class Scorecard(Panel):
         return scorecard(inputs["tier"], self._folder)
 
     def draw(self, result: results.Scorecard) -> None:
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{view.reading(result)}</p>'
-        self._about.value = f'<span class="ex-note">{tier_named(result.tier).about}</span>'
+        self._reading.value = finding(view.reading(result))
+        self._about.value = note(tier_named(result.tier).about)
         self.list.html, self.list.picked = view.listed(result), str(self.claim)
         self.detail.html = view.detail(result.claim(self.claim))
         self._foot.value = view.foot(result)

@@ -2,85 +2,82 @@
 
 import re
 from collections.abc import Callable
-from html import escape
 from itertools import groupby
 
 from ...figures.scorecard import UNITS, extent, mark_of
 from ...results import Claim, Finding, Scorecard
 from ...results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH, VERDICTS
-from ..perturbation.view import ticks
+from ..html import Markup, fill, heading, join, origin, scale, tag, ticks
 
 CLASSES = {HOLDS: "holds", FAILS: "fails", OPEN: "open", OUT_OF_REACH: "away", NOT_RUN: "away"}
 SIGNS = {HOLDS: "✓", FAILS: "✕", OPEN: "±", OUT_OF_REACH: "–", NOT_RUN: "–"}  # ±: the interval holds zero
 SAID = {HOLDS: ("holds", "hold"), FAILS: ("does not", "do not"), OPEN: ("is not settled", "are not settled")}
 SAID |= {OUT_OF_REACH: ("is not reachable here", "are not reachable here"), NOT_RUN: ("was not run", "were not run")}
+COLUMNS = ("measured", "mean, 95 % interval, seeds", "mean", "interval", "n", "p", "")
 
 
-def reading(card: Scorecard) -> str:
+def reading(card: Scorecard) -> Markup:
     """How many claims hold, in one sentence."""
     found = [c.verdict for c in card.claims]
     if set(found) == {NOT_RUN}:
-        return f"The {card.tier} tier was <b>not run</b>: no verdict on any of the {len(found)} claims."
-    counts = [(found.count(v), v) for v in VERDICTS]
-    said = [f"<b>{n}</b> {SAID[v][n != 1]}" for n, v in counts if n]
-    return f"Of the {len(found)} claims, at this scale, {', '.join(said)}."
+        return fill("The {} tier was <b>not run</b>: no verdict on any of the {} claims.", card.tier, len(found))
+    said = [fill("<b>{}</b> {}", n, SAID[v][n != 1]) for v in VERDICTS if (n := found.count(v))]
+    return fill("Of the {} claims, at this scale, {}.", len(found), Markup(", ").join(said))
 
 
-def chip(verdict: str, short: bool = False) -> str:
+def chip(verdict: str, short: bool = False) -> Markup:
     """A verdict: sign, colour and words."""
     words = verdict.removesuffix(" at this scale").removesuffix(" here") if short else verdict
-    return f'<span class="ex-v {CLASSES[verdict]}"><i aria-hidden="true">{SIGNS[verdict]}</i>{words}</span>'
+    return tag.span(tag.i(SIGNS[verdict], aria_hidden="true"), words, class_=f"ex-v {CLASSES[verdict]}")
 
 
-def listed(card: Scorecard) -> str:
+def listed(card: Scorecard) -> Markup:
     """The claims, each a part that is picked by its number."""
-    rows = "".join(
-        f'<div data-row role="presentation"><div data-pick="{c.number}" role="option" aria-selected="false">'
-        f'<span class="ex-cl-n">{c.number}</span><span>{escape(c.title)}<br>{chip(c.verdict, True)}</span></div></div>'
-        for c in card.claims
-    )
-    return f'<div class="ex-cl" role="listbox" aria-label="claims">{rows}</div>'
+    rows = []
+    for c in card.claims:
+        inner = tag.span(c.number, class_="ex-cl-n"), tag.span(c.title, tag.br(), chip(c.verdict, True))
+        option = tag.div(*inner, data_pick=c.number, role="option", aria_selected="false")
+        rows.append(tag.div(option, data_row=True, role="presentation"))
+    return tag.div(rows, class_="ex-cl", role="listbox", aria_label="claims")
 
 
-def detail(claim: Claim) -> str:
+def detail(claim: Claim) -> Markup:
     """A claim: what was said and where, the verdict and why, what was measured, the command that measures it again."""
-    command = escape(claim.command)
-    words = re.sub(r"--\w+ \S+", r"<span>\g<0></span>", command)
-    return (
-        f'<div class="ex-cd" data-claim="{claim.number}"><div class="ex-cd-h"><b>{claim.number}&ensp;{escape(claim.title)}</b>'
-        f'{chip(claim.verdict)}</div><p class="ex-cd-says">{escape(claim.says)}</p>'
-        f'<p class="ex-note">Source: {escape(claim.source)}</p>{evidence(claim)}'
-        f'<p class="ex-cd-why">{escape(_sentence(claim.why))}</p>'
-        f'<div class="ex-h">Measure it again</div><div class="ex-cd-run"><code class="mono">{words}</code>'
-        f'<button class="jupyter-button" data-copy="{command}">Copy command</button></div></div>'
+    parts = re.split(r"(--\w+ \S+)", claim.command)  # every second one is an option with its value: not broken
+    words = [tag.span(part) if i % 2 else part for i, part in enumerate(parts)]
+    copy = tag.button("Copy command", class_="jupyter-button", data_copy=claim.command)
+    return tag.div(
+        tag.div(tag.b(f"{claim.number}\u2002{claim.title}"), chip(claim.verdict), class_="ex-cd-h"),
+        tag.p(claim.says, class_="ex-cd-says"),
+        tag.p(f"Source: {claim.source}", class_="ex-note"),
+        evidence(claim),
+        tag.p(_sentence(claim.why), class_="ex-cd-why"),
+        heading("Measure it again"),
+        tag.div(tag.code(words, class_="mono"), copy, class_="ex-cd-run"),
+        class_="ex-cd",
+        data_claim=claim.number,
     )
 
 
-def evidence(claim: Claim) -> str:
+def evidence(claim: Claim) -> Markup:
     """A forest plot that is a table: a row a finding, findings of one unit on one axis."""
     if not claim.findings:
-        return ""
-    head = (
-        '<thead><tr><th>measured</th><th class="l">mean, 95 % interval, seeds</th><th>mean</th><th>interval</th><th>n</th>'
-        "<th>p</th><th></th></tr></thead>"
-    )
+        return Markup("")
+    head = tag.thead(tag.tr(tag.th(name, class_="l" if i == 1 else "") for i, name in enumerate(COLUMNS)))
     parts = [list(own) for _, own in groupby(sorted(claim.findings, key=lambda f: _order(claim, f)), lambda f: f.unit)]
     caption = f"what was measured for claim {claim.number}; the numbers are in panel.result.table"
-    columns = "".join(f'<col class="c{i}">' for i in range(7))
-    body = "".join(_group(own) for own in parts)
-    return f'<table class="ex-fp" aria-label="{caption}"><colgroup>{columns}</colgroup>{head}{body}</table>'
+    columns = tag.colgroup(tag.col(class_=f"c{i}") for i in range(len(COLUMNS)))
+    return tag.table(columns, head, [_group(own) for own in parts], class_="ex-fp", aria_label=caption)
 
 
-def foot(card: Scorecard) -> str:
+def foot(card: Scorecard) -> Markup:
     """How verdicts are made, and where the numbers come from."""
     p = card.provenance
     words = [p.get("commit"), *(f"{k} {v}" for k, v in p.get("versions", {}).items() if k in ("torch",))]
-    origin = escape(" · ".join(str(word).split("+")[0] for word in words if word))
-    return (
-        f'<div class="ex-foot"><span>✓ every deciding interval lies on the claimed side, ✕ one on the other, ± neither; 95 %, t over '
-        f"seeds, paired</span>"
-        f'<span class="prov mono">{origin}</span></div>'
+    how = (
+        "✓ every deciding interval lies on the claimed side, ✕ one on the other, ± neither; 95 %, t over seeds, paired"
     )
+    return tag.div(tag.span(how), origin(str(word).split("+")[0] for word in words if word), class_="ex-foot")
 
 
 def _order(claim: Claim, finding: Finding) -> int:
@@ -88,37 +85,40 @@ def _order(claim: Claim, finding: Finding) -> int:
     return [f.unit for f in claim.findings].index(finding.unit)
 
 
-def _group(findings: list[Finding]) -> str:
+def _group(findings: list[Finding]) -> Markup:
     low, high = axis = extent(findings)
 
     def at(value: float) -> float:
         return 100 * (value - low) / (high - low)
 
-    rows = "".join(_row(f, at) for f in findings)
     step = ticks(axis, 6)
     digits = max((len(f"{t:g}".partition(".")[2]) for t in step), default=0)
-    marks = "".join(f'<span style="left:{at(t):.2f}%">{t:.{digits}f}</span>'.replace("-", "−") for t in step)
-    unit = UNITS[findings[0].unit]
-    return f'<tbody>{rows}<tr class="axis"><td class="ex-note">{unit}</td><td><div class="ex-ax">{marks}</div></td><td colspan="5"></td></tr></tbody>'
+    numbers = scale((f"{t:.{digits}f}".replace("-", "−"), f"{at(t):.2f}%") for t in step)
+    unit = tag.td(UNITS[findings[0].unit], class_="ex-note")
+    last = tag.tr(unit, tag.td(numbers), tag.td(colspan=5), class_="axis")
+    return tag.tbody([_row(f, at) for f in findings], last)
 
 
-def _row(f: Finding, at: Callable[[float], float]) -> str:
+def _row(f: Finding, at: Callable[[float], float]) -> Markup:
     kind = CLASSES.get(f.verdict, "none")
     ends = (f.low, f.high) if f.low == f.low else (f.mean, f.mean)
     left, right = (at(v) for v in ends)
     path = "".join(f"M{at(v):.2f} 0V5" for v in f.each.values()) if len(f.each) > 1 else ""
     mark = mark_of(f)
-    line = f'<u style="left:{at(mark):.2f}%"></u>' if mark is not None else ""
-    drawn = (
-        f'<div class="ex-fd"><svg viewBox="0 0 100 5" preserveAspectRatio="none" aria-hidden="true"><path d="{path}"/></svg>'
-        f'{line}<b style="left:{left:.2f}%;width:{right - left:.2f}%"></b><i style="left:{at(f.mean):.2f}%"></i></div>'
+    drawn = tag.div(
+        tag.svg(tag.path(d=path), viewBox="0 0 100 5", preserveAspectRatio="none", aria_hidden="true"),
+        tag.u(style=f"left:{at(mark):.2f}%") if mark is not None else None,
+        tag.b(style=f"left:{left:.2f}%;width:{right - left:.2f}%"),
+        tag.i(style=f"left:{at(f.mean):.2f}%"),
+        class_="ex-fd",
     )
+    known = f.verdict in VERDICTS
+    sign = tag.span(SIGNS[f.verdict], class_=f"ex-v {kind}", title=f.verdict) if known else None
+    verdict = join(sign, tag.span(f.verdict or "decides nothing", class_="ex-sr"))
+    p = "" if f.p != f.p else f"{f.p:.2g}" if f.p >= 0.001 else "< .001"
     between = f"{f.show(f.low)} to {f.show(f.high)}" if f.low == f.low else ""
-    sign = f'<span class="ex-v {kind}" title="{f.verdict}">{SIGNS[f.verdict]}</span>' if f.verdict in VERDICTS else ""
-    p = "" if f.p != f.p else f"{f.p:.2g}" if f.p >= 0.001 else "&lt; .001"
-    alt = f'<span class="ex-sr">{f.verdict or "decides nothing"}</span>'
-    numbers = f"<td>{f.show(f.mean)}</td><td>{between}</td><td>{'' if f.of == 'count' else f.n}</td><td>{p}</td><td>{sign}{alt}</td>"
-    return f'<tr class="{kind}"><td class="what">{escape(_sentence(f.what, ""))}</td><td>{drawn}</td>{numbers}</tr>'
+    cells = [drawn, f.show(f.mean), between, "" if f.of == "count" else f.n, p, verdict]
+    return tag.tr(tag.td(_sentence(f.what, ""), class_="what"), [tag.td(cell) for cell in cells], class_=kind)
 
 
 def _sentence(text: str, end: str = ".") -> str:

@@ -1,10 +1,22 @@
-// html.js - HTML that Python wrote, of whose parts one can be picked: by a click, or by arrows and Enter. One tab stop.
-// What can be picked carries data-pick="key"; parts of one row stand in one data-row. `picked` is the key, both ways.
+// html.js - HTML that Python wrote. A part with data-pick="key" is picked by a click, or by arrows and Enter; parts of one row stand in
+// one data-row, all have one tab stop, `picked` is the key, both ways. A button's data-act is sent to Python, its data-copy is copied.
+function copy(text) {
+  if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea"); // a Lab served over plain http has no clipboard of its own
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  return done ? Promise.resolve() : Promise.reject();
+}
+
 export default {
   render({ model, el }) {
     el.classList.add("ex-picks");
     const rows = () => [...el.querySelectorAll("[data-row]")].map((r) => [...r.querySelectorAll("[data-pick]")]);
     const key = (t) => t?.dataset.pick;
+    const name = (t) => key(t) ?? t?.dataset.act ?? t?.dataset.copy;
 
     function mark() { // the picked part, and the one tab stop: the focused part, else the picked one, else the first
       const all = rows().flat(), picked = model.get("picked");
@@ -16,10 +28,10 @@ export default {
         t.dataset.lmSuppressShortcuts = "true"; // else Lab takes the arrow keys
       }
     }
-    function draw() {
-      const held = el.contains(document.activeElement) ? key(document.activeElement) : undefined;
+    function draw() { // progress is written anew every second: what has the focus keeps it
+      const held = el.contains(document.activeElement) ? name(document.activeElement) : undefined;
       el.innerHTML = model.get("html");
-      if (held !== undefined) rows().flat().find((t) => key(t) === held)?.focus({ preventScroll: true });
+      if (held !== undefined) [...el.querySelectorAll("[data-pick], button")].find((t) => name(t) === held)?.focus({ preventScroll: true });
       mark();
     }
     function pick(t) {
@@ -28,8 +40,11 @@ export default {
       model.save_changes();
     }
     el.addEventListener("click", (e) => {
-      const t = e.target.closest("[data-pick]");
-      if (t) { pick(t); t.focus({ preventScroll: true }); mark(); }
+      const t = e.target.closest("[data-pick], button");
+      if (!t || t.disabled) return;
+      if (key(t) !== undefined) { pick(t); t.focus({ preventScroll: true }); mark(); }
+      else if (t.dataset.act) model.send({ act: t.dataset.act });
+      else if (t.dataset.copy) copy(t.dataset.copy).then(() => (t.textContent = "Copied"), () => (t.textContent = "Not allowed here"));
     });
     el.addEventListener("keydown", (e) => {
       const grid = rows(), r = grid.findIndex((row) => row.includes(document.activeElement));

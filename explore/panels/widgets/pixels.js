@@ -80,7 +80,7 @@ const BODY = `
  <span class="ex-page"><span class="ex-k"></span><button aria-label="earlier images">‹</button><button aria-label="later images">›</button></span></span></div></div>
 <p class="ex-reading" aria-live="polite"></p>
 <div class="ex-pics"><div class="ex-tri">${
-  figure("clean", "clean", [["clean", "big"]], ' <span class="cap"></span>')}${
+  figure("clean", "clean", [["clean", "big"]], ' <span class="cap"><span class="name"></span><span class="at1000"></span></span>')}${
   figure("adv", "difference", [["adv-d", "big"]], ' <span class="gain"></span>')}${
   figure("adv", "perturbed", [["adv-p", "big"]], '<span class="at1000"> clean + difference</span>')}</div>
  <div class="ex-noise"><div class="ex-rl ex-note"><span>difference<br><span class="gain"></span></span><span>perturbed</span></div>${
@@ -124,7 +124,8 @@ function render(own, model, el) {
     const i = Math.min(model.get("picked"), b.n - 1), name = b.names[i];
     const rise = floats(model.get("rises")), most = rise.reduce((m, r) => (r > m ? r : m), 1e-6);
     all(".gain").forEach((g) => (g.textContent = `× ${gain}`));
-    $(".cap").innerHTML = `${name}<span class="at1000">, no. ${b.ids[i]}</span>`;
+    $(".cap .name").textContent = name; // text, never HTML: a class is named by its folder
+    $(".cap .at1000").textContent = `, no. ${b.ids[i]}`;
     select.value = SHOW[show];
     thumbs.forEach((t, j) => {
       const up = rise[k * b.n + j];

@@ -121,7 +121,7 @@ function render({ model, el }, own) {
     if (tip.hidden) return;
     const key = `${film.images} ${i}`, thumb = own.thumbs.get(key), words = `${film.names[film.groups[i]].name}, no. ${film.ids[i]}`;
     if (!thumb && tipped !== key) model.send({ type: "thumb", i });
-    const html = `${thumb ? `<img class="pic" width="64" height="64" alt="" src="${thumb.src}">` : '<i class="wait"></i>'}<span>${clean(thumb?.text ?? words)}<br><small>click: pick it</small></span>`;
+    const html = `${thumb ? `<img class="pic" width="64" height="64" alt="" src="${clean(thumb.src)}">` : '<i class="wait"></i>'}<span>${clean(thumb?.text ?? words)}<br><small>click: pick it</small></span>`;
     write(tip, html);
     tipped = key;
     const [x, y] = at(own.over, i), b = boxes[own.over];

@@ -5,7 +5,7 @@ const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 const TELL = 200, SPEED = 3, NEAR = 12; // ms between two messages to the kernel on the way; k a second; pixels to a point
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 const ints = (view) => new Int32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-const clean = (text) => { const made = document.createElement("i"); made.textContent = text; return made.innerHTML; };
+const clean = (text) => { const made = document.createElement("i"); made.textContent = text; return made.innerHTML.replaceAll('"', "&quot;"); }; // a name as HTML
 const count = (v) => v.toLocaleString("en");
 
 function unpack(model) { // what one `meta` describes, as typed arrays

@@ -1,0 +1,156 @@
+"""Names of runs, data sets, classes and files never become part of a panel's HTML; no view writes a tag by an f-string."""
+
+import ast
+import dataclasses
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import explore as ex
+from explore import panels
+from explore.config import TrainConfig
+from explore.panels import html
+from explore.panels.atlas import cache
+from explore.panels.session import Session
+from explore.results import Check
+from explore.runfolder import Run, build_encoder
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+CLOSING = '"><script>alert(2)</script>'
+ROOMS = ("attribution", "atlas", "perturbation", "probe", "scorecard")
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes; text and the values of attributes are kept as one string."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(str(source))
+        self.close()
+
+    def handle_starttag(self, name, attributes):
+        self.found.append((name, dict(attributes)))
+        self.text += " ".join(value or "" for _, value in attributes)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def shown(panel) -> list[str]:
+    """All HTML of a panel's widgets."""
+    found, todo = [], [panel.view]
+    while todo:
+        widget = todo.pop()
+        todo += getattr(widget, "children", ())
+        for name in ("value", "html", "reading", "heads"):
+            value = getattr(widget, name, "") if name != "value" or isinstance(widget, panels.base.w.HTML) else ""
+            found += list(value) if isinstance(value, (list, tuple)) else [value]
+    return [text for text in found if text and not text.startswith("<style")]
+
+
+def check(source: str) -> str:
+    """The text of some HTML, in which no hostile name became an element or an attribute."""
+    page = Elements(source)
+    for name, attributes in page.found:
+        assert name != "script" and not any(key.startswith("on") for key in attributes), source[:300]
+        assert name != "img" or attributes.get("src", "").startswith("data:image/png;base64,"), source[:300]
+    return page.text
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two runs with hostile names; every data set has hostile names of classes."""
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
+    whole, kept = Session.set, {}
+
+    def small(self, images):
+        if images not in kept:
+            data = whole(self, images)
+            train = data.train.take(300)
+            classes = [f"{CLOSING if i % 2 else HOSTILE}{i}" for i in range(len(data.classes))]
+            kept[images] = dataclasses.replace(
+                data, train=train, labelled=train, test=data.test.take(150), classes=classes
+            )
+        return kept[images]
+
+    monkeypatch.setattr(Session, "set", small)
+    monkeypatch.setattr(cache.Stages, "give_probe", lambda *_: None)
+    made = []
+    for name in (HOSTILE, "a" + CLOSING.replace("/", "")):
+        config = TrainConfig(arch="resnet10", width=4, proj_dim=8, seed=len(made))
+        run = Run.create(config, name=name)
+        run.save_encoder(build_encoder(config), 0)
+        made.append(run)
+    return made
+
+
+MAKERS = {
+    "perturbation": lambda a, b: panels.Perturbation(a),
+    "attribution": lambda a, b: panels.WhatItSees(a, method="saliency"),
+    "atlas": lambda a, b: panels.Atlas(a, points=60, method="pca"),
+    "two atlases": lambda a, b: panels.Atlas(a, b, points=60, method="pca"),
+    "probe": lambda a, b: panels.Probe(a, b),
+}
+
+
+@pytest.mark.parametrize("which", MAKERS)
+def test_hostile_names_stay_text_in_every_panel(which, runs):
+    panel = MAKERS[which](*runs)
+    try:
+        assert panel.wait(120) and panel.error is None, panel.error
+        if "atlas" in which:
+            panel.picked, panel.lasso = 3, [1, 2, 3, 5]
+        text = "".join(check(source) for source in shown(panel))
+        assert HOSTILE.lower() in text.lower() and "onerror" in text  # the names are on the page, as text
+        panel.stop()
+        panel._settle("stale", panel._stale_tag())
+        assert HOSTILE in check(panel._state.value)
+        with pytest.raises(ValueError):
+            panel.images = HOSTILE
+        panel._show_error(ex.UserError(f"There is no file {CLOSING}; choose another than {HOSTILE}."))
+        assert CLOSING in check(panel._message.value) and CLOSING in check(panel._trace.value)
+    finally:
+        panel.close()
+
+
+def test_hostile_texts_stay_text_in_the_scorecard():
+    panel = panels.Scorecard()
+    try:
+        card = panel.result
+        claims = tuple(
+            dataclasses.replace(c, title=HOSTILE, says=CLOSING, source=HOSTILE, why=CLOSING, command=f"--a {HOSTILE}")
+            for c in card.claims
+        )
+        panel.draw(dataclasses.replace(card, claims=claims, provenance={"commit": HOSTILE}))
+        text = "".join(check(source) for source in shown(panel))
+        assert HOSTILE in text and CLOSING in text
+    finally:
+        panel.close()
+
+
+def test_the_kit_escapes_what_is_not_markup():
+    assert html.tag.div(HOSTILE, title=CLOSING).count("<") == 2
+    assert html.fill("<b>{}</b>", HOSTILE) == f"<b>{html.escape(HOSTILE)}</b>"
+    assert html.join("a<", html.tag.b("c"), [html.tag.i(), None]) == "a&lt;<b>c</b><i></i>"
+    assert (
+        html.tag.td(0, class_="", hidden=False, data_row=True, data_pick="1,2") == '<td data-row data-pick="1,2">0</td>'
+    )
+    assert html.tag.img(src="x") == '<img src="x">' and html.tag.path(d="M0") == '<path d="M0"/>'
+    check(html.marks([Check(HOSTILE, False, CLOSING), Check(CLOSING, True, HOSTILE)]))
+
+
+def test_no_view_writes_a_tag_by_an_f_string():
+    folder = Path(panels.__file__).parent
+    for path in [*folder.glob("*.py"), *(p for room in ROOMS for p in (folder / room).glob("*.py"))]:
+        if path.name == "html.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+                assert "</" not in text or "<style>" in text, f"{path}:{node.lineno}"
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Markup", "fill"):
+                assert not isinstance(node.args[0], ast.JoinedStr), f"{path}:{node.lineno}: a template is a literal"
