@@ -1,7 +1,9 @@
 """Results on disk: tensors in a .npz without pickles, everything else in a .json of the same name."""
 
 import json
+import math
 from dataclasses import fields, is_dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -56,6 +58,21 @@ class SavedResult:
     def upgrade(cls, arrays: dict[str, Tensor], rest: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Arrays and values of an older file, as this version writes them."""
         return arrays, rest
+
+
+def fixed(value: float, digits: int = 1, *, sign: bool = False) -> str:
+    """`value` with `digits` decimals and a true minus sign; halves are rounded away from zero.
+
+    An accuracy is a share of counted images, so exact halves occur. Whether their float lies just below or just above
+    the half depends on the order of a sum; the tenth decimal is cut off first, so that every machine prints the same.
+
+    >>> fixed(45.55), fixed(45.55 - 1e-14), fixed(-0.25, sign=True)
+    ('45.6', '45.6', '−0.3')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    exact = Decimal(repr(round(float(value), 9))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{exact:{'+' if sign else ''}f}".replace("-", "−")
 
 
 def _pack(result: Any, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
