@@ -67,15 +67,9 @@ class PerturbationStudy:
         self._before = NetworkState(encoder)
         self.reference = other_view(self.x, reference, views=views, seed=seed)
         self.objective = contrast(encoder, self.reference, temperature=temperature, loss=loss)
-        about = {
-            "study": "perturb",
-            "attack": attack,
-            "steps": steps if attack == "pgd" else 1,
-            "seed": seed,
-            "match": match,
-        }
-        about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
-        about |= {"loss": loss, "device": str(x.device), "torch": torch.__version__}
+        about = {"study": "perturb", "attack": attack, "steps": steps if attack == "pgd" else 1, "seed": seed}
+        about |= {"match": match, "reference": reference if isinstance(reference, str) else "images"}
+        about |= {"temperature": temperature, "loss": loss, "device": str(x.device), "torch": torch.__version__}
         self.provenance = about | (provenance or {})
         self.single_step = attack_named(attack, 0.0).single_step
         self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed)
