@@ -202,7 +202,13 @@ def test_the_study_measures_and_attacks_the_loss_it_is_given(encoder, batch, los
 
 
 def test_bad_settings_are_one_sentence(encoder, batch):
-    for bad, word in (({"attack": "fgms"}, "fgsm"), ({"match": "l1"}, "linf"), ({"reference": "x"}, "view")):
+    cases = (
+        ({"attack": "fgms"}, "fgsm"),
+        ({"match": "l1"}, "linf"),
+        ({"reference": "x"}, "view"),
+        ({"loss": "uell"}, "uel"),
+    )
+    for bad, word in cases:
         with pytest.raises(UserError, match=word):
             PerturbationStudy(encoder, batch, **bad)
 
