@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
-    {"errors", "types", "paths", "sources"},
+    {"errors", "types", "paths", "sources", "attack_table"},
     {"config", "results", "random", "serialization", "convolutions"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed"},
