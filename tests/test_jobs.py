@@ -59,7 +59,7 @@ def test_a_second_job_waits_until_the_first_is_terminated_and_writes_its_table(r
     assert list(rows) == [first.name, second.name]
     assert [row["state"] for row in rows.values()] == ["running", "waiting"]
     now = rows[first.name]
-    assert (now["training"], now["trainings"], now["epochs"], now["study"]) == (2, 2, 2000, "train-eps")
+    assert (now["cell"], now["cells"], now["epochs"], now["study"]) == (2, 2, 2000, "train-eps")
     assert 1 < now["epoch"] < 2000 and 0 < now["share"] < 1
     assert main(["jobs", "forget", first.name]) == 2 and "stop it first" in capsys.readouterr().err
     jobs._processes[first.spec].send_signal(signal.SIGTERM)

@@ -52,8 +52,8 @@ def _row(job: Any) -> dict[str, Any]:
     return {
         "name": job.name,
         "state": "stopping" if job.alive and job.stopping else state["state"],
-        "training": now.cell,
-        "trainings": now.cells,
+        "cell": now.cell,
+        "cells": now.cells,
         "epoch": now.epoch,
         "epochs": now.epochs,
         "share": round(now.share, 4),
@@ -74,7 +74,7 @@ def _list(rows: list[dict[str, Any]], out: Path, as_json: bool) -> int:
         return 0
     lines = [("name", "state", "progress", "left", "study")]
     for row in rows:
-        at = f"training {row['training']} of {row['trainings']}, epoch {row['epoch']} of {row['epochs']}"
+        at = f"cell {row['cell']} of {row['cells']}, epoch {row['epoch']} of {row['epochs']}"
         left = "" if row["seconds_left"] is None else f"about {duration(row['seconds_left'])}"
         progress = f"{row['share']:.0%}" + ("" if row["state"] == "done" else f", {at}")
         lines.append((row["name"], row["state"], progress, left, row["study"]))

@@ -111,7 +111,7 @@ def _trained(args: argparse.Namespace) -> int:
     if found.provenance["missing"] > len(found.provenance["failed"]):
         _how_to_go_on()
         return 130
-    return _said(args, found, out)
+    return _report(args, found, out)
 
 
 def _cells(args: argparse.Namespace) -> list[Any]:
@@ -183,7 +183,7 @@ def _looked_at(args: argparse.Namespace) -> int:
         found.append(kept(question, name, out, device=args.device, progress=watch, **options))
     sweep = found[0].join(*found[1:])
     sweep.save(Path(out) / args.study)
-    return _said(args, sweep, out)
+    return _report(args, sweep, out)
 
 
 class _Show:
@@ -245,7 +245,7 @@ def _words_typed() -> str:
     return shlex.join(sys.argv[1:]) if Path(sys.argv[0]).name == "__main__.py" else "sweep ..."
 
 
-def _said(args: argparse.Namespace, sweep: Any, out: Path) -> int:
+def _report(args: argparse.Namespace, sweep: Any, out: Path) -> int:
     """The means over seeds, as a table or as one line of JSON; 1 where cells failed."""
     table, about = sweep.summary(), sweep.provenance
     failed = about.get("failed", {})

@@ -126,7 +126,7 @@ def images_of(config: TrainConfig) -> tuple[datasets.Data, str]:
 
 
 def read_cell(out: Path, key: str) -> dict[str, Any] | None:
-    """A finished cell from disk; None where it is not there, or is not what its name says."""
+    """A finished cell from disk; None where there is none, or where its content does not match its name."""
     try:
         record = json.loads((out / "cells" / f"{key}.json").read_text())
         same = content_hash({**record["training"], "measure": record["measure"]})[:16] == key
@@ -200,7 +200,7 @@ def _record(
 
 
 def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str, Any], runs: str = "") -> Sweep:
-    """Finished cells (name, content) as a `Sweep`; `runs`: what stands before a run's name for `open_run`."""
+    """Finished cells (name, content) as a `Sweep`; `runs`: the prefix of the runs' names for `open_run`."""
     rows: list[dict[str, Any]] = []
     configs: dict[str, dict[str, Any]] = {}
     for key, record in records:

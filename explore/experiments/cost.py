@@ -1,4 +1,4 @@
-"""What a training costs on this machine, told before it is begun."""
+"""How long trainings take on this machine, estimated before they start."""
 
 import time
 from collections.abc import Sequence

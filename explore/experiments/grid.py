@@ -192,12 +192,12 @@ def shipped(*names: str) -> Sweep:
 
 
 def default_out() -> Path:
-    """Where studies keep their cells unless told otherwise."""
+    """The default folder of studies' cells and tables."""
     return paths.runs_root() / "sweeps"
 
 
 def _runs_below(out: Path) -> str:
-    """What stands before the name of a run of this folder for `open_run`: 'sweeps/runs/'."""
+    """The prefix of the names of this folder's runs for `open_run`: 'sweeps/runs/'."""
     root, runs = paths.runs_root().resolve(), out.resolve() / "runs"
     return f"{runs.relative_to(root).as_posix()}/" if runs.is_relative_to(root) else ""
 

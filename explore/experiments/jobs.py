@@ -128,11 +128,8 @@ class BackgroundTraining:
         if found["state"] not in ENDED and (gone or silent):
             found = self._read_state()  # it may have been written meanwhile
             if found["state"] not in ENDED:
-                return {
-                    **found,
-                    "state": "lost",
-                    "error": f"The process ended without a report; see {self._file('log')}.",
-                }
+                error = f"The process ended without a report; see {self._file('log')}."
+                return {**found, "state": "lost", "error": error}
         return found
 
     @property
@@ -167,9 +164,8 @@ class BackgroundTraining:
     def again(self, price: float | None = None) -> "BackgroundTraining":
         """Forget an ended job and start its cells anew: they go on from where they were stopped."""
         self.forget()
-        return self.start(
-            self.cells, self.out, study=self.study, command=self.command, price=price or self.price, **self.engine
-        )
+        own = {"study": self.study, "command": self.command, "price": price or self.price}
+        return self.start(self.cells, self.out, **own, **self.engine)  # type: ignore[arg-type]
 
     def finished(self) -> list[bool]:
         """Which of its cells are on disk."""
@@ -177,20 +173,14 @@ class BackgroundTraining:
 
     def progress(self) -> TrainingProgress:
         """Read from its cells and from the rows that the runs of the others have logged."""
-        done = self.finished()
-        epochs = [
-            cell.config.epochs if d else self._epoch(i)
-            for i, (cell, d) in enumerate(zip(self.cells, done, strict=True))
-        ]
+        cells, done = self.cells, self.finished()
+        epochs = [0.0 if d else self._epoch(i) for i, d in enumerate(done)]
+        passes = [c.work if d else e * step_passes(c.config) for c, d, e in zip(cells, done, epochs, strict=True)]
+        share = sum(passes) / sum(cell.work for cell in cells)
         now = done.index(False) if False in done else len(done) - 1
-        work = [cell.work for cell in self.cells]
-        through = sum(
-            w if d else epoch * step_passes(cell.config)
-            for cell, w, d, epoch in zip(self.cells, work, done, epochs, strict=True)
-        )
-        share, last = through / sum(work), self.cells[now].config.epochs
-        count = min(len(done), sum(done) + 1)
-        return TrainingProgress(count, len(done), min(last, int(epochs[now]) + 1), last, share, self._left(share))
+        last = cells[now].config.epochs if cells[now].trained else 0
+        epoch = last if done[now] else min(last, int(epochs[now]) + 1)
+        return TrainingProgress(min(len(done), sum(done) + 1), len(done), epoch, last, share, self._left(share))
 
     def _left(self, share: float) -> float | None:
         """Seconds left at this share of the work: by the speed since it began, at first by the price."""
@@ -255,8 +245,8 @@ class JobWatch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._seen: set[Any] = set()  # what was finished or ended at the last look
+        self._dropped = False  # whether jobs were dropped since then
         self._all: dict[str, BackgroundTraining] = {}
-        self._scan()
 
     def __iter__(self) -> Iterator[BackgroundTraining]:
         with self._lock:
@@ -281,7 +271,8 @@ class JobWatch:
             self._all.pop(name).forget()
 
     def watch(self) -> None:
-        """Look at the jobs until all have ended, in a thread of its own."""
+        """Find the jobs there are, and look at them until all have ended, in a thread."""
+        self._scan()
         with self._lock:
             if self._thread is None and self._all:
                 self._thread = threading.Thread(target=_look, args=(weakref.ref(self),), daemon=True)
@@ -298,20 +289,20 @@ class JobWatch:
         with self._lock:
             there = [self._all.get(job.name, job) for job in trainings(self.out)]
             wanted = [job for job in there if job.name in self._all or self._wanted(job)]
-            self._all = {job.name: job for job in wanted if job.state["state"] != "done"}
+            before, self._all = self._all, {job.name: job for job in wanted if job.state["state"] != "done"}
+            self._dropped |= bool(before.keys() - self._all.keys())
             for job in wanted:
                 if job.name not in self._all and job.study is None:
                     job.forget()
 
     def _look(self) -> bool:
         """Call `changed`; False where no job is left to be watched."""
-        before = {job.name for job in self}
         self._scan()
         states = {job.name: job.state["state"] for job in self}
         ended = {name for name, state in states.items() if state in ENDED}
         seen = ended | {(job.name, sum(job.finished())) for job in self if job.study is not None}
-        alive, new = bool(states.keys() - ended), bool(before - states.keys() or seen - self._seen)
-        self._seen, changed = seen, self._changed()
+        alive, new = bool(states.keys() - ended), self._dropped or bool(seen - self._seen)
+        self._seen, self._dropped, changed = seen, False, self._changed()
         if changed is None or not alive:
             with self._lock:
                 self._thread = None

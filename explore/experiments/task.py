@@ -15,7 +15,7 @@ from .cell import Cell, images_of, run_cell
 
 Stop = Callable[[], bool]
 RETRIES = 3  # times that a cell may lose its worker
-_stop: Stop = bool  # what `work` asks whether to stop where it is not told: False until `stop_by` says otherwise
+_stop: Stop = bool  # `work`'s default for `should_stop`: always False until `stop_by` replaces it
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that is through: `record` is what stands in its file, None where it failed; then `error` is the sentence."""
+    """A cell that was run or found on disk: `record` is the content of its file, None where it failed; then `error` says why."""
 
     cell: Cell
     key: str
@@ -130,6 +130,6 @@ def work(job: Task, out: Path, device: str, threads: int | None, should_stop: St
 
 
 def stop_by(stop: Stop) -> None:
-    """In a process of its own: whom `work` asks from now on."""
+    """Set the default `should_stop` of `work` in this process."""
     global _stop
     _stop = stop

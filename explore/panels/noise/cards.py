@@ -20,8 +20,8 @@ Cards = ClickableHTML
 def pinned(
     scene: Scene, point: Point, *, here: Iterable[str] = (), command: str = "", rest: tuple[str, str] = ("", "")
 ) -> str:
-    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`: what
-    computes the seeds it lacks, and at which price.
+    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`:
+    the action that computes the seeds it lacks, and its price.
     """
     u, rows = scene.unit, point.rows
     per_seed = " · ".join(u.value(v) for v in point.values.values())
@@ -91,7 +91,8 @@ def under_way(kind: Kind, k: float, job: BackgroundTraining) -> str:
         return _card(kind, k, "stopped", f"Stopped at {where}; it goes on from there.", go_on + dismiss)
     running = state["state"] == "running"
     where = f"{where.capitalize()} of {now.epochs}" if running else "Starts, or waits for its turn"
-    left = f"about {duration(now.seconds_left)} left, " if now.seconds_left is not None else ""
+    about = f"about {duration(now.seconds_left)}" if now.seconds_left is not None else ""
+    left = f"{about} {'left' if running else 'once it has begun'}, " if about else ""
     n = job.engine["threads"]
     cores = f"{n} CPU core{'s' * (n != 1)}" if n else "all CPU cores"
     bar = (

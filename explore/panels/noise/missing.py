@@ -1,6 +1,6 @@
 """Points that are not there yet: which trainings they are, what these cost, and the jobs that run them in the background."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ...attacks import NOISES
 from ...config import TrainConfig
@@ -10,7 +10,7 @@ from ...experiments.grid import same_figure, sweep_command
 from ...experiments.jobs import BackgroundTraining, JobWatch
 from ...studies import Cell
 from ..session import Session
-from .points import KINDS, LEVELS, MATCHES, TITLES, Choice, Kind, Scene, adversary, longer
+from .points import KINDS, LEVELS, MATCHES, Choice, Kind, Scene, adversary, longer
 from .source import SweepSource
 
 
@@ -40,14 +40,14 @@ def point_key(key: str, k: float) -> tuple[str, float]:
 
 
 class MissingPoints:
-    """The trainings that complete a figure. `changed(ended)`, a bound method, is called in a thread as jobs advance."""
+    """The trainings that complete a figure of these kinds. `changed(ended)`, a bound method: see `JobWatch`."""
 
-    def __init__(self, source: SweepSource, threads: int, changed: Callable[[bool], None]):
-        self.source, self.threads = source, threads
+    def __init__(self, source: SweepSource, kinds: Sequence[str], threads: int, changed: Callable[[bool], None]):
+        self.source, self.kinds, self.threads = source, kinds, threads
         self.jobs = JobWatch(source.out, self._of_figure, changed)
         self.why_not = "" if source.grows else "settings or images of this sweep are not kept"
         self._a_pass: float | None = None  # seconds of a forward pass of an image on this machine
-        self._asked = False  # a card waits for a price
+        self._needed = False  # a card waits for a price
 
     @property
     def attack(self) -> str:
@@ -80,7 +80,7 @@ class MissingPoints:
 
     def seconds(self, cells: list[Cell]) -> float | None:
         """About how long cells take here; None until that was measured."""
-        self._asked = True
+        self._needed = True
         return None if self._a_pass is None else price_of(cells, self._a_pass)
 
     def price(self, cells: list[Cell]) -> str:
@@ -92,7 +92,7 @@ class MissingPoints:
     def measure(self, session: Session) -> bool:
         """Measure what a training costs here, where a card needs it and it is not known; False where there is nothing to do."""
         base = self.source.base
-        if not self._asked or self._a_pass is not None or self.why_not or base is None:
+        if not self._needed or self._a_pass is not None or self.why_not or base is None:
             return False
         try:
             session.set(base.dataset)  # refuses to download
@@ -103,9 +103,13 @@ class MissingPoints:
 
     def points(self, job: BackgroundTraining) -> dict[tuple[str, float], TrainConfig]:
         """(kind, k) of what a job has left to train, in its order, with the settings."""
-        base, pairs = self.source.base, zip(job.cells, job.finished(), strict=True)
-        left = [cell.config for cell, done in pairs if cell.trained and not done] or [job.cells[-1].config]
-        return {} if base is None else {point_of(config, base, self.attack): config for config in left}
+        base, cells = self.source.base, zip(job.cells, job.finished(), strict=True)
+        if base is None:
+            return {}
+        own = [(point_of(cell.config, base, self.attack), cell.config, done) for cell, done in cells if cell.trained]
+        own = [(at, config, done) for at, config, done in own if at[0] in self.kinds]
+        left = [(at, config) for at, config, done in own if not done]
+        return dict(left or [(at, config) for at, config, _ in own])
 
     def under_way(self, scene: Scene) -> list[tuple[str, float, str]]:
         """(kind, k, 'computing' or 'waiting') of the jobs' points that belong on this screen."""
@@ -128,8 +132,7 @@ class MissingPoints:
     def kind(self, job: BackgroundTraining) -> tuple[Kind, float]:
         """The point that a job is at."""
         key, k = next(iter(self.points(job)))
-        role, name = KINDS.get(key, ("adv", TITLES.get(key, key)))
-        return Kind(key, role, name, {}, key in LEVELS), k
+        return Kind(key, *KINDS[key], {}, key in LEVELS), k
 
     def act(self, verb: str, name: str) -> None:
         """Run a button of a job's card: 'stop', 'forget', or 'again', which goes on with what it has left."""
@@ -151,7 +154,8 @@ class MissingPoints:
         if base is None or (data and not set(job.data) <= set(data)):
             return False
         cells = [cell for cell in job.cells if cell.trained and cell.measure == self.source.measure]
-        return any(same_figure(cell.config.to_dict(), base) for cell in cells)
+        own = [cell.config for cell in cells if point_of(cell.config, base, self.attack)[0] in self.kinds]
+        return any(same_figure(config.to_dict(), base) for config in own)
 
     def _on(self, scene: Scene, at: tuple[str, float], config: TrainConfig) -> bool:
         """Whether a training makes a point of the chart on the screen."""

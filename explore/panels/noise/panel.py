@@ -66,14 +66,13 @@ class NoiseOrAdversary(Controls):
             )
         self._matches = {"training ε": "ε", "test ε": "L∞"}
         traits.setdefault("match", self._matches[traits.get("against", "training ε")])
-        self._extra: dict[str, set[float]] = {}  # encoder -> eps asked for beyond the usual ones
+        self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
         self._films = Strips(self.session)
         self._closed, self._upto, self._marked = False, "", ""
         self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
         first = self._run or next(iter(sorted(self.source.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
-        self.missing = MissingPoints(self.source, torch.get_num_threads(), self._followed)
+        self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
         super().__init__(**{"encoder": first, **traits})
-        self.missing.jobs.watch()
 
     @property
     def result(self) -> Sweep:
@@ -103,6 +102,7 @@ class NoiseOrAdversary(Controls):
     def compute(self, job: Job, **inputs: Any) -> View:
         encoder, kinds, images = (inputs.pop(name) for name in ("encoder", "kinds", "images"))
         choice, run = Choice(**inputs, rivals=len(self.attacks) > 1), None
+        self.missing.jobs.watch()
         if choice.training:
             rows = self.source.trained()
         elif encoder in self.source.methods:
@@ -128,7 +128,7 @@ class NoiseOrAdversary(Controls):
         return View(result, scene, film, here, Look(encoder, encoder in self.source.methods, images))
 
     def idle(self) -> bool:
-        """The price of a training here, measured once when a card asks for it."""
+        """Measure how long a training takes here, once, when a card needs it."""
         if not self.missing.measure(self.session):
             return False
         self.redraw()
@@ -148,7 +148,7 @@ class NoiseOrAdversary(Controls):
             raise UserError(f"There is no curve '{kind}' on the screen; it has {', '.join(scene.kinds)}.")
         if scene.choice.training:
             job = self.missing.start(scene, kind, k)
-            self._followed(False)
+            self._jobs_changed(False)
             return job
         if self.encoder in self.source.methods:
             raise UserError(f"The encoders of '{self.encoder}' are not on this machine; choose a run.")
@@ -156,7 +156,7 @@ class NoiseOrAdversary(Controls):
         self.refresh()
         return None
 
-    def _followed(self, ended: bool) -> None:
+    def _jobs_changed(self, ended: bool) -> None:
         """Show how far the jobs are; `ended`: there are new points."""
         if self._closed:
             return

@@ -102,7 +102,7 @@ class SweepSource:
 
     @staticmethod
     def here(names: Iterable[str]) -> set[str]:
-        """Those of the runs whose encoder lies on this machine."""
+        """The runs whose encoder is on this machine."""
         roots = (paths.runs_root(), paths.shipped())
         return {name for name in names if name and any((r / name / "encoder.safetensors").is_file() for r in roots)}
 

@@ -81,14 +81,17 @@ def _of_rivals(scene: Scene, k: float) -> str:
         beside = f"; sign noise of the same size: {u.value(noise.mean)}" if noise is not None else ""
         what = "the loss is, in nats," if scene.choice.show == "loss" else "the share of images right is, in %,"
         return f"{what} <b>{each}</b>{start}{beside}."
-    text = f"{'the attacks reach' if len(there) > 1 else 'only'} <b>{each}</b> %."
+    text = f"{'the attacks reach' if len(there) > 1 else 'one attack has been trained,'} <b>{each}</b> %."
     low, high = min(there, key=lambda p: p.mean), max(there, key=lambda p: p.mean)
     gap = scene.compare(low, high) if low is not high else None
     if gap is not None:
         text += f" Farthest apart: {high.kind.name} over {low.kind.name}, {u.value(gap.mean)} points {_verdict(scene, gap)}."
     plain = scene.at("simclr", k)
     against = [found for p in there if plain is not None and (found := scene.compare(plain, p)) is not None]
-    if against:
+    if len(there) == 1 and against:
+        side = "Above" if against[0].mean > 0 else "Below"
+        text += f" {side} SimCLR by {u.value(abs(against[0].mean))} points {_verdict(scene, against[0])}."
+    elif against:
         above, clear = sum(d.mean > 0 for d in against), sum(d.settled and d.mean > 0 for d in against)
         text += f" Above SimCLR: {above} of {len(against)}, settled for {NUMBERS[clear] if clear else 'none'}."
     return text
