@@ -2,7 +2,7 @@
 
 from .atlas import Atlas
 from .attribution import Attribution, Seen
-from .perturbation import KINDS, Check, Perturbation, to_pixels
+from .perturbation import KINDS, Check, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
@@ -29,6 +29,7 @@ __all__ = [
     "Selection",
     "Sweep",
     "Transfer",
+    "png",
     "to_pixels",
     "wilson",
 ]

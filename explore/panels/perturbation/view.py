@@ -1,35 +1,16 @@
 """HTML of the perturbation lab's reading, table and foot, from a `results.Perturbation`. No widget, no torch work."""
 
-import base64
 import math
-import struct
-import zlib
 from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from ...losses import chance
 from ...results import Check, Perturbation
+from ...results import png as png
 
 ROWS = (("clean", "clean"), ("adv", "adversary"), ("gauss", "Gaussian"), ("uniform", "uniform"), ("sign", "sign noise"))
 Axis = tuple[float, float]
-
-
-def png(image: np.ndarray) -> str:
-    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as a data URI."""
-    h, wide, channels = image.shape
-    gray = channels < 4 and bool((image == image[:, :, :1]).all())
-    rows = image[:, :, 0] if gray else image.reshape(h, -1)
-    raw = np.concatenate([np.zeros((h, 1), np.uint8), rows], axis=1).tobytes()
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", wide, h, 8, 0 if gray else 6 if channels == 4 else 2, 0, 0, 0)
-    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 6)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(whole).decode()
 
 
 def signed(value: float, digits: int = 2) -> str:
