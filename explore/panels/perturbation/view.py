@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from ...losses import chance
 from ...results import Check, Perturbation
 from ...results import png as png
