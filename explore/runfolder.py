@@ -318,7 +318,7 @@ def _summary(name: str, path: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, machine, commit and arguments, as they are now; what every result carries."""
-    names = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
+    names = ("torch", "torchvision", "numpy", "pandas", "scipy")
     versions: dict[str, str | None] = {}
     for name in names:
         try:

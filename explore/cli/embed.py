@@ -1,8 +1,6 @@
 """python -m explore embed: a run's images in a map, as a table for any other viewer."""
 
 import argparse
-import base64
-import io
 import json
 import sys
 import time
@@ -43,6 +41,7 @@ def _grid(text: str) -> list[float]:
 
 
 def _embed(args: argparse.Namespace) -> int:
+    from ..results import png, to_pixels
     from ..studies import study_of
 
     if args.out.suffix not in KINDS:
@@ -60,7 +59,7 @@ def _embed(args: argparse.Namespace) -> int:
     asked = table["eps"].isin(args.eps)  # the clean frame is always made
     pictures = {eps: study.pictures(k) for eps, k in zip(found.eps, found.ks, strict=True) if eps in args.eps}
     table = table[asked].rename(columns={"image": "index"}).reset_index(drop=True)
-    table["image"] = [png(x) for eps in found.eps if eps in pictures for x in pictures[eps]]
+    table["image"] = [png(x) for eps in found.eps if eps in pictures for x in to_pixels(pictures[eps])]
     first = ["x", "y", "label", "class", "image"]
     table = table[first + [name for name in table.columns if name not in first]]
     provenance = {**found.provenance, "attack": found.attack, "map": found.provenance["map"]}
@@ -91,19 +90,6 @@ def _lines() -> Any:
             print(f"{what} ...", file=sys.stderr, flush=True)
 
     return show
-
-
-def png(x: Any) -> str:
-    """An image (c, h, w) in [0, 1] as a data URI: what browsers and viewers of tables show without further ado."""
-    from PIL import Image
-
-    from ..results import to_pixels
-
-    pixels = to_pixels(x[None])[0]
-    gray = (pixels == pixels[..., :1]).all()
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if gray else pixels).save(file, "png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def write(table: Any, path: Path, provenance: dict[str, Any]) -> None:

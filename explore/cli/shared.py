@@ -70,11 +70,9 @@ def _metavar(kind: Callable) -> str:
 
 
 def step_bar(total: int, initial: int):
-    """tqdm over steps, or None where it is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
+    """A progress bar over training steps."""
+    from tqdm import tqdm
+
     form = "{percentage:3.0f} % {bar} {n}/{total}, {remaining} left{postfix}"
     return tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, bar_format=form)
 

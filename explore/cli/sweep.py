@@ -192,13 +192,10 @@ class _Show:
     def __init__(self, cells: int, out: Path):
         self.out, self.bar = out, None
         if sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
+            from tqdm import tqdm
 
-                form = "{percentage:3.0f} % {bar} {n}/{total} cells, {elapsed} passed{postfix}"
-                self.bar = tqdm(total=cells, dynamic_ncols=True, bar_format=form)
-            except ImportError:
-                pass
+            form = "{percentage:3.0f} % {bar} {n}/{total} cells, {elapsed} passed{postfix}"
+            self.bar = tqdm(total=cells, dynamic_ncols=True, bar_format=form)
 
     def __call__(self, done: Any, progress: Any) -> None:
         c, trained = done.cell.config, done.cell.trained

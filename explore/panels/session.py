@@ -8,9 +8,8 @@ from torch import Tensor
 from .. import datasets
 from ..errors import UserError
 from ..evaluate import embed
-from ..results import to_pixels
+from ..results import png, to_pixels
 from ..runfolder import Run, open_run
-from .html import png
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

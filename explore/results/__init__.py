@@ -3,7 +3,7 @@
 from .atlas import Atlas
 from .attribution import Attribution, Seen
 from .base import Check
-from .perturbation import KINDS, Perturbation, to_pixels
+from .perturbation import KINDS, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
@@ -30,6 +30,7 @@ __all__ = [
     "Selection",
     "Sweep",
     "Transfer",
+    "png",
     "to_pixels",
     "wilson",
 ]

@@ -1,5 +1,7 @@
 """A batch of images, what an adversary and noises add to it, and what that does to an encoder."""
 
+import base64
+import io
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,3 +84,13 @@ class Perturbation(SavedResult):
 def to_pixels(x: Tensor) -> np.ndarray:
     """Images (n, c, h, w) in [0, 1] to uint8 (n, h, w, c): floor(255 x + 1/2) in float32, as pixels.js does."""
     return (x.float() * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def png(pixels: np.ndarray) -> str:
+    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as the data URI of a PNG, gray where it is gray."""
+    from PIL import Image
+
+    gray = pixels.shape[2] == 3 and bool((pixels == pixels[:, :, :1]).all())
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if gray else pixels).save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

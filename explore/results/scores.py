@@ -162,9 +162,8 @@ class Paired:
 
     @property
     def p(self) -> float:
-        """McNemar's exact test, two-sided: how often equal classifiers would differ so much or more."""
+        """McNemar's exact test, two-sided (scipy.stats.binomtest): how often equal classifiers would differ so much or more."""
+        from scipy.special import bdtr  # the binomial distribution alone; scipy.stats takes a second to import
+
         k, m = min(self.only_a, self.only_b), self.only_a + self.only_b
-        logs = [
-            math.lgamma(m + 1) - math.lgamma(i + 1) - math.lgamma(m - i + 1) - m * math.log(2) for i in range(k + 1)
-        ]
-        return min(1.0, 2 * math.fsum(math.exp(v) for v in logs))
+        return min(1.0, 2 * float(bdtr(k, m, 0.5)))

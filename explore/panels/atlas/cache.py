@@ -10,10 +10,9 @@ import torch
 
 from ...errors import UserError
 from ...evaluate import Probe, embed
-from ...results import Atlas, to_pixels
+from ...results import Atlas, png, to_pixels
 from ...studies import AtlasStudy
 from ...training import contrast_settings
-from ..html import png
 from ..session import Session
 
 Progress = Callable[[str, int, int], None]

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...results import Atlas, to_pixels
-from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, png, tag
+from ...results import Atlas, png, to_pixels
+from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, tag
 
 GALLERY, GAIN = 24, 10
 MEASURES = (  # of Atlas.figures: words, how a number is written, the sparkline's scale (None: that of its numbers)

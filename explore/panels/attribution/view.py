@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...config import show_eps
 from ...figures import COLOURS
-from ...results import Attribution, Seen, to_pixels
-from ..html import Markup, fill, png, signed, tag
+from ...results import Attribution, Seen, png, to_pixels
+from ..html import Markup, fill, signed, tag
 
 BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen: four pictures at 1000 and at 800, two beside them
 UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ...attack_table import NOISE_NAMES
 from ...random import seeded
-from ...results import to_pixels
+from ...results import png, to_pixels
 from ...studies import Batch, contrast_with
 from ...training import contrast_settings
-from ..html import png
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from ...config import show_eps
+from ...results import png
 from ...results.probes import Cell, ProbeComparison
-from ..html import Markup, fill, heading, image, join, marks, origin, png, signed, tag
+from ..html import Markup, fill, heading, image, join, marks, origin, signed, tag
 from .matrices import points, possessive, roled
 
 PAGE = 20  # images of a cell
