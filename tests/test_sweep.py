@@ -595,7 +595,7 @@ run_grid("s", grid, out={out!r}, workers={workers}, threads=1, engine={engine!r}
 def start(root, workers=1, engine="local"):
     """A sweep of four cells in a process of its own, in a process group of its own."""
     code = SCRIPT.format(
-        tiny={**TINY, "epochs": 6, "dataset": "emoji"}, out=str(root / "s"), workers=workers, engine=engine
+        tiny={**TINY, "epochs": 6, "dataset": "emoji", "knn_images": 200}, out=str(root / "s"), workers=workers, engine=engine
     )
     env = {**os.environ, "CLAE_RUNS": str(root), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
