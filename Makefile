@@ -7,15 +7,15 @@ else
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
-WORKERS ?= auto
-TESTS := -m pytest -n $(WORKERS) --maxprocesses=4 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
 .PHONY: lab test quick coverage style core setup lint format demo studies reproduce screenshots clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
-test: $(READY) style   ## every ring: style, library, notebooks, real browser; files run side by side, WORKERS=auto
+test: $(READY) style   ## every ring: style, library, notebooks, real browser; WORKERS=2 files at a time
 	$(PY) $(TESTS)
 
 quick: $(READY)        ## a minute: style, types, the library's core

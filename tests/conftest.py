@@ -21,14 +21,9 @@ with warnings.catch_warnings():
 
 from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
 
-LONG = (
-    "test_sweep_panel",
-    "test_sweep",
-    "test_browser_sweep",
-    "test_browser",
-    "test_browser_atlas",
-    "test_reproduction",
-)
+# The files that take longest, first; those with a browser between the others.
+LONG = ["test_browser", "test_sweep", "test_browser_sweep", "test_sweep_panel", "test_browser_atlas", "test_reproduction"]
+LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
