@@ -20,15 +20,21 @@ with warnings.catch_warnings():
     hook = install_import_hook("explore", "checker.checked")
 
 from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
+from hypothesis import HealthCheck, settings
 
-LONG = (
-    "test_sweep_panel",
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # a slow machine is no fault
+
+# The files that take longest, first; those with a browser between the others.
+LONG = [
+    "test_browser",
     "test_sweep",
     "test_browser_sweep",
-    "test_browser",
+    "test_sweep_panel",
     "test_browser_atlas",
     "test_reproduction",
-)
+]
+LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,7 +3,6 @@
 import base64
 import json
 
-import nbformat
 import numpy as np
 import pytest
 from browser import EXECUTE, ROOT, Notebook, eventually, says
@@ -30,16 +29,11 @@ IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform":
 
 
 @pytest.fixture
-def panel(lab, tmp_path):
+def panel(lab):
     """A notebook with the perturbation lab in it, run."""
-    cells = [nbformat.v4.new_code_cell(LAB), nbformat.v4.new_code_cell("panel.result.table.head()")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "panel.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-t")
-        yield notebook
+    notebook = lab.show(LAB, "panel.result.table.head()")
+    notebook.page.wait_for_selector(".ex-t")
+    return notebook
 
 
 def on_screen(notebook: Notebook) -> dict[str, np.ndarray]:
@@ -102,14 +96,20 @@ def test_the_slider_by_key_drag_and_readout(panel):
     assert panel.errors() == []
 
 
-def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel):
+def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel, tmp_path):
     """Of the harness: eight keys while a callback waits, of which ipywidgets sends the first and, when that is done, the last."""
-    panel.execute("import threading; gate = threading.Event(); panel.observe(lambda _: gate.wait(60), 'eps')")
+    gate = tmp_path / "open"
+    panel.execute(
+        f"import time, pathlib; gate = pathlib.Path({str(gate)!r})\n"
+        "def wait(_):\n    while not gate.exists(): time.sleep(0.02)\n"
+        "panel.observe(wait, 'eps')"
+    )
     panel.page.locator(".ex-eps .noUi-handle").focus()
     for _ in range(8):
         panel.page.keyboard.press("ArrowRight")
-    assert panel.page.evaluate(EXECUTE, "print(panel.eps)")["text"].strip() != "16"  # asked at once
-    panel.page.evaluate(EXECUTE, "gate.set()")
+    panel.page.evaluate(f"(code) => {{ window.early = ({EXECUTE})(code) }}", "print(panel.eps)")  # asked at once
+    gate.touch()
+    assert panel.page.evaluate("() => window.early")["text"].strip() != "16"
     assert panel.execute("print(panel.eps)") == "16"
 
 

@@ -1,9 +1,7 @@
 """The embedding atlas in a real JupyterLab and a real browser: hover, click, lasso, play, two encoders, no WebGL, themes."""
 
 import json
-from pathlib import Path
 
-import nbformat
 import pytest
 from browser import Notebook, eventually, says
 
@@ -14,6 +12,7 @@ panel"""
 TWO = """import explore as ex
 panel = ex.panels.Atlas(ex.open_run("demo/simclr"), ex.open_run("demo/clae"), points=300, method="pca")
 panel"""
+LOOK = "panel.result.table.head()"
 AT = "([i, m]) => document.querySelector('.ex-fm').film.at(i, m)"
 SHOWN = """() => { const el = document.querySelector('.ex-fm'), r = el.querySelector('input[type=range]');
   return { ...el.dataset, slider: +r.value, number: el.querySelector('.ex-fm-num span').textContent } }"""
@@ -24,15 +23,6 @@ WATCH = """() => { const el = document.querySelector('.ex-fm'), r = el.querySele
   requestAnimationFrame(frame); }"""
 NO_WEBGL = """(() => { const get = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, ...more) { return String(kind).startsWith('webgl') ? null : get.call(this, kind, ...more) } })()"""
-
-
-def opened(lab, folder: Path, code: str) -> Notebook:
-    """A notebook with this one cell and a look at the result."""
-    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = folder / "atlas.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return lab.open(path)
 
 
 def asked(notebook: Notebook, expression: str):
@@ -63,12 +53,11 @@ def told(notebook: Notebook, name: str, wanted) -> None:
 
 
 @pytest.fixture
-def panel(lab, tmp_path):
-    with opened(lab, tmp_path, ONE) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-fm[data-key]")
-        standing(notebook)
-        yield notebook
+def panel(lab):
+    notebook = lab.show(ONE, LOOK)
+    notebook.page.wait_for_selector(".ex-fm[data-key]")
+    standing(notebook)
+    return notebook
 
 
 def lonely(notebook: Notebook) -> int:
@@ -248,9 +237,10 @@ def ink(notebook: Notebook) -> list[bool]:
 
     notebook.execute("panel.trails, panel.picked = 'none', -1")
     notebook.page.wait_for_selector(".ex-fm[data-picked='-1']")
-    notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
+    style = notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
     notebook.page.wait_for_timeout(300)
     picture = Image.open(io.BytesIO(notebook.page.screenshot())).convert("RGB")
+    style.evaluate("(tag) => tag.remove()")
     empty = picture.getpixel(
         tuple(int(v) + 3 for v in list(notebook.page.locator(".ex-fm-map").bounding_box().values())[:2])
     )
@@ -268,7 +258,7 @@ def drawn(notebook: Notebook) -> None:
     eventually(shows)
 
 
-def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, tmp_path, panel):
+def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, panel):
     assert standing(panel)["by"] == "webgl"
     drawn(panel)
     panel.page.evaluate(
@@ -279,9 +269,7 @@ def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, t
     )
     drawn(panel)
     assert panel.errors() == []
-    own = tmp_path / "flat"
-    own.mkdir()
-    with opened(lab, own, ONE) as flat:
+    with lab.open(lab.write(ONE, LOOK)) as flat:
         flat.page.evaluate(NO_WEBGL)
         flat.run_all()
         flat.page.wait_for_selector(".ex-fm[data-key]")
@@ -294,59 +282,57 @@ def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, t
         assert flat.errors() == []
 
 
-def test_two_encoders_side_by_side(lab, tmp_path):
-    with opened(lab, tmp_path, TWO) as two:
-        two.run_all()
-        two.page.wait_for_selector(".ex-fm[data-key]")
-        shown = standing(two)
-        assert shown["maps"] == "2" and two.page.locator(".ex-fm-map").count() == 2
-        i = lonely(two)
-        two.page.mouse.click(*two.page.evaluate(AT, [i, 0]))
-        told(two, "picked", i)
-        two.page.wait_for_selector(".ex-fm-map[data-m='1'] .pick.now")  # the same image in both maps
-        for m in (0, 1):
-            spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
-            middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
-            assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
-        near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
-        a, b, both = asked(
-            two,
-            "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
+def test_two_encoders_side_by_side(lab):
+    two = lab.show(TWO, LOOK)
+    two.page.wait_for_selector(".ex-fm[data-key]")
+    shown = standing(two)
+    assert shown["maps"] == "2" and two.page.locator(".ex-fm-map").count() == 2
+    i = lonely(two)
+    two.page.mouse.click(*two.page.evaluate(AT, [i, 0]))
+    told(two, "picked", i)
+    two.page.wait_for_selector(".ex-fm-map[data-m='1'] .pick.now")  # the same image in both maps
+    for m in (0, 1):
+        spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
+        middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
+        assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
+    near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
+    a, b, both = asked(
+        two,
+        "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
+    )
+
+    def shows():
+        rows = two.page.evaluate(
+            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
         )
+        assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
+        facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
+        assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
+        heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
+        assert heads == [
+            f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
+        ]
 
-        def shows():
-            rows = two.page.evaluate(
-                "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
-            )
-            assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
-            facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
-            assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
-            heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
-            assert heads == [
-                f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
-            ]
-
-        eventually(shows)
-        x, y = two.page.evaluate(AT, [i, 1])
-        two.page.mouse.move(x - 20, y - 20)
-        two.page.mouse.move(x, y, steps=3)
-        two.page.wait_for_selector(".ex-fm-tip:visible")
-        assert two.page.locator(".under").count() == 2
-        two.execute("panel.other = ''; panel.wait()")
-        assert standing(two)["maps"] == "1" and two.page.locator(".ex-fm-map").count() == 1
-        assert two.errors() == []
+    eventually(shows)
+    x, y = two.page.evaluate(AT, [i, 1])
+    two.page.mouse.move(x - 20, y - 20)
+    two.page.mouse.move(x, y, steps=3)
+    two.page.wait_for_selector(".ex-fm-tip:visible")
+    assert two.page.locator(".under").count() == 2
+    two.execute("panel.other = ''; panel.wait()")
+    assert standing(two)["maps"] == "1" and two.page.locator(".ex-fm-map").count() == 1
+    assert two.errors() == []
 
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
     for name, code in (("atlas", ONE), ("atlas-two", TWO)):
-        with opened(lab, tmp_path, code.replace("300", "1000")) as panel:
-            panel.run_all()
-            panel.page.wait_for_selector(".ex-fm[data-key]")
-            standing(panel)
-            panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
-            panel.execute(
-                "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
-            )
-            panel.page.wait_for_selector(".ex-nn img")
-            panel.pictures(name, tmp_path, height=2300, look=lambda panel=panel: standing(panel))
-            assert panel.errors() == []
+        panel = lab.show(code.replace("300", "1000"), LOOK)
+        panel.page.wait_for_selector(".ex-fm[data-key]")
+        standing(panel)
+        panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
+        panel.execute(
+            "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
+        )
+        panel.page.wait_for_selector(".ex-nn img")
+        panel.pictures(name, tmp_path, height=2300, look=lambda panel=panel: standing(panel))
+        assert panel.errors() == []

@@ -3,7 +3,6 @@
 import contextlib
 import json
 
-import nbformat
 import pytest
 from browser import Notebook, eventually, says
 
@@ -36,16 +35,11 @@ READY = "import time\nwhile not (panel.state == 'ready' and len(panel._result.cu
 
 
 @pytest.fixture
-def probe(lab, tmp_path):
+def probe(lab):
     """A notebook with the probe panel in it, run."""
-    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("panel.result.table")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "probe.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-cm td.on")
-        yield notebook
+    notebook = lab.show(CELL, "panel.result.table")
+    notebook.page.wait_for_selector(".ex-cm td.on")
+    return notebook
 
 
 def same(notebook: Notebook) -> dict:

@@ -2,7 +2,6 @@
 
 import json
 
-import nbformat
 import pytest
 from browser import Notebook, eventually, says
 
@@ -22,16 +21,11 @@ print(json.dumps(dict(eps=r.eps * 255, index=int(r.index[0]), method=r.clean.met
 
 
 @pytest.fixture
-def seen(lab, tmp_path):
+def seen(lab):
     """A notebook with the panel in it, run."""
-    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("panel.result.table")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "seen.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-see img")
-        yield notebook
+    notebook = lab.show(CELL, "panel.result.table")
+    notebook.page.wait_for_selector(".ex-see img")
+    return notebook
 
 
 def same(notebook: Notebook) -> dict:

@@ -3,9 +3,7 @@
 import base64
 import json
 import re
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from browser import Notebook, eventually, says
@@ -26,6 +24,7 @@ panel"""
 SHIPPED = """import explore as ex
 panel = ex.panels.{name}()
 panel"""
+LOOK = "panel.result.table.head()"
 CHART = """() => { const gd = document.querySelector('.ex .js-plotly-plot');
   return gd.data.filter((t) => t.name && t.x?.length).map((t) => ({ name: t.name, x: [...t.x], y: [...t.y], keys: t.customdata })) }"""
 PLACE = """([name, i]) => { const gd = document.querySelector('.ex .js-plotly-plot'), t = gd.data.find((t) => t.name === name);
@@ -60,21 +59,11 @@ def study(tmp_path_factory) -> dict[str, str]:
     return {"runs": str(runs), "study": str(where)}
 
 
-def opened(lab, folder: Path, code: str):
-    """A notebook with this one cell and a look at the result."""
-    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = folder / "sweep.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return lab.open(path)
-
-
 @pytest.fixture
-def panel(lab, tmp_path, study):
-    with opened(lab, tmp_path, CELL.format(**study)) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-card")
-        yield notebook
+def panel(lab, study):
+    notebook = lab.show(CELL.format(**study), LOOK)
+    notebook.page.wait_for_selector(".ex-card")
+    return notebook
 
 
 def asked(notebook: Notebook, expression: str):
@@ -261,42 +250,40 @@ def test_a_fault_becomes_a_banner(panel):
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path, study):
     code = SHIPPED.format(name="NoiseOrAdversary") if (paths.shipped() / "studies").is_dir() else CELL.format(**study)
-    with opened(lab, tmp_path, code) as panel:
-        panel.run_all()
-        panel.page.wait_for_selector(".ex-film")
-        panel.execute("import time\npanel.wait()\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
-        panel.pictures("noise-or-adversary", tmp_path)
-        assert panel.errors() == []
+    panel = lab.show(code, LOOK)
+    panel.page.wait_for_selector(".ex-film")
+    panel.execute("import time\npanel.wait()\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
+    panel.pictures("noise-or-adversary", tmp_path)
+    assert panel.errors() == []
 
 
 @pytest.mark.skipif(not (paths.shipped() / "studies").is_dir(), reason="data/studies is not there: make studies")
 def test_four_attacks_from_the_shipped_studies(lab, tmp_path):
-    with opened(lab, tmp_path, SHIPPED.format(name="FourAttacks")) as panel:
-        panel.run_all()
-        panel.page.wait_for_selector(".ex-film")
-        wanted = asked(panel, "{r.attack: 100 * r.mean for r in panel.result.where(k=[0, 8]).summary().itertuples()}")
-        names = {"fgsm": "FGSM", "rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD", "sign": "sign noise"}
+    panel = lab.show(SHIPPED.format(name="FourAttacks"), LOOK)
+    panel.page.wait_for_selector(".ex-film")
+    wanted = asked(panel, "{r.attack: 100 * r.mean for r in panel.result.where(k=[0, 8]).summary().itertuples()}")
+    names = {"fgsm": "FGSM", "rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD", "sign": "sign noise"}
 
-        def shows():
-            shown = drawn(panel)
-            for attack, name in names.items():
-                own = dict(zip([key.split(",")[1] for key in shown[name]["keys"]], shown[name]["y"], strict=True))
-                assert own["8"] == pytest.approx(wanted[attack], abs=1e-6)
-            assert panel.page.locator(FILM).count() == 45
-            said = panel.page.locator(".ex-reading").inner_text()
-            assert said.startswith("At ε = 8/255 the attacks reach FGSM") and "Farthest apart" in said
+    def shows():
+        shown = drawn(panel)
+        for attack, name in names.items():
+            own = dict(zip([key.split(",")[1] for key in shown[name]["keys"]], shown[name]["y"], strict=True))
+            assert own["8"] == pytest.approx(wanted[attack], abs=1e-6)
+        assert panel.page.locator(FILM).count() == 45
+        said = panel.page.locator(".ex-reading").inner_text()
+        assert said.startswith("At ε = 8/255 the attacks reach FGSM") and "Farthest apart" in said
 
-        eventually(shows)
-        panel.execute("import time\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
-        panel.pictures("four-attacks", tmp_path)
-        panel.page.get_by_role("button", name="loss", exact=True).click()
-        panel.page.wait_for_function(
-            "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')"
-        )
-        last = asked(panel, "panel.result.where(attack='pgd', k=16).summary()['mean'].tolist()")
+    eventually(shows)
+    panel.execute("import time\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
+    panel.pictures("four-attacks", tmp_path)
+    panel.page.get_by_role("button", name="loss", exact=True).click()
+    panel.page.wait_for_function(
+        "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')"
+    )
+    last = asked(panel, "panel.result.where(attack='pgd', k=16).summary()['mean'].tolist()")
 
-        def ends():
-            assert drawn(panel)["PGD"]["y"][-1] == pytest.approx(last[0], abs=1e-6)
+    def ends():
+        assert drawn(panel)["PGD"]["y"][-1] == pytest.approx(last[0], abs=1e-6)
 
-        eventually(ends)
-        assert panel.errors() == []
+    eventually(ends)
+    assert panel.errors() == []

@@ -590,7 +590,7 @@ def test_a_missing_point_is_computed_here_and_joins_the_figure(panel, tiny, root
     with pytest.raises(ex.UserError, match="is being computed"):
         panel.compute_point("gaussian", 10)
     assert job.wait(120) == "done"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not (panel.result.table.attack == "gaussian").any() and time.monotonic() < end:
         time.sleep(0.1)
     own = panel.result.where(attack="gaussian").table
@@ -625,7 +625,7 @@ def test_a_point_that_was_stopped_goes_on_in_another_panel(study, tiny, root):
     second._act("again", job.name)
     [again] = [*second.missing.jobs]
     assert again.wait(120) == "done"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not (second.result.table.attack == "uniform").any() and time.monotonic() < end:
         time.sleep(0.1)
     assert second.result.where(attack="uniform").table.seed.tolist() == [0, 1]
