@@ -1,4 +1,4 @@
-"""The progress bar for downloads and folders: tqdm where it is installed, else a line every ten percent."""
+"""Progress bar for downloads and folders: tqdm if installed, else a line every ten percent."""
 
 import sys
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Bar:
-    """A Progress: call it with (what, done, total); leave it by `with`. Silent for what is over at once."""
+    """A `Progress`: call it with (what, done, total), close it by `with`; silent if short."""
 
     def __init__(self) -> None:
         self._bar: Any = None

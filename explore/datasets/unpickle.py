@@ -1,7 +1,7 @@
-"""Reads CIFAR's pickled batches without running them: numbers, text, plain containers, arrays, nothing else.
+"""Reads CIFAR's pickled batches without executing them: numbers, text, containers, arrays only.
 
-A pickle can name any function and have it called. Here the few names that arrays need lead to stand-ins that
-only collect bytes; every other name is refused before anything is called.
+A pickle can call any function. Here the names that arrays need map to stand-ins that only collect
+bytes; every other name is refused.
 """
 
 import pickle
@@ -15,11 +15,11 @@ from ..errors import UserError
 
 
 class Refused(pickle.UnpicklingError):
-    """A pickle asked for something else than arrays; the message names it."""
+    """The pickle needs something other than arrays; the message names it."""
 
 
 class _Array:
-    """Stand-in for an array under construction: its state is (version, shape, dtype, fortran, bytes)."""
+    """Stand-in for an array; its state is (version, shape, dtype, fortran, bytes)."""
 
     value: np.ndarray
 
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dict in a batch pickled by Python 2 or 3; UserError where it is anything else, or asks for code."""
+    """The dict of a batch pickled by Python 2 or 3; UserError if it is anything else."""
     try:
         with open(path, "rb") as file:
             found = _plain(_Restricted(file, encoding="latin1").load())

@@ -14,7 +14,7 @@ from .scores import wilson
 
 @dataclass(frozen=True)
 class Robustness:
-    """Which test images a classifier still gets right under each attack and noise at each eps. Tensors on the CPU."""
+    """Which test images are classified correctly under each attack at each eps. CPU tensors."""
 
     attacks: tuple[str, ...]  # names of attacks and noises, A of them
     eps: tuple[float, ...]  # pixel units, E of them, ascending
