@@ -65,7 +65,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dict in a batch pickled by Python 2 or 3; UserError where it is anything else, or asks for code."""
+    """The dict of a batch pickled by Python 2 or 3; UserError if it is anything else."""
     try:
         with open(path, "rb") as file:
             found = _Unpickler(file, encoding="latin1").load()
