@@ -20,8 +20,8 @@ LIBRARY = """
 import base64, json
 from explore.results import to_pixels
 result, i = panel.result, panel.picked
-own = ex.Attack.fgsm(panel.eps / 255)(result.x, ex.contrast(run.encoder(), panel._shown.reference, temperature=run.config.temperature))
-shown = dict(k=panel.eps, eps=result.eps * 255, image=int(result.index[i]), loss=float(result.loss[1, i]), attack=result.attack)
+own = ex.Attack.fgsm(panel.k / 255)(result.x, ex.contrast(run.encoder(), panel._outcome.study.reference, temperature=run.config.temperature))
+shown = dict(k=panel.k, eps=result.eps * 255, image=int(result.index[i]), loss=float(result.loss[1, i]), attack=result.attack)
 for kind in ("clean", "adversary", "gaussian", "uniform", "sign"):
     shown[kind] = base64.b64encode(result.pixels(kind)[i].tobytes()).decode()
 shown["fgsm"] = base64.b64encode(to_pixels(own)[i].tobytes()).decode()
@@ -103,12 +103,12 @@ def test_the_slider_by_key_drag_and_readout(panel):
 
 def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel):
     """Of the harness: eight keys while a callback takes its time, of which ipywidgets sends the first and, when that is done, the last."""
-    panel.execute("import time; panel.observe(lambda _: time.sleep(2), 'eps')")
+    panel.execute("import time; panel.observe(lambda _: time.sleep(2), 'k')")
     panel.page.locator(".ex-eps .noUi-handle").focus()
     for _ in range(8):
         panel.page.keyboard.press("ArrowRight")
-    assert panel.page.evaluate(EXECUTE, "print(panel.eps)")["text"].strip() != "16"  # asked at once
-    assert panel.execute("print(panel.eps)") == "16"
+    assert panel.page.evaluate(EXECUTE, "print(panel.k)")["text"].strip() != "16"  # asked at once
+    assert panel.execute("print(panel.k)") == "16"
 
 
 def test_another_image_another_attack_another_length(panel):

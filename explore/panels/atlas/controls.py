@@ -34,14 +34,7 @@ class Controls(Panel):
 
     @traitlets.validate("run", "other", "images", "points")
     def _offer(self, proposal: Any) -> Any:
-        """What the dropdown does not list yet is opened first, then listed; an unknown name is a UserError."""
-        value, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and value not in dict(field.options).values():
-            if value and field is not self._points:
-                (self.shelf.split if field is self._images else self.shelf.run)(value)
-            words = f"{value:,}" if field is self._points else value or "none"
-            field.options = [*field.options, (words, value)]
-        return value
+        return self.offer(proposal, {"run": self.shelf.run, "other": self.shelf.run, "images": self.shelf.split})
 
     def controls(self) -> list[w.Widget]:
         found = runs()

@@ -31,14 +31,12 @@ class Scorecard(Panel):
 
     @traitlets.validate("tier")
     def _offer(self, proposal: Any) -> str:
-        """A tier that the dropdown does not list is listed, so that the banner can say what is wrong with it."""
-        field = getattr(self, "_tier", None)
-        if field is not None and proposal["value"] not in field.options:
-            field.options = [*field.options, proposal["value"]]
-        return proposal["value"]
+        return self.offer(proposal, {})  # one there is not is listed too: the banner says what is wrong with it
 
     def controls(self) -> list[w.Widget]:
-        self._tier = w.Dropdown(options=list(dict.fromkeys([*TIERS, self.tier])), description="Tier")
+        self._tier = w.Dropdown(
+            options=[(name, name) for name in dict.fromkeys([*TIERS, self.tier])], description="Tier"
+        )
         self._tier.layout.width = "92px"
         traitlets.link((self, "tier"), (self._tier.add_class("ex-field"), "value"))
         self._about = w.HTML().add_class("ex-cl-about")
