@@ -312,8 +312,8 @@ def test_the_former_name_of_k_works_with_a_warning(run):
 
 def test_compute_sets_nothing_on_the_panel(panel):
     """What `draw` needs is in what `compute` returns: drawn again later, an outcome shows the same."""
-    first, table, reading = panel._outcome, panel._table.value, panel.pixels.reading
-    panel.seed = 3
-    assert panel.result is not first.result and panel._table.value != table
+    first, reading, images = panel._outcome, panel.pixels.reading, panel.pixels.images
+    panel.page = 1
+    assert panel.result is not first.result and panel.pixels.reading != reading and panel.pixels.images != images
     panel.draw(first)
-    assert panel._table.value == table and panel.pixels.reading == reading
+    assert panel.pixels.reading == reading and panel.pixels.images == images
