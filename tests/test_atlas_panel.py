@@ -180,9 +180,14 @@ def test_colours(panel):
     panel.colour = "loss"
     values = np.frombuffer(panel.film.values, np.float32)
     assert values.min() == 0 and values.max() == 1 and panel.film.meta["scale"][0].startswith("contrastive loss")
+    field, offered = panel._fields["colour"][0], ["class", "displacement", "loss"]
+    assert field.value == "loss" and [name for name, _ in field.options] == offered  # no vendor, no probe: not offered
     panel.colour = "vendor"
-    assert isinstance(panel.error, UserError) and "no vendor" in str(panel.error)
-    panel.colour, panel.images = "class", "emoji · test"
+    assert isinstance(panel.error, UserError) and "no vendor" in str(panel.error) and panel.state == "error"
+    panel.colour = "class"
+    assert panel.error is None and panel.state == "ready" and panel._banner.layout.display == "none"
+    assert [name for name, _ in field.options] == offered
+    panel.images = "emoji · test"
     assert panel.result.vendors and panel.error is None
     panel.colour = "vendor"
     assert [g["name"] for g in panel.film.meta["names"]] == list(panel.result.vendors) and panel.film.values == b""

@@ -87,11 +87,13 @@ class Panel(traitlets.HasTraits):
         if "eps" in traits:
             _renamed()
             traits["k"] = traits.pop("eps")
+        self._fields: dict[str, tuple[Any, Any]] = {}  # trait -> its control and the link between them
         super().__init__(**traits)
         self._wake = threading.Condition(threading.RLock())
         self._serial, self._done, self._stopped = 0, 0, -1
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
+        self._bad_draw = False  # the banner is about drawing, so the next good drawing takes it away
         self._outcome: Any = None  # what `compute` returned and `draw` drew
         self._drawing = threading.RLock()
         self._threads = torch.get_num_threads()
@@ -188,8 +190,17 @@ class Panel(traitlets.HasTraits):
     def redraw(self) -> None:
         """Draw the last result again: the screen's own state has changed."""
         with self._drawing:
-            if self._outcome is not None:
-                self.guard(lambda: self.draw(self._outcome))
+            if self._outcome is None:
+                return
+            try:
+                self.draw(self._outcome)
+            except Exception as error:
+                self._show_error(error)
+                self._bad_draw = True
+            else:
+                if self._bad_draw:
+                    self._hide_error()
+                    self._settle("ready", "up to date")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)
@@ -199,6 +210,8 @@ class Panel(traitlets.HasTraits):
         self._state = w.HTML().add_class("ex-state")
         self._halt = self._button("stop", self.stop, "ex-link")
         self._again = self._button("Compute", self.refresh, "ex-again", style="primary")
+        self._halt.tooltip = "Give up what is being computed; the last result stays"
+        self._again.tooltip = "Compute the result for the settings above"
         head = w.HBox([w.HTML(tag.b(self.title)), self._state, self._halt, self._again]).add_class("ex-head")
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
@@ -220,16 +233,39 @@ class Panel(traitlets.HasTraits):
         return button
 
     def offer(self, proposal: Any, opens: Mapping[str, Callable[[Any], Any]], empty: str = "none") -> Any:
-        """For `traitlets.validate`: a value that the dropdown `_<trait>` does not list is opened, which raises if there is no such
+        """For `traitlets.validate`: a value that the trait's dropdown does not list is opened, which raises if there is no such
         thing, and then listed. `opens`: trait -> what opens a value of it; `empty`: how no value is listed.
         """
         value, name = proposal["value"], proposal["trait"].name
-        field = getattr(self, f"_{name}", None)
-        if field is not None and value not in dict(field.options).values():
-            if value and name in opens:
-                opens[name](value)
-            field.options = [*field.options, (f"{value:,}" if isinstance(value, int) else value or empty, value)]
+        if name in self._fields:
+            listed = list(self._fields[name][0].options)
+            if value not in dict(listed).values():
+                if value and name in opens:
+                    opens[name](value)
+                words = f"{value:,}" if isinstance(value, int) else value or empty
+                self.list_options(name, [*listed, (words, value)])
         return value
+
+    def row(self, fields: list[tuple[str, Any, str, str]], prefix: str = "ex-") -> w.HBox:
+        """(label, widget, trait, width) each, linked with the traits, in one row; a trait's help is the control's tooltip."""
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class(f"{prefix}{name.replace('_', '-')}")
+            self.connect(field, name)
+        return w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+
+    def connect(self, field: Any, name: str) -> None:
+        """Link a control with a trait, whose help becomes its tooltip."""
+        field.tooltip = self.traits()[name].help
+        self._fields[name] = field, traitlets.link((self, name), (field, "value"))
+
+    def list_options(self, name: str, options: list[tuple[str, Any]]) -> None:
+        """Replace what a trait's dropdown offers; the trait keeps its value, which has to be among them."""
+        field, link = self._fields[name]
+        if list(field.options) != options:
+            link.unlink()  # a dropdown with new options jumps to the first
+            field.options = options
+            link.link()
 
     def guard(self, run: Callable[[], Any]) -> Any:
         """Run a callback; an exception becomes the banner."""
@@ -274,6 +310,7 @@ class Panel(traitlets.HasTraits):
 
     def _hide_error(self) -> None:
         if self.error is not None or self._banner.layout.display != "none":
+            self._bad_draw = False
             self.error, self._banner.layout.display, self._trace.layout.display = None, "none", "none"
 
     def _toggle_details(self) -> None:

@@ -83,6 +83,15 @@ def classes_of(labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     return {"groups": groups, "names": names, "by": "class"}
 
 
+def colours(atlases: list[Atlas]) -> list[str]:
+    """Those of COLOURS that these atlases have."""
+    lacks = {
+        "vendor": any(a.vendor is None for a in atlases),
+        "probe error": any(bool(a.right.isnan().any()) for a in atlases),
+    }
+    return [name for name in COLOURS if not lacks.get(name)]
+
+
 def measured(atlases: list[Atlas], colour: str) -> dict[str, Any]:
     """`Film.show`'s values (maps, E, n) in [0, 1] and the words of their scale; nothing where groups give the colour."""
     if colour in ("class", "vendor"):

@@ -175,6 +175,8 @@ class Atlas(Controls):
 
     def draw(self, maps: view.Maps) -> None:
         result, atlases = maps.result, maps.atlases
+        offered = {*cache.colours(atlases), self.colour}  # a chosen one that these images lack ends in the banner
+        self.list_options("colour", [(name, name) for name in cache.COLOURS if name in offered])
         what = {"pca": "PCA", "umap": "UMAP"}[result.method]
         self._lay(len(atlases))
         self.film.show(

@@ -39,11 +39,15 @@ class WhatItSees(EncoderPanel):
 
     title = "What the model sees"
     inputs = ("run", "images", "target", "method", "layer", "baseline", "seed", "k", "picked")
-    target = Enum(list(TARGETS), "similarity to a view", help="the number that the map explains")
-    method = Enum(list(METHODS), "integrated gradients")
-    layer = Unicode("", help="GradCAM's; '' is the last with 4 x 4 pixels or more")
-    baseline = Enum(list(BASELINES), "black", help="what integrated gradients start from and occlusion shows")
-    seed = Int(0, min=0, help="of the page, the views and the random weights")
+    target = Enum(list(TARGETS), "similarity to a view", help="The number that the map explains")
+    method = Enum(list(METHODS), "integrated gradients", help="How the map is computed")
+    layer = Unicode("", help="The layer that GradCAM explains; automatic: the last with 4 x 4 pixels or more")
+    baseline = Enum(
+        list(BASELINES),
+        "black",
+        help="The image without content: integrated gradients start from it, occlusion puts it over a patch",
+    )
+    seed = Int(0, min=0, help="Seed of the page of images, the other views and the randomised weights")
     picked = Int(0, min=0, max=BATCH - 1)
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
@@ -136,7 +140,8 @@ class WhatItSees(EncoderPanel):
             known = [("automatic", ""), *layers]
             if self.layer not in dict(known).values():
                 known.append((self.layer, self.layer))
-            self._layer.options, self._layers_of = known, run
+            self.list_options("layer", known)
+            self._layers_of = run
 
     def draw(self, look: view.Look) -> None:
         result, study = look.result, look.study

@@ -38,11 +38,19 @@ class Perturbation(EncoderPanel):
 
     title = "Perturbation lab"
     inputs = ("run", "images", "attack", "steps", "seed", "reference", "match", "page", "k")
-    attack = Enum(list(ATTACKS), "FGSM")
-    steps = Int(3, help="of PGD", min=1, max=100)
-    seed = Int(0, min=0)
-    reference = Enum(list(REFERENCES), "the other view", help="what the adversary pushes an image away from")
-    match = Enum(list(LENGTHS), "L∞", help="the length that noises share with the adversary")
+    attack = Enum(list(ATTACKS), "FGSM", help="How the adversary is made: one gradient step, or several (PGD)")
+    steps = Int(3, help="Gradient steps of PGD", min=1, max=100)
+    seed = Int(0, min=0, help="Seed of the other view, the noises and random starts")
+    reference = Enum(
+        list(REFERENCES),
+        "the other view",
+        help="The embedding that the adversary pushes an image away from: another view of it (Algorithm 1), or its own",
+    )
+    match = Enum(
+        list(LENGTHS),
+        "L∞",
+        help="Noise is made as long as the adversary: L∞, the largest change of a pixel, or L2, the length of all changes together",
+    )
     page = Int(0, min=0)
     picked = Int(0, min=0, max=BATCH - 1)
     gain = Int(10, help="the difference is shown this many times larger")

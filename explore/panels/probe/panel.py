@@ -34,15 +34,15 @@ class Probe(Panel):
 
     title = "Linear probe"
     inputs = ("run_a", "run_b", "images", "features", "test", "k", "share", "seed")
-    run_a = Unicode("", help="name of the run whose encoder is A")
-    run_b = Unicode("", help="name of the run whose encoder is B; '' for none")
-    images = Unicode("", help="'fashion · test': the probe is fitted on the other side")
-    features = Enum(["h", "z"], "h", help="features h or projections z")
-    test = Enum(list(TESTS), "clean", help="the test images: clean, attacked through the probe, or with sign noise")
-    k = Int(2, min=1, max=16, help="of attack and noise: eps = k/255")
-    share = Enum(list(SHARES), 0.1, help="of the labels")
+    run_a = Unicode("", help="The run whose encoder is A")
+    run_b = Unicode("", help="The run whose encoder is B, compared with A")
+    images = Unicode("", help="The images that the probe is judged on; it is fitted on the training side of the set")
+    features = Enum(["h", "z"], "h", help="What the probe reads: features h, or projections z")
+    test = Enum(list(TESTS), "clean", help="The test images: clean, attacked through the probe, or with sign noise")
+    k = Int(2, min=1, max=16, help="ε of the attack and the noise, in 1/255")
+    share = Enum(list(SHARES), 0.1, help="The share of the training labels that the probe is fitted on, in percent")
     seed = Int(0, min=0, help="of the draw of labels")
-    shown = Enum(list(matrices.SHOWN), "B", help="what the matrix shows")
+    shown = Enum(list(matrices.SHOWN), "B", help="Whose counts the matrix shows: A, B, or B minus A")
     cell = Unicode("", help="'6,0': the picked cell, true and predicted class by number; '' is the most confused pair")
     page = Int(0, min=0, help="of the cell's images")
 
@@ -72,30 +72,26 @@ class Probe(Panel):
         names = list(dict.fromkeys([*filter(None, (self.run_a, self.run_b)), *(found["run"] if len(found) else [])]))
         listed = [(name, name) for name in names]
         choose = [] if self.run_a else [("choose" if names else "none found", "")]
-        self._run_a, self._run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
-        self._k = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
+        run_a, run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
+        images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        ks = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
         self._shows = w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg")
         fields: list[tuple[str, Any, str, str]] = [
-            ("Encoder A", self._run_a, "run_a", "116px"),
-            ("Encoder B", self._run_b, "run_b", "108px"),
-            ("Images", self._images, "images", "116px"),
+            ("Encoder A", run_a, "run_a", "116px"),
+            ("Encoder B", run_b, "run_b", "108px"),
+            ("Images", images, "images", "116px"),
             ("Features", w.Dropdown(options=["h", "z"]), "features", "60px"),
             ("Test images", w.ToggleButtons(options=list(TESTS)).add_class("ex-seg"), "test", "auto"),
-            ("ε", self._k, "k", "72px"),
+            ("ε", ks, "k", "72px"),
             ("Matrix shows", self._shows, "shown", "auto"),
         ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-of-{name.replace('_', '-')}")
-            traitlets.link((self, name), (field, "value"))
-        traitlets.dlink((self, "test"), (self._k.layout, "display"), lambda test: "none" if test == "clean" else "")
+        traitlets.dlink((self, "test"), (ks.layout, "display"), lambda test: "none" if test == "clean" else "")
         traitlets.dlink((self, "run_b"), (self._shows, "disabled"), lambda name: not name)
-        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-probe-row")
+        row = self.row(fields, "ex-of-").add_class("ex-probe-row")
         slider = (
             w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
         )
-        traitlets.link((self, "share"), (slider, "value"))
+        self.connect(slider, "share")
         self._of_train = w.HTML().add_class("ex-range")
         places = [(f"{100 * s:g}", f"{100 * i / (len(SHARES) - 1):.2f}%") for i, s in enumerate(SHARES)]
         ruler = w.HTML(scale(places, "ex-ticks ex-short", aria_hidden="true")).add_class("ex-ruler")
