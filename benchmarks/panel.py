@@ -85,7 +85,7 @@ def _presses(lab, attack: str, extra: str, rounds: int) -> list[float]:
         page.evaluate(WATCH)
         for seed in range(rounds):
             ahead = "" if extra else "\nimport time\nwhile not panel._ahead: time.sleep(0.05)"
-            notebook.execute(f"panel.eps, panel.seed = 0, {seed + 1}\npanel.wait(){ahead}")
+            notebook.execute(f"panel.k, panel.seed = 0, {seed + 1}\npanel.wait(){ahead}")
             page.wait_for_selector(".ex-pixels[data-k='0']:not(.waiting)")
             page.wait_for_timeout(500)
             page.locator(".ex-eps .noUi-handle").focus()

@@ -64,6 +64,16 @@ def check_eps(eps: float) -> float:
     return eps
 
 
+def eps_of(k: float) -> float:
+    """eps in pixel units of k/255: 8 -> 0.031."""
+    return k / 255
+
+
+def k_of(eps: float) -> float:
+    """k of eps = k/255 in pixel units: 0.031... -> 8.0."""
+    return round(eps * 255, 6)
+
+
 def show_eps(eps: float) -> str:
     """eps as k/255: '8/255', '3.8/255'."""
     return f"{round(eps * 255, 2):g}/255"

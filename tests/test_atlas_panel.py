@@ -77,10 +77,10 @@ def test_the_clean_map_stands_before_anything_is_attacked(run, monkeypatch):
 
 
 def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
-    result, study = panel.result, panel._studies[0]
+    result, study = panel.result, panel._outcome.studies[0]
     panel.picked = 7
     for k in (8.0, 16.0, 0.0):
-        panel.eps = k
+        panel.k = k
         kept = view.figure(result, "kept", k)
         assert k == 0 or f"<b>{100 * kept:.0f}\xa0%</b>" in panel.film.reading
         assert f"at ε = {k:g}/255, in h" in panel.side.html
@@ -94,14 +94,14 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
             from explore.results import png
 
             assert png(to_pixels(image[None])[0]) in panel.side.html
-    panel.eps = 9.0
+    panel.k = 9.0
     assert "figures are those of ε = 8/255" in panel.film.reading and "at ε = 8/255" in panel.side.html
     panel.side.picked = str(picks[3])
     assert panel.picked == picks[3] and panel.film.picked == picks[3]
 
 
 def test_the_lasso_is_read_by_the_next_cell(panel):
-    panel.eps, panel.film.lasso = 4.0, [3, 5, 8, 13]
+    panel.k, panel.film.lasso = 4.0, [3, 5, 8, 13]
     table, result = panel.selected, panel.result
     assert panel.lasso == [3, 5, 8, 13] and table.image.tolist() == result.index[[3, 5, 8, 13]].tolist()
     assert table.k.unique().tolist() == [4.0] and table.moved.tolist() == pytest.approx(
@@ -180,9 +180,14 @@ def test_colours(panel):
     panel.colour = "loss"
     values = np.frombuffer(panel.film.values, np.float32)
     assert values.min() == 0 and values.max() == 1 and panel.film.meta["scale"][0].startswith("contrastive loss")
+    field, offered = panel._fields["colour"][0], ["class", "displacement", "loss"]
+    assert field.value == "loss" and [name for name, _ in field.options] == offered  # no vendor, no probe: not offered
     panel.colour = "vendor"
-    assert isinstance(panel.error, UserError) and "no vendor" in str(panel.error)
-    panel.colour, panel.images = "class", "emoji · test"
+    assert isinstance(panel.error, UserError) and "no vendor" in str(panel.error) and panel.state == "error"
+    panel.colour = "class"
+    assert panel.error is None and panel.state == "ready" and panel._banner.layout.display == "none"
+    assert [name for name, _ in field.options] == offered
+    panel.images = "emoji · test"
     assert panel.result.vendors and panel.error is None
     panel.colour = "vendor"
     assert [g["name"] for g in panel.film.meta["names"]] == list(panel.result.vendors) and panel.film.values == b""
@@ -212,7 +217,7 @@ def test_two_encoders_are_turned_onto_each_other(run):
     result, beside = panel.result, panel.beside
     assert panel.error is None and beside is not None and panel.film.meta["maps"] == 2
     assert np.array_equal(frames(panel)[1], beside.xy.numpy())
-    lone = panel._studies[1].atlas("pca")
+    lone = panel._outcome.studies[1].atlas("pca")
     away = lambda xy: float((xy - result.xy[0]).square().sum())  # noqa: E731
     assert away(beside.xy[0]) < away(lone.xy[0]) and 0 <= panel.agreement["residual"] <= 1
     assert f"{panel.agreement['residual']:.2f}" in panel.below.html

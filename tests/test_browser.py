@@ -19,8 +19,8 @@ LIBRARY = """
 import base64, json
 from explore.results import to_pixels
 result, i = panel.result, panel.picked
-own = ex.Attack.fgsm(panel.eps / 255)(result.x, ex.contrast(run.encoder(), panel._shown.reference, temperature=run.config.temperature))
-shown = dict(k=panel.eps, eps=result.eps * 255, image=int(result.index[i]), loss=float(result.loss[1, i]), attack=result.attack)
+own = ex.Attack.fgsm(panel.k / 255)(result.x, ex.contrast(run.encoder(), panel._outcome.study.reference, temperature=run.config.temperature))
+shown = dict(k=panel.k, eps=result.eps * 255, image=int(result.index[i]), loss=float(result.loss[1, i]), attack=result.attack)
 for kind in ("clean", "adversary", "gaussian", "uniform", "sign"):
     shown[kind] = base64.b64encode(result.pixels(kind)[i].tobytes()).decode()
 shown["fgsm"] = base64.b64encode(to_pixels(own)[i].tobytes()).decode()
@@ -102,15 +102,15 @@ def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel, tmp_path
     panel.execute(
         f"import time, pathlib; gate = pathlib.Path({str(gate)!r})\n"
         "def wait(_):\n    while not gate.exists(): time.sleep(0.02)\n"
-        "panel.observe(wait, 'eps')"
+        "panel.observe(wait, 'k')"
     )
     panel.page.locator(".ex-eps .noUi-handle").focus()
     for _ in range(8):
         panel.page.keyboard.press("ArrowRight")
-    panel.page.evaluate(f"(code) => {{ window.early = ({EXECUTE})(code) }}", "print(panel.eps)")  # asked at once
+    panel.page.evaluate(f"(code) => {{ window.early = ({EXECUTE})(code) }}", "print(panel.k)")  # asked at once
     gate.touch()
     assert panel.page.evaluate("() => window.early")["text"].strip() != "16"
-    assert panel.execute("print(panel.eps)") == "16"
+    assert panel.execute("print(panel.k)") == "16"
 
 
 def test_another_image_another_attack_another_length(panel):

@@ -62,7 +62,7 @@ def panel(lab):
 
 def lonely(notebook: Notebook) -> int:
     """A point with the most room about it, so that the mouse can mean no other."""
-    code = "import torch; p = panel.result.frame(panel.eps); d = torch.cdist(p, p).fill_diagonal_(9e9).amin(1); print(json.dumps(d.argsort(descending=True)[:5].tolist()))"
+    code = "import torch; p = panel.result.frame(panel.k); d = torch.cdist(p, p).fill_diagonal_(9e9).amin(1); print(json.dumps(d.argsort(descending=True)[:5].tolist()))"
     return json.loads(notebook.execute(f"import json; panel.wait(); {code}"))[2]
 
 
@@ -84,7 +84,7 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     page.wait_for_function("() => document.querySelectorAll('.ex-trio img').length === 3")
     says(page.locator(".ex-fm-side"), words)
     assert page.locator(".ex-trio img").count() == 3
-    then, now = asked(panel, f"[t.tolist() for t in panel._studies[0].neighbours({i}, 8)]")
+    then, now = asked(panel, f"[t.tolist() for t in panel._outcome.studies[0].neighbours({i}, 8)]")
 
     def near():
         shown = page.evaluate(
@@ -157,7 +157,7 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     page.locator("[data-act=play]").click()
     told(panel, "playing", True)
     page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']")
-    told(panel, "eps", 16.0)
+    told(panel, "k", 16.0)
     assert asked(panel, "panel.playing") is False
     page.wait_for_function("() => window.seen.at(-1) === 16")
     assert any(e % 2 for e in page.evaluate("() => window.seen")), "it never was on the way"
@@ -170,21 +170,21 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
             page.mouse.move(at(k), y, steps=6)
         page.mouse.up()
         page.wait_for_selector(".ex-fm[data-stand='yes']")
-        told(panel, "eps", float(round(stop / 2) * 2))
+        told(panel, "k", float(round(stop / 2) * 2))
         assert standing(panel)["slider"] == round(stop / 2) * 2
     range_.focus()
     page.keyboard.press("ArrowRight")
-    told(panel, "eps", 12.0)
+    told(panel, "k", 12.0)
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
-    told(panel, "eps", 8.0)
-    panel.execute("panel.eps = 9.0")  # the kernel may stand between two frames: the page says so
+    told(panel, "k", 8.0)
+    panel.execute("panel.k = 9.0")  # the kernel may stand between two frames: the page says so
     page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
     says(page.locator(".ex-fm-read"), "On the way")
     x, y = page.evaluate(AT, [7, 0])
-    panel.execute("panel.eps = 14.0")
+    panel.execute("panel.k = 14.0")
     page.wait_for_selector(".ex-fm[data-eps='14'][data-stand='yes']")
-    panel.execute("panel.eps = 9.0")  # back again: the same picture
+    panel.execute("panel.k = 9.0")  # back again: the same picture
     page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
     assert page.evaluate(AT, [7, 0]) == [x, y]
     assert page.evaluate("() => window.odd") == []
@@ -199,7 +199,7 @@ def test_points_stand_where_the_result_says_and_another_map_leaves_none_behind(p
         return [[float(v) for v in spot] for spot in spots]
 
     def fits(spots):
-        own = asked(panel, "panel.result.frame(panel.eps)[::30].tolist()")
+        own = asked(panel, "panel.result.frame(panel.k)[::30].tolist()")
         for axis in (0, 1):
             a, b = [p[axis] for p in own], [s[axis] for s in spots]
             slope = (b[1] - b[0]) / (a[1] - a[0])
@@ -295,7 +295,7 @@ def test_two_encoders_side_by_side(lab):
         spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
         middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
         assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
-    near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._studies]")
+    near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._outcome.studies]")
     a, b, both = asked(
         two,
         "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",

@@ -150,7 +150,7 @@ def test_attacked_images_are_shown_as_attacked(probe):
     probe.page.get_by_role("button", name="attacked").click()
     probe.execute("panel.wait(300); assert panel.result.test == 'attacked', panel.state")
     probe.page.wait_for_function(
-        "() => document.querySelector('.ex-cm .what') && document.querySelector('.ex-of-eps').offsetWidth > 0"
+        "() => document.querySelector('.ex-cm .what') && document.querySelector('.ex-of-k').offsetWidth > 0"
     )
     wanted = same(probe)
     assert wanted["test"] == "attacked" and wanted["pixels"] != wanted["clean"]

@@ -63,7 +63,7 @@ def test_choose_slide_and_pick(seen):
     assert (
         second["eps"] == 4 and second["clean_map"] != first["clean_map"] and second["perturbed"] != first["perturbed"]
     )
-    assert seen.execute("print(panel.eps)") == "4"
+    assert seen.execute("print(panel.k)") == "4"
     page.locator(".ex-see-strip [data-pick='5']").click()
     seen.execute("panel.wait()")
     third = same(seen)

@@ -153,7 +153,7 @@ def test_hover_tells_and_a_click_pins(panel):
     values = asked(panel, "panel.result.where(attack='fgsm', k=4).table.sort_values('seed').value.tolist()")
     card = page.locator(".ex-card").first.inner_text()
     assert " · ".join(f"{100 * v:.1f}" for v in values) in card and "to SimCLR" in card
-    assert asked(panel, "[panel.kind, panel.eps]") == ["adversary", 4]
+    assert asked(panel, "[panel.kind, panel.k]") == ["adversary", 4]
     page.get_by_role("button", name="Copy command").click()
     page.get_by_role("button", name="Copied").wait_for()
     page.get_by_role("button", name="s1", exact=True).click()  # its run lies here: looked at over test eps
@@ -195,7 +195,7 @@ print(json.dumps({key: base64.b64encode(to_pixels(v[:1])[0].tobytes()).decode() 
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     settled(panel, "Gaussian, ε = 10/255")
-    assert asked(panel, "[panel.kind, panel.eps]") == ["gaussian", 10]
+    assert asked(panel, "[panel.kind, panel.k]") == ["gaussian", 10]
     page.get_by_label("next image").click()
     assert asked(panel, "panel.picture") == 1
 

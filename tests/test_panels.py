@@ -252,7 +252,7 @@ def test_the_lab_shows_the_loss_a_run_was_trained_with(run, panel):
 def test_the_panel_follows_its_traits(panel):
     assert panel.state == "ready" and panel.result.eps == pytest.approx(8 / 255)
     assert "FGSM lifts" in panel.pixels.reading or "FGSM lowers" in panel.pixels.reading
-    panel.eps = 3
+    panel.k = 3
     assert panel.result.eps == pytest.approx(3 / 255) and len(panel.result.table) == 160
     panel.set_trait("match", "L2")
     assert panel.result.match == "l2"
@@ -287,7 +287,7 @@ def test_attacks_of_several_steps_send_one_frame_an_eps(panel, monkeypatch):
 
 def test_the_newest_wish_wins(panel):
     for k in range(17):
-        panel.eps = k
+        panel.k = k
     assert panel.result.eps == pytest.approx(16 / 255)
 
 
@@ -364,3 +364,28 @@ def test_the_sheet_and_the_script_name_the_same_roles():
 
     for role in re.findall(r'\["(\w+)", "[\w ]+"\]', str(Pixels._esm)[:2000]):
         assert f".ex .{role}{{--c" in STYLE or f" .{role}{{--c" in STYLE
+
+
+def test_the_former_name_of_k_works_with_a_warning(run):
+    from explore.panels import Perturbation as Lab
+
+    with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+        panel = Lab(run, eps=4)
+    try:
+        assert panel.k == 4
+        with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+            panel.eps = 5
+        with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+            assert panel.eps == panel.k == 5
+        assert panel.result.eps == pytest.approx(5 / 255)
+    finally:
+        panel.close()
+
+
+def test_compute_sets_nothing_on_the_panel(panel):
+    """What `draw` needs is in what `compute` returns: drawn again later, an outcome shows the same."""
+    first, reading, images = panel._outcome, panel.pixels.reading, panel.pixels.images
+    panel.page = 1
+    assert panel.result is not first.result and panel.pixels.reading != reading and panel.pixels.images != images
+    panel.draw(first)
+    assert panel.pixels.reading == reading and panel.pixels.images == images

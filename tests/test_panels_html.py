@@ -154,3 +154,28 @@ def test_no_view_writes_a_tag_by_an_f_string():
                 assert "</" not in text or "<style>" in text, f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Markup", "fill"):
                 assert not isinstance(node.args[0], ast.JoinedStr), f"{path}:{node.lineno}: a template is a literal"
+
+
+INTERACTIVE = tuple(
+    getattr(panels.base.w, name)
+    for name in ("Dropdown", "ToggleButtons", "BoundedIntText", "IntSlider", "SelectionSlider", "Checkbox", "Button")
+)
+
+
+@pytest.mark.parametrize("which", ["Perturbation", "WhatItSees", "Atlas", "Probe", "Scorecard"])
+def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
+    panel = getattr(panels, which)()
+    try:
+        todo, found = list(panel.view.children), 0
+        while todo:
+            widget = todo.pop()
+            if widget in (panel._body, panel._banner, panel._empty):
+                continue
+            todo += getattr(widget, "children", ())
+            if isinstance(widget, INTERACTIVE):
+                found += 1
+                assert widget.tooltip and widget.tooltip[0].isupper(), f"{which}: {widget.description} has no tooltip"
+        assert found > 2
+    finally:
+        panel.close()

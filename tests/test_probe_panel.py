@@ -429,7 +429,7 @@ def test_the_panel_follows_its_traits(panel):
     assert panel.result.labels == 180
     panel.features = "z"
     assert panel.result.features == "z"
-    panel.test, panel.eps = "noise", 4
+    panel.test, panel.k = "noise", 4
     assert panel.result.test == "noise" and panel.result.eps == pytest.approx(4 / 255)
     panel.run_b = ""
     assert panel.result.b is None and panel.state == "ready" and panel._bar.value == ""

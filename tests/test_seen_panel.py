@@ -74,7 +74,7 @@ def test_the_pictures_are_the_results(panel):
 def test_the_result_is_the_librarys_for_the_picked_image(panel):
     from explore.training import make_views
 
-    panel.picked, panel.eps = 3, 5
+    panel.picked, panel.k = 3, 5
     result = panel.result
     data, net = ex.load("fashion"), ex.open_run("tiny").encoder()
     index = torch.randperm(len(data.test), generator=ex.seeded(0))[:32]
@@ -127,7 +127,7 @@ def test_the_loss_and_the_probes_logit(panel):
 
 
 def test_at_eps_zero_the_two_maps_are_one(panel):
-    panel.eps = 0
+    panel.k = 0
     assert panel.result.clean.channels.equal(panel.result.perturbed.channels)
     assert "nothing is added" in panel._reading.value and panel.error is None
 
@@ -135,7 +135,7 @@ def test_at_eps_zero_the_two_maps_are_one(panel):
 def test_the_strip_picks(panel):
     assert panel.strip.html.count("data-pick=") == 32
     panel.strip.picked = "7"
-    assert panel.picked == 7 and int(panel.result.index[0]) == int(panel._shown.index[7])
+    assert panel.picked == 7 and int(panel.result.index[0]) == int(panel._outcome.study.index[7])
     panel.picked = 2
     assert panel.strip.picked == "2"
 

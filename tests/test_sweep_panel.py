@@ -562,17 +562,17 @@ def test_the_panel_shows_what_it_was_given(panel, study):
 
 def test_moving_eps_moves_reading_and_cards_and_computes_nothing(panel):
     serial = panel._serial
-    panel.eps = 10
+    panel.k = 10
     assert "there is no adversary yet; there is one at 8" in reads(panel) and panel._serial == serial
     assert "adversary, ε = 10/255 none yet" in text(panel.cards.html)
     panel._pin("adversary,8")
-    assert panel.eps == 8 and "adversary, ε = 8/255 pinned" in text(panel.cards.html)
+    assert panel.k == 8 and "adversary, ε = 8/255 pinned" in text(panel.cards.html)
     panel._pin("simclr,0")
-    assert panel.kind == "simclr" and panel.eps == 8 and "SimCLR pinned" in text(panel.cards.html)
+    assert panel.kind == "simclr" and panel.k == 8 and "SimCLR pinned" in text(panel.cards.html)
 
 
 def test_prices_are_told_before_and_measured_here(panel):
-    panel.eps = 10
+    panel.k = 10
     end = time.monotonic() + 60
     while "about" not in text(panel.cards.html) and time.monotonic() < end:
         time.sleep(0.1)
@@ -699,7 +699,7 @@ def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, stu
     assert (
         panel._films.through(["mine"], tiny.dataset, Choice(match="L∞"), 16).run == "mine" and "mine" in panel.film.html
     )
-    panel.eps = 9
+    panel.k = 9
     assert "adversary, ε = 9/255 none yet" in text(panel.cards.html)
     panel._act("compute", "adversary,9")
     assert panel.wait(60) and panel.result.where(attack="fgsm", k=9).table.value.iloc[0] > 0
@@ -768,7 +768,7 @@ def test_settings_that_are_not_kept_offer_nothing(root):
 
     panel = NoiseOrAdversary(Sweep.of(sweep().table.to_dict("records")))
     assert panel.wait(60) and panel.error is None
-    panel.eps = 10
+    panel.k = 10
     assert (
         "settings or images of this sweep are not kept" in text(panel.cards.html)
         and "Compute this point" not in panel.cards.html

@@ -1,8 +1,9 @@
-"""`Panel`: the part every panel shares. State are traits, work is one call into `studies`, pixels are set traits.
+"""`Panel`: what all panels share. A panel's state is its traits; `compute` calls one study; `draw` updates the widgets.
 
-A subclass names its `inputs` (traits that call for new work), builds `controls()` and `body()` once, and writes
-`compute(job, **inputs) -> result` and `draw(result)`. One worker thread computes, the newest wish wins;
-an exception becomes a banner, because ipywidgets would swallow it.
+A subclass names its `inputs` (the traits that `compute` depends on), builds `controls()` and `body()` once, and writes
+`compute(job, **inputs) -> outcome` and `draw(outcome)`. `compute` runs in a worker thread and sets nothing on the panel: its
+outcome is the results object, or a frozen dataclass with the results object as `result` and all else that `draw` needs.
+The newest request wins; an exception becomes a banner, because ipywidgets would swallow it.
 """
 
 import atexit
@@ -10,8 +11,9 @@ import contextvars
 import threading
 import time
 import traceback
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ _live: "weakref.WeakSet[Panel]" = weakref.WeakSet()
 
 
 class Superseded(Exception):
-    """Raised inside `compute` where a newer wish waits or Stop was pressed."""
+    """Raised inside `compute` where a newer request waits or Stop was pressed."""
 
 
 class NothingToCompute(Exception):
@@ -36,20 +38,27 @@ class NothingToCompute(Exception):
 
 
 class Job:
-    """One wish: what the worker is to compute, and whether it is still wanted."""
+    """A compute request; `check()` raises `Superseded` if a newer one came or Stop was pressed."""
 
     def __init__(self, panel: "Panel", serial: int, state: dict[str, Any]):
         self.panel, self.serial, self.state, self.began = panel, serial, state, time.perf_counter()
 
     def check(self) -> None:
-        """Raise `Superseded` where this work is no longer wanted."""
+        """Raise `Superseded` if a newer request came or Stop was pressed."""
         if self.panel._serial != self.serial or self.panel._stopped >= self.serial:
             raise Superseded
 
     def pause(self, seconds: float) -> None:
-        """Leave the cores to the browser for a moment; raises `Superseded` where a newer wish came meanwhile."""
+        """Leave the cores to the browser for a moment, then `check()`."""
         time.sleep(seconds)
         self.check()
+
+    def show(self, draw: Callable[[], None]) -> None:
+        """Draw a first part of the outcome while the rest is computed; raises `Superseded` like `check`."""
+        self.check()
+        with self.panel._drawing:
+            draw()
+            self.panel.appear()
 
     def busy(self, what: str) -> None:
         """Show that work has begun; the screen dims when it takes more than 150 ms."""
@@ -67,7 +76,7 @@ class Job:
 
 
 class Panel(traitlets.HasTraits):
-    """A widget whose state is its traits and whose outcome is `result`. Display it as a cell's last line."""
+    """A widget whose state is its traits and that shows `result`. Display it as a cell's last line."""
 
     title = "Panel"
     inputs: tuple[str, ...] = ()
@@ -75,12 +84,17 @@ class Panel(traitlets.HasTraits):
     state = traitlets.Unicode("ready")  # ready, busy, stale, error, empty
 
     def __init__(self, **traits: Any):
+        if "eps" in traits:
+            _renamed()
+            traits["k"] = traits.pop("eps")
+        self._fields: dict[str, tuple[Any, Any]] = {}  # trait -> its control and the link between them
         super().__init__(**traits)
         self._wake = threading.Condition(threading.RLock())
         self._serial, self._done, self._stopped = 0, 0, -1
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
-        self._result: Any = None
+        self._bad_draw = False  # the banner is about drawing, so the next good drawing takes it away
+        self._outcome: Any = None  # what `compute` returned and `draw` drew
         self._drawing = threading.RLock()
         self._threads = torch.get_num_threads()
         self._frame()
@@ -98,11 +112,11 @@ class Panel(traitlets.HasTraits):
         return []
 
     def compute(self, job: Job, **inputs: Any) -> Any:
-        """The result for these inputs; call `job.check()` or `job.progress(...)` now and then."""
+        """All that `draw` needs for these inputs; call `job.check()` or `job.progress(...)` now and then."""
         raise NotImplementedError
 
-    def draw(self, result: Any) -> None:
-        """Put a result on the screen: set traits, never create widgets."""
+    def draw(self, outcome: Any) -> None:
+        """Put what `compute` returned on the screen: set traits, never create widgets."""
 
     def empty(self) -> list[w.Widget]:
         """What stands in the body's place where `compute` raised `NothingToCompute`."""
@@ -113,24 +127,44 @@ class Panel(traitlets.HasTraits):
         return "an earlier result"
 
     def idle(self) -> bool:
-        """One short piece of work done ahead while nothing is asked; False where none is left."""
+        """One short piece of work done ahead while there is no request; False if none is left."""
         return False
 
     # for notebooks
     @property
     def result(self) -> Any:
-        """The result for the panel's present state; waits for it where it is being computed."""
+        """The results object for the present traits; waits while it is computed."""
+        return self._latest()
+
+    @property
+    def _result(self) -> Any:
+        """The results object on the screen, None before the first."""
+        return getattr(self._outcome, "result", self._outcome)
+
+    def _latest(self, part: str = "result") -> Any:
+        """A part of the outcome for the present traits; waits while it is computed."""
         if threading.current_thread() is not self._thread:
             self.wait()
-        return self._result
+        return self._result if part == "result" else getattr(self._outcome, part, None)
+
+    @property
+    def eps(self) -> float:
+        """The former name of `k`."""
+        _renamed()
+        return self.k  # type: ignore[attr-defined]
+
+    @eps.setter
+    def eps(self, k: float) -> None:
+        _renamed()
+        self.k = k
 
     def wait(self, timeout: float = 120) -> bool:
-        """Wait until nothing asked for is outstanding; False where `timeout` seconds were not enough."""
+        """Wait until every request is done; False if that takes longer than `timeout` seconds."""
         with self._wake:
             return self._wake.wait_for(lambda: self._done >= self._serial, timeout)
 
     def refresh(self) -> None:
-        """Ask for the present state's result; what was asked before is dropped."""
+        """Request the result for the present traits; an earlier request is dropped."""
         with self._wake:
             self._serial += 1
             self._job = Job(self, self._serial, {name: getattr(self, name) for name in self.inputs})
@@ -156,8 +190,17 @@ class Panel(traitlets.HasTraits):
     def redraw(self) -> None:
         """Draw the last result again: the screen's own state has changed."""
         with self._drawing:
-            if self._result is not None:
-                self.guard(lambda: self.draw(self._result))
+            if self._outcome is None:
+                return
+            try:
+                self.draw(self._outcome)
+            except Exception as error:
+                self._show_error(error)
+                self._bad_draw = True
+            else:
+                if self._bad_draw:
+                    self._hide_error()
+                    self._settle("ready", "up to date")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)
@@ -167,6 +210,8 @@ class Panel(traitlets.HasTraits):
         self._state = w.HTML().add_class("ex-state")
         self._halt = self._button("stop", self.stop, "ex-link")
         self._again = self._button("Compute", self.refresh, "ex-again", style="primary")
+        self._halt.tooltip = "Give up what is being computed; the last result stays"
+        self._again.tooltip = "Compute the result for the settings above"
         head = w.HBox([w.HTML(tag.b(self.title)), self._state, self._halt, self._again]).add_class("ex-head")
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
@@ -186,6 +231,41 @@ class Panel(traitlets.HasTraits):
         for name in classes:
             button.add_class(name)
         return button
+
+    def offer(self, proposal: Any, opens: Mapping[str, Callable[[Any], Any]], empty: str = "none") -> Any:
+        """For `traitlets.validate`: a value that the trait's dropdown does not list is opened, which raises if there is no such
+        thing, and then listed. `opens`: trait -> what opens a value of it; `empty`: how no value is listed.
+        """
+        value, name = proposal["value"], proposal["trait"].name
+        if name in self._fields:
+            listed = list(self._fields[name][0].options)
+            if value not in dict(listed).values():
+                if value and name in opens:
+                    opens[name](value)
+                words = f"{value:,}" if isinstance(value, int) else value or empty
+                self.list_options(name, [*listed, (words, value)])
+        return value
+
+    def row(self, fields: list[tuple[str, Any, str, str]], prefix: str = "ex-") -> w.HBox:
+        """(label, widget, trait, width) each, linked with the traits, in one row; a trait's help is the control's tooltip."""
+        for label, field, name, width in fields:
+            field.description, field.layout.width = label, width
+            field.add_class("ex-field").add_class(f"{prefix}{name.replace('_', '-')}")
+            self.connect(field, name)
+        return w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+
+    def connect(self, field: Any, name: str) -> None:
+        """Link a control with a trait, whose help becomes its tooltip."""
+        field.tooltip = self.traits()[name].help
+        self._fields[name] = field, traitlets.link((self, name), (field, "value"))
+
+    def list_options(self, name: str, options: list[tuple[str, Any]]) -> None:
+        """Replace what a trait's dropdown offers; the trait keeps its value, which has to be among them."""
+        field, link = self._fields[name]
+        if list(field.options) != options:
+            link.unlink()  # a dropdown with new options jumps to the first
+            field.options = options
+            link.link()
 
     def guard(self, run: Callable[[], Any]) -> Any:
         """Run a callback; an exception becomes the banner."""
@@ -230,6 +310,7 @@ class Panel(traitlets.HasTraits):
 
     def _hide_error(self) -> None:
         if self.error is not None or self._banner.layout.display != "none":
+            self._bad_draw = False
             self.error, self._banner.layout.display, self._trace.layout.display = None, "none", "none"
 
     def _toggle_details(self) -> None:
@@ -287,19 +368,23 @@ class Panel(traitlets.HasTraits):
         return True
 
     def _attempt(self, job: Job) -> None:
-        result = self.compute(job, **job.state)
-        job.check()
-        with self._drawing:
-            self._result = result
-            self.draw(result)
-            self.appear()
+        outcome = self.compute(job, **job.state)
+        job.show(lambda: self._put(outcome))
         self._hide_error()
         spent = time.perf_counter() - job.began
         self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")
 
+    def _put(self, outcome: Any) -> None:
+        self._outcome = outcome
+        self.draw(outcome)
+
+
+def _renamed() -> None:
+    warnings.warn("A panel's eps is called k (eps = k/255); use panel.k.", DeprecationWarning, stacklevel=3)
+
 
 def _loop(panel: "weakref.ref[Panel]", wake: threading.Condition) -> None:
-    """Work for a panel until it is closed, collected, or without a wish for `REST` seconds."""
+    """Work for a panel until it is closed, collected, or has had no request for `REST` seconds."""
     while True:
         own = panel()
         if own is None or own._thread is not threading.current_thread():

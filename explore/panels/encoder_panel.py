@@ -1,4 +1,4 @@
-"""`EncoderPanel`: what panels share that look through one run's encoder at images of a set, at an eps that a slider moves."""
+"""`EncoderPanel`: a panel with a run, a set of images and a slider for eps."""
 
 from typing import Any
 
@@ -6,21 +6,22 @@ import ipywidgets as w
 import traitlets
 from traitlets import Int, Unicode
 
+from ..config import eps_of, k_of
 from ..runfolder import Run, runs
 from ..studies import GRID
 from .base import Panel
 from .html import Markup, note, ruler
 from .session import Session
 
-AUTHORS = 0.015 * 255  # --eps 0.03 after Normalize(.5, .5), in k/255
+AUTHORS = k_of(0.015)  # --eps 0.03 after Normalize(.5, .5), in k/255
 
 
 class EncoderPanel(Panel):
-    """A panel with a run, a side of a data set and eps; without a run it offers the shipped one."""
+    """A panel with a run, a side of a data set and eps = k/255; without a run it offers the shipped one."""
 
-    run = Unicode("", help="name of the run whose encoder is looked through")
-    images = Unicode("", help="'fashion · test'")
-    eps = Int(8, min=GRID[0], max=GRID[-1], help="in k/255")
+    run = Unicode("", help="The run whose encoder is shown")
+    images = Unicode("", help="The images: a data set and its test or training side, like 'fashion · test'")
+    k = Int(8, min=GRID[0], max=GRID[-1], help="How far a pixel may move: ε = k/255 of its range")
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
         name = run.name if isinstance(run, Run) else run or ""
@@ -30,37 +31,25 @@ class EncoderPanel(Panel):
 
     @traitlets.validate("run", "images")
     def _offer(self, proposal: Any) -> str:
-        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
-        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and name not in dict(field.options).values():
-            if name:
-                (self.shelf.run if field is self._run else self.shelf.split)(name)
-            field.options = [*field.options, (name or "choose", name)]
-        return name
+        return self.offer(proposal, {"run": self.shelf.run, "images": self.shelf.split}, "choose")
 
     def choices(self) -> tuple[w.Dropdown, w.Dropdown]:
         """The dropdowns of runs and of images, made once."""
         found = runs()
         names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
         choose = [] if self.run else [("choose" if names else "none found", "")]
-        self._run = w.Dropdown(options=[*choose, *((name, name) for name in names)])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
-        return self._run, self._images
-
-    def row(self, fields: list[tuple[str, Any, str, str]]) -> w.HBox:
-        """(label, widget, trait, width) each, linked with the traits, in one row."""
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-{name}")
-            traitlets.link((self, name), (field, "value"))
-        return w.HBox([field for _, field, _, _ in fields]).add_class("ex-row")
+        images = dict.fromkeys([self.images, *self._offered])
+        return (
+            w.Dropdown(options=[*choose, *((name, name) for name in names)]),
+            w.Dropdown(options=[(name, name) for name in images]),
+        )
 
     def slider(self) -> tuple[w.IntSlider, w.VBox]:
         """The slider of eps, and the block that it stands in: its share of the pixel range, its ruler with the authors' eps."""
         slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
-        traitlets.link((self, "eps"), (slider, "value"))
+        self.connect(slider, "k")
         self._of_range = w.HTML().add_class("ex-range")
-        traitlets.dlink((self, "eps"), (self._of_range, "value"), lambda k: note(f"{k / 255:.3f} of pixel range"))
+        traitlets.dlink((self, "k"), (self._of_range, "value"), lambda k: note(f"{eps_of(k):.3f} of pixel range"))
         under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
         return slider, w.VBox([slider, under]).add_class("ex-hero")
 

@@ -1,5 +1,7 @@
 """What panels have open: runs, encoders, image sets, embedded pools and thumbnails, each loaded once."""
 
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -10,6 +12,23 @@ from ..errors import UserError
 from ..evaluate import embed
 from ..results import png, to_pixels
 from ..runfolder import Run, open_run
+
+
+class LRU(OrderedDict):
+    """The `most` things that were used last, by key."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+
+    def make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What is kept under `key`, made by `make()` if there is none."""
+        if key not in self:
+            self[key] = make()
+        self.move_to_end(key)
+        while len(self) > self.most:
+            self.popitem(last=False)
+        return self[key]
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -32,7 +51,7 @@ class Session:
         return self._runs[name]
 
     def encoder(self, run: str) -> Any:
-        """The run's encoder, frozen, of this shelf alone: no cell and no other panel runs it."""
+        """The run's encoder, frozen, of this session alone: no cell and no other panel runs it."""
         if run not in self._encoders:
             self._encoders[run] = self.run(run).encoder()
         return self._encoders[run]

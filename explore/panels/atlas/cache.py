@@ -1,19 +1,19 @@
 """The atlas panel's work: studies by what was asked, each made once; what of an atlas becomes points, groups and colours of the film."""
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...errors import UserError
 from ...evaluate import Probe, embed
 from ...results import Atlas, png, to_pixels
 from ...studies import AtlasStudy
 from ...training import contrast_settings
-from ..session import Session
+from ..session import LRU, Session
 
 Progress = Callable[[str, int, int], None]
 KEPT = 6  # studies; each holds some 30 MB with 2,000 images
@@ -25,20 +25,14 @@ class Stages:
 
     def __init__(self, shelf: Session):
         self.shelf = shelf
-        self._films: OrderedDict[tuple, AtlasStudy] = OrderedDict()
-        self._probes: dict[tuple[str, str], Probe] = {}
+        self._studies, self._probes = LRU(KEPT), LRU(KEPT)
 
     def study(
         self, run: str, *, images: str, attack: str, points: int, n_neighbors: int, progress: Progress
     ) -> AtlasStudy:
         """The study behind these choices, computed as far as it was before."""
         about = (run, images, attack, points)
-        if about not in self._films:
-            self._films[about] = self._new(run, images, attack, points)
-        study = self._films[about]
-        self._films.move_to_end(about)
-        while len(self._films) > KEPT:
-            self._films.popitem(last=False)
+        study = self._studies.make(about, lambda: self._new(*about))
         study.n_neighbors, study.progress = n_neighbors, progress  # a map is kept under its parameters
         return study
 
@@ -61,11 +55,12 @@ class Stages:
         """A linear probe on the training features of the set, where it has labels: what `right` is measured with."""
         data = self.shelf.set(images)
         if study.probe is None and data.labelled is not None:
-            key = (run, data.name)
-            if key not in self._probes:
+
+            def fit() -> Probe:
                 h, y = embed(self.shelf.encoder(run), data.labelled, cache=True, progress=study.progress)
-                self._probes[key] = Probe().fit(h, y, classes=data.classes)
-            study.probe = self._probes[key]
+                return Probe().fit(h, y, classes=data.classes)
+
+            study.probe = self._probes.make((run, data.name), fit)
 
 
 def grouped(atlas: Atlas, colour: str) -> dict[str, Any]:
@@ -74,10 +69,24 @@ def grouped(atlas: Atlas, colour: str) -> dict[str, Any]:
         if atlas.vendor is None:
             raise UserError("These images carry no vendor; colour by class, or choose the emoji set, which has two.")
         return {"groups": atlas.vendor.numpy(), "names": list(atlas.vendors), "by": "vendor"}
-    labels, names = atlas.labels.numpy(), list(atlas.classes)
-    if (labels < 0).any() or not names:  # the ones without a class are a group of their own
-        labels, names = np.where(labels < 0, len(names), labels), [*names, "no class"]
-    return {"groups": labels, "names": names, "by": "class"}
+    return classes_of(atlas.labels, atlas.classes)
+
+
+def classes_of(labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Classes as groups; the images without one are a group of their own."""
+    groups, names = labels.numpy(), list(classes)
+    if (groups < 0).any() or not names:
+        groups, names = np.where(groups < 0, len(names), groups), [*names, "no class"]
+    return {"groups": groups, "names": names, "by": "class"}
+
+
+def colours(atlases: list[Atlas]) -> list[str]:
+    """Those of COLOURS that these atlases have."""
+    lacks = {
+        "vendor": any(a.vendor is None for a in atlases),
+        "probe error": any(bool(a.right.isnan().any()) for a in atlases),
+    }
+    return [name for name in COLOURS if not lacks.get(name)]
 
 
 def measured(atlases: list[Atlas], colour: str) -> dict[str, Any]:

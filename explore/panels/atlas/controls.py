@@ -19,58 +19,50 @@ TRAILS = ("none", "picked", "all")
 class Controls(Panel):
     """A panel with the atlas's controls and the traits that they set."""
 
-    run = Unicode("", help="name of the run whose encoder makes the map")
-    other = Unicode("", help="name of a second run, shown beside it; '' for none")
-    images = Unicode("", help="'fashion · test'")
-    attack = Enum(list(ATTACKS), "FGSM")
-    points = Int(1000, help="images on the map, the classes in turn", min=12)
-    method = Enum(["umap", "pca"], "umap")
-    n_neighbors = Int(15, help="UMAP's", min=2)
-    colour = Enum(list(cache.COLOURS), "class")
-    trails = Enum(list(TRAILS), "picked")
+    run = Unicode("", help="The run whose encoder makes the map")
+    other = Unicode("", help="A second run, shown beside the first")
+    images = Unicode("", help="The images: a data set and its test or training side, like 'fashion · test'")
+    attack = Enum(list(ATTACKS), "FGSM", help="How the adversary is made that moves the points")
+    points = Int(1000, help="How many images are on the map, the classes in turn", min=12)
+    method = Enum(
+        ["umap", "pca"], "umap", help="How features become two numbers: PCA keeps distances, UMAP neighbourhoods of k"
+    )
+    n_neighbors = Int(15, help="The k of UMAP: how many neighbours it keeps together", min=2)
+    colour = Enum(list(cache.COLOURS), "class", help="What the colour of a point stands for")
+    trails = Enum(list(TRAILS), "picked", help="Whose way from its clean place is drawn")
     shelf: Session
     _offered: list[str]
     _listing = False  # a list of options is being replaced
 
-    @traitlets.validate("run", "other", "images", "points")
+    @traitlets.validate("run", "other", "images", "points", "colour")
     def _offer(self, proposal: Any) -> Any:
-        """What the dropdown does not list yet is opened first, then listed; an unknown name is a UserError."""
-        value, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and value not in dict(field.options).values():
-            if value and field is not self._points:
-                (self.shelf.split if field is self._images else self.shelf.run)(value)
-            words = f"{value:,}" if field is self._points else value or "none"
-            field.options = [*field.options, (words, value)]
-        return value
+        return self.offer(proposal, {"run": self.shelf.run, "other": self.shelf.run, "images": self.shelf.split})
 
     def controls(self) -> list[w.Widget]:
         found = runs()
         names = list(dict.fromkeys([*filter(None, (self.run, self.other)), *(found["run"] if len(found) else [])]))
         listed = [(name, name) for name in names]
         choose = [] if self.run else [("choose" if names else "none found", "")]
-        self._run, self._other = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
-        self._points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])
-        self._map = w.Dropdown(options=self._maps())
+        run, other = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
+        images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])
+        self._map = w.Dropdown(options=self._maps(), description="Map", layout={"width": "122px"})
+        self._map.tooltip = self.traits()["method"].help
         fields: list[tuple[str, Any, str, str]] = [
-            ("Run", self._run, "run", "104px"),
-            ("Beside it", self._other, "other", "96px"),
-            ("Images", self._images, "images", "116px"),
-            ("Points", self._points, "points", "70px"),
+            ("Run", run, "run", "104px"),
+            ("Beside it", other, "other", "96px"),
+            ("Images", images, "images", "116px"),
+            ("Points", points, "points", "70px"),
             ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "76px"),
-            ("Map", self._map, "", "122px"),
-            ("Colour by", w.Dropdown(options=list(cache.COLOURS)), "colour", "80px"),
+            ("Colour by", w.Dropdown(options=[(name, name) for name in cache.COLOURS]), "colour", "80px"),
             ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "68px"),
         ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field")
-            if name:
-                traitlets.link((self, name), (field, "value"))
+        row = self.row(fields, "ex-of-").add_class("ex-atlas-row")
+        row.children = [*row.children[:5], self._map.add_class("ex-field"), *row.children[5:]]
         self._map.value = (self.method, self.n_neighbors if self.method == "umap" else 0)
         self._map.observe(lambda change: self._choose_map(*change["new"]), names=["value"])
         self.observe(lambda _: self._follow_map(), names=["method", "n_neighbors"])
-        return [w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-atlas-row")]
+        return [row]
 
     def _maps(self) -> list[tuple[str, tuple[str, int]]]:
         sizes = sorted({*NEIGHBOURS, self.n_neighbors})

@@ -28,18 +28,18 @@ from ..widgets.scatter import ScatterPlayer
 from . import cache, view
 from .controls import ATTACKS, Controls
 
-SCREEN = ("eps", "picked", "hover", "lasso", "playing", "trails")  # of the film
+SCREEN = ("k", "picked", "hover", "lasso", "playing", "trails")  # of the film
 
 
 class Atlas(Controls):
     """`Atlas(run)` or `Atlas(run_a, run_b)`: play, pick, draw around points; `panel.result` is a `results.Atlas`.
 
-    With two runs `panel.beside` is the second's, its map turned onto the first's, and `panel.agreement` what they share.
+    With two runs `panel.beside` is the second's, its map rotated onto the first's, and `panel.agreement` what they share.
     """
 
     title = "Embedding atlas"
     inputs = ("run", "other", "images", "attack", "points", "method", "n_neighbors")
-    eps = Float(8.0, help="in k/255", min=0, max=16)
+    k = Float(8.0, help="eps = k/255", min=0, max=16)
     picked = Int(-1, help="the picked row, -1 is none")
     hover = Int(-1, help="the row under the mouse")
     lasso = List(traitlets.Int(), help="the selected rows")
@@ -50,9 +50,7 @@ class Atlas(Controls):
         a, b = (each.name if isinstance(each, Run) else each or "" for each in (run, other))
         self.shelf = Session(*opened)
         self.stages = cache.Stages(self.shelf)
-        self.beside: Result | None = None
-        self.agreement: dict[str, Any] = {}
-        self._studies: list[AtlasStudy] = []
+        self._outcome: view.Maps | None
         self._card: tuple[Any, ...] = ()  # what the side shows
         self._saved = ""
         for name in filter(None, (a, b)):
@@ -68,7 +66,7 @@ class Atlas(Controls):
         )
         for name in SCREEN:
             traitlets.link((self, name), (self.film, name))
-        self.observe(lambda _: self._follow(), names=["eps", "picked", "lasso"])
+        self.observe(lambda _: self._follow(), names=["k", "picked", "lasso"])
         self.observe(lambda _: self.redraw(), names=["colour"])
         for part in (self.side, self.below):
             part.observe(lambda change: self._pick(change["new"]), names=["picked"])
@@ -82,7 +80,7 @@ class Atlas(Controls):
         return no_run(self)
 
     # work: PCA of the clean images at once; then UMAP in its place; then the film in it
-    def compute(self, job: Job, **inputs: Any) -> Result:
+    def compute(self, job: Job, **inputs: Any) -> view.Maps:
         if not inputs["run"]:
             raise NothingToCompute("no run chosen")
         if inputs["run"] == inputs["other"]:
@@ -102,7 +100,7 @@ class Atlas(Controls):
             for study in studies:
                 study.progress = None  # who asks it from now on is not this job
 
-    def _staged(self, job: Job, names: list[str], studies: list[AtlasStudy], inputs: dict[str, Any]) -> Result:
+    def _staged(self, job: Job, names: list[str], studies: list[AtlasStudy], inputs: dict[str, Any]) -> view.Maps:
         umap = inputs["method"] == "umap"
         if not all(study.filmed for study in studies):
             self._preview(job, studies, "pca")
@@ -114,51 +112,29 @@ class Atlas(Controls):
         if umap and not all(
             study.has("umap") for study in studies
         ):  # another map of a known film: first in the linear one
-            self._put(job, studies, "pca")
+            linear = _maps(studies, "pca")
+            job.show(lambda: self._put(linear))
             for study in studies:
                 study.progress = self._watch(job, dims=False)
-        result, self.beside, self.agreement = self._made(studies, inputs["method"])
-        self._studies = studies
-        return result
-
-    def _made(self, studies: list[AtlasStudy], method: str) -> tuple[Result, Result | None, dict[str, Any]]:
-        if len(studies) == 1:
-            return studies[0].atlas(method), None, {}
-        return compare_atlases(studies[0], studies[1], method)
-
-    def _put(self, job: Job, studies: list[AtlasStudy], method: str) -> None:
-        """Show an atlas while the next one is made."""
-        found = self._made(studies, method)
-        job.check()
-        with self._drawing:
-            self._result, self.beside, self.agreement = found
-            self._studies = studies
-            self.draw(self._result)
-            self.appear()
+        return _maps(studies, inputs["method"])
 
     def _preview(self, job: Job, studies: list[AtlasStudy], method: str) -> None:
         """Clean points in a map, before anything is attacked."""
         first = studies[0]
         maps = [(study.pca() if method == "pca" else study.umap()).xy for study in studies]
         maps[1:] = [aligned(maps[0], xy)[0] for xy in maps[1:]]
-        job.check()
-        labels, classes = first.labels.numpy(), list(first.classes)
-        if (labels < 0).any() or not classes:
-            labels, classes = np.where(labels < 0, len(classes), labels), [*classes, "no class"]
-        with self._drawing:
-            self._result, self._studies, self._card = None, [], ()
-            self._lay(len(studies))
-            self.film.show(
-                torch.stack(maps)[:, None].numpy(), [0.0], key=self._key(studies, None, method), groups=labels, names=classes, by="class",
-                ids=first.index.numpy(), images=self._set(first), what=f"{method.upper()}, clean images",
-            )  # fmt: skip
-            self.film.reading, self.film.heads, self.film.near = (
-                "The clean images; the way that an adversary takes them is being computed.",
-                [],
-                {},
-            )
-            self.side.html = self.below.html = self._foot.value = ""
-            self.appear()
+        xy, key = torch.stack(maps)[:, None].numpy(), self._key(studies, None, method)
+        job.show(lambda: self._draw_clean(xy, key, first, f"{method.upper()}, clean images"))
+
+    def _draw_clean(self, xy: np.ndarray, key: str, study: AtlasStudy, what: str) -> None:
+        """Clean points alone, xy (maps, 1, n, 2): until there is an outcome, no control has one to change."""
+        self._outcome, self._card = None, ()
+        self._lay(len(xy))
+        groups = cache.classes_of(study.labels, study.classes)
+        self.film.show(xy, [0.0], key=key, **groups, ids=study.index.numpy(), images=self._set(study), what=what)
+        self.film.heads, self.film.near = [], {}
+        self.film.reading = "The clean images; the way that an adversary takes them is being computed."
+        self.side.html = self.below.html = self._foot.value = ""
 
     def _watch(self, job: Job, dims: bool) -> Callable[[str, int, int], None]:
         """Progress of one stage after the other; where `dims` is False the screen stays as bright as it is."""
@@ -197,31 +173,33 @@ class Atlas(Controls):
     def _lay(self, maps: int) -> None:
         (self._grid.add_class if maps == 2 else self._grid.remove_class)("ex-atlas-two")
 
-    def draw(self, result: Result) -> None:
-        atlases = [result, *([self.beside] if self.beside is not None else [])]
+    def draw(self, maps: view.Maps) -> None:
+        result, atlases = maps.result, maps.atlases
+        offered = {*cache.colours(atlases), self.colour}  # a chosen one that these images lack ends in the banner
+        self.list_options("colour", [(name, name) for name in cache.COLOURS if name in offered])
         what = {"pca": "PCA", "umap": "UMAP"}[result.method]
         self._lay(len(atlases))
         self.film.show(
-            np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(self._studies, result), ids=result.index.numpy(),
-            images=self._set(self._studies[0]), what=f"{what} of {len(result.index):,} images",
+            np.stack([a.xy.numpy() for a in atlases]), list(result.ks), key=self._key(maps.studies, result), ids=result.index.numpy(),
+            images=self._set(maps.studies[0]), what=f"{what} of {len(result.index):,} images",
             **cache.grouped(result, self.colour), **cache.measured(atlases, self.colour),
         )  # fmt: skip
         self._foot.value = view.foot(atlases)
         self._said.value = note(self._saved)
         self._card = ()
-        self._tell(result)
+        self._tell(maps)
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, maps: view.Maps) -> None:
         """What follows eps, the picked image and the lasso: reading, table, card, neighbours, gallery."""
-        k, i, beside = view.nearest_k(result, self.eps), self.picked, self.beside
-        now = (k, i, tuple(self.lasso), abs(k - self.eps) < 1e-3)
+        result, beside, atlases, i = maps.result, maps.beside, maps.atlases, self.picked
+        k = view.nearest_k(result, self.k)
+        now = (k, i, tuple(self.lasso), abs(k - self.k) < 1e-3)
         if now == self._card:
             return
-        shown = [view.shown_name(str(study.provenance["run"])) for study in self._studies]
-        atlases = [result, *([beside] if beside is not None else [])]
-        found = [study.neighbours(i, k) for study in self._studies] if 0 <= i < len(result.index) else []
+        shown = [view.shown_name(str(study.provenance["run"])) for study in maps.studies]
+        found = [study.neighbours(i, k) for study in maps.studies] if 0 <= i < len(result.index) else []
         thumb = partial(self._thumb, result)
-        self.film.reading = view.reading(result, beside, self.eps, shown)
+        self.film.reading = view.reading(result, beside, self.k, shown)
         self.film.heads = view.heads(atlases, shown, k)
         self.film.near = {which: [pair[j].tolist() for pair in found] for j, which in enumerate(("then", "now"))}
         rows = [view.neighbours(a, i, k, *pair, thumb) for a, pair in zip(atlases, found, strict=False)]
@@ -230,14 +208,14 @@ class Atlas(Controls):
         if beside is None:
             picked = view.nobody(len(result.index))
             if found:
-                picked = view.card(result, i, k, *self._studies[0].images(i, k), self._words(result, i)) + rows[0]
+                picked = view.card(result, i, k, *maps.studies[0].images(i, k), self._words(result, i)) + rows[0]
             self.side.html = tag.div(view.truths(result, k)) + tag.div(picked, gallery)
             self.below.html = ""
         else:
             cells = [view.pair(each, thumb(i)[0], self._words(result, i)) for each in rows]
             self.side.html = view.pairs(cells) if cells else view.nobody(len(result.index))
             tables = [view.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
-            agreed = view.agreement(result, beside, shown, k, self.agreement)
+            agreed = view.agreement(result, beside, shown, k, maps.agreement)
             self.below.html = agreed + gallery + view.pairs(tables)
         self._card = now
 
@@ -260,8 +238,9 @@ class Atlas(Controls):
     # what the screen changes
     def _follow(self) -> None:
         with self._drawing:
-            if self._result is not None and self._quick():
-                self.guard(lambda: self._tell(self._result))
+            maps = self._outcome
+            if maps is not None and self._quick():
+                self.guard(lambda: self._tell(maps))
                 return
         self._work_on()
 
@@ -272,8 +251,8 @@ class Atlas(Controls):
     def idle(self) -> bool:
         """In the worker: what the screen asked for while the network was in use."""
         with self._drawing:
-            if self._result is not None and not self._quick():
-                self._tell(self._result)
+            if self._outcome is not None and not self._quick():
+                self._tell(self._outcome)
         return False
 
     def _pick(self, key: str) -> None:
@@ -283,23 +262,33 @@ class Atlas(Controls):
     @property
     def study(self) -> AtlasStudy:
         """The study behind `result`: features, both maps, neighbours and images, all computed once."""
-        self.wait()
-        if not self._studies:
+        studies = self._latest("studies")
+        if not studies:
             raise UserError(
                 "There is no study yet, for no run is open or its images could not be embedded; choose a run."
             )
-        return self._studies[0]
+        return studies[0]
+
+    @property
+    def beside(self) -> Result | None:
+        """The second encoder's atlas, its map rotated onto the first's; None with one encoder."""
+        return self._latest("beside")
+
+    @property
+    def agreement(self) -> dict[str, Any]:
+        """What two encoders share: neighbourhoods, their overlap by chance, the residual of the rotated map."""
+        return self._latest("agreement") or {}
 
     @property
     def selected(self) -> pd.DataFrame:
         """The selected images' rows of `result.table` at the present eps."""
-        return view.selected(self.result, self.lasso, self.eps)
+        return view.selected(self.result, self.lasso, self.k)
 
     def export(self) -> Path:
         """Write the atlas as a parquet with image, label, x, y and the figures of every eps, into the current folder."""
-        if self._result is None:
+        if self._outcome is None:
             raise UserError("There is no atlas yet; wait until the points can move.")
-        path = cache.export(self._result, self._studies[0], self.run)
+        path = cache.export(self._outcome.result, self._outcome.studies[0], self.run)
         self._saved = f"wrote {path.name}"
         self._said.value = note(self._saved)
         return path
@@ -309,3 +298,10 @@ class Atlas(Controls):
 
     def label(self, result: Result) -> str:
         return f"{'PCA' if result.method == 'pca' else 'UMAP'} of {result.provenance['run']}"
+
+
+def _maps(studies: list[AtlasStudy], method: str) -> view.Maps:
+    """The atlas of one study, or of two with the second map rotated onto the first."""
+    if len(studies) == 1:
+        return view.Maps(studies[0].atlas(method), None, {}, studies)
+    return view.Maps(*compare_atlases(studies[0], studies[1], method), studies)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,23 @@ import torch
 from torch import Tensor
 
 from ...results import Atlas, png, to_pixels
+from ...studies import AtlasStudy
 from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, tag
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What the panel draws: the atlas of one encoder or of two, what two share, and the studies behind them."""
+
+    result: Atlas
+    beside: Atlas | None
+    agreement: dict[str, Any]
+    studies: list[AtlasStudy]
+
+    @property
+    def atlases(self) -> list[Atlas]:
+        return [self.result, *([self.beside] if self.beside is not None else [])]
+
 
 GALLERY, GAIN = 24, 10
 MEASURES = (  # of Atlas.figures: words, how a number is written, the sparkline's scale (None: that of its numbers)

@@ -8,6 +8,7 @@ import traitlets
 from traitlets import Enum, Int, Unicode
 
 from ...attribution import BASELINES, feature_layers
+from ...config import show_eps
 from ...random import seeded
 from ...results import Seen, to_pixels
 from ...runfolder import Run
@@ -17,6 +18,7 @@ from ...training import contrast_settings
 from ..base import Job, NothingToCompute
 from ..encoder_panel import EncoderPanel
 from ..html import finding, foot
+from ..session import LRU
 from ..widgets.html import ClickableHTML
 from . import view
 
@@ -36,18 +38,22 @@ class WhatItSees(EncoderPanel):
     """`WhatItSees(run)`: name a number, move eps, pick an image; `panel.result` is a `results.Seen` of that image."""
 
     title = "What the model sees"
-    inputs = ("run", "images", "target", "method", "layer", "baseline", "seed", "eps", "picked")
-    target = Enum(list(TARGETS), "similarity to a view", help="the number that the map explains")
-    method = Enum(list(METHODS), "integrated gradients")
-    layer = Unicode("", help="GradCAM's; '' is the last with 4 x 4 pixels or more")
-    baseline = Enum(list(BASELINES), "black", help="what integrated gradients start from and occlusion shows")
-    seed = Int(0, min=0, help="of the page, the views and the random weights")
+    inputs = ("run", "images", "target", "method", "layer", "baseline", "seed", "k", "picked")
+    target = Enum(list(TARGETS), "similarity to a view", help="The number that the map explains")
+    method = Enum(list(METHODS), "integrated gradients", help="How the map is computed")
+    layer = Unicode("", help="The layer that GradCAM explains; automatic: the last with 4 x 4 pixels or more")
+    baseline = Enum(
+        list(BASELINES),
+        "black",
+        help="The image without content: integrated gradients start from it, occlusion puts it over a patch",
+    )
+    seed = Int(0, min=0, help="Seed of the page of images, the other views and the randomised weights")
     picked = Int(0, min=0, max=BATCH - 1)
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
-        self._studies: dict[tuple, AttributionStudy] = {}
-        self._heads: dict[tuple[str, str], Any] = {}
+        self._studies, self._heads, self._layers = LRU(KEPT), LRU(KEPT), LRU(KEPT)
         self._drawn: AttributionStudy | None = None  # whose strip is on the screen
+        self._layers_of = ""  # whose layers the dropdown lists
         super().__init__(run, **traits)
 
     # widgets
@@ -83,71 +89,61 @@ class WhatItSees(EncoderPanel):
             self.picked = int(key)
 
     # work
-    def compute(self, job: Job, **inputs: Any) -> Seen:
+    def compute(self, job: Job, **inputs: Any) -> view.Look:
         if not inputs["run"]:
             raise NothingToCompute("no run chosen")
-        study = self._study(job, inputs["run"], inputs["images"], TARGETS[inputs["target"]], inputs["seed"])
+        run, about = inputs["run"], (inputs["run"], inputs["images"], TARGETS[inputs["target"]], inputs["seed"])
+        study = self._studies.make(about, lambda: self._new_study(job, *about))
+        layers = self._layers.make(run, lambda: _layers(study))
         job.check()
-        self._offer_layers(inputs["run"], study)
+        job.show(lambda: self._list_layers(run, layers))  # also where the layer asked for is none of them
         job.busy(inputs["method"])
         row = min(inputs["picked"], len(study.x) - 1)
         how = {"layer": inputs["layer"] or None, "baseline": inputs["baseline"]}
-        found = study.look(inputs["eps"], METHODS[inputs["method"]], rows=[row], **how)
-        self._shown = study
-        return found
+        result = study.look(inputs["k"], METHODS[inputs["method"]], rows=[row], **how)
+        return view.Look(result, study)
 
-    def _study(self, job: Job, run: str, images: str, target: str, seed: int) -> AttributionStudy:
-        key = (run, images, target, seed)
-        if key not in self._studies:
-            job.busy("computing")
-            opened, split = self.shelf.run(run), self.shelf.split(images)
-            index = torch.randperm(len(split), generator=seeded(seed))[:BATCH]
-            x, y = split[index]
-            head = self._head(job, run, images) if target == "logit" else None
-            self._studies[key] = AttributionStudy(
-                self.shelf.encoder(run),
-                x,
-                target=target,
-                reference="view",
-                **contrast_settings(opened.config, self.shelf.set(images)),
-                head=head,
-                labels=y,
-                seed=seed,
-                index=index,
-                classes=tuple(self.shelf.set(images).classes),
-                provenance={"run": run, "commit": opened.env.get("commit"), "images": images},
-            )
-            while len(self._studies) > KEPT:
-                self._studies.pop(next(iter(self._studies)))
-        return self._studies[key]
+    def _new_study(self, job: Job, run: str, images: str, target: str, seed: int) -> AttributionStudy:
+        job.busy("computing")
+        opened, split = self.shelf.run(run), self.shelf.split(images)
+        index = torch.randperm(len(split), generator=seeded(seed))[:BATCH]
+        x, y = split[index]
+        return AttributionStudy(
+            self.shelf.encoder(run),
+            x,
+            target=target,
+            reference="view",
+            **contrast_settings(opened.config, self.shelf.set(images)),
+            head=self._head(job, run, images) if target == "logit" else None,
+            labels=y,
+            seed=seed,
+            index=index,
+            classes=tuple(self.shelf.set(images).classes),
+            provenance={"run": run, "commit": opened.env.get("commit"), "images": images},
+        )
 
     def _head(self, job: Job, run: str, images: str) -> Any:
         """A linear probe on a share of the set's training labels; fitted once a run and set."""
-        key = (run, images.split(" · ")[0])
-        if key not in self._heads:
+
+        def fit() -> Any:
             job.busy("fitting the probe")
             probing = Probing(self.shelf.set(images))
             name = probing.add(self.shelf.run(run), self.shelf.encoder(run))
-            self._heads[key] = probing.probe(name, LABELS, 0, job.progress)
-        return self._heads[key]
+            return probing.probe(name, LABELS, 0, job.progress)
 
-    def _offer_layers(self, run: str, study: AttributionStudy) -> None:
-        """The layers that GradCAM can look at, coarse ones first named; asked once a run."""
-        if getattr(self, "_layers_of", None) != run:
-            shapes = feature_layers(study.encoder, study.x[:1])
-            named = [
-                (f"{name.removeprefix('trunk.')}, {s[-1]} px", name)
-                for name, s in shapes.items()
-                if name.count(".") <= 1
-            ]
-            known = [("automatic", ""), *named]
-            if self.layer and self.layer not in dict(named).values():
-                known.append((self.layer, self.layer))
-            self._layer.options, self._layers_of = known, run
+        return self._heads.make((run, images.split(" · ")[0]), fit)
 
     # pictures
-    def draw(self, result: Seen) -> None:
-        study = self._shown
+    def _list_layers(self, run: str, layers: list[tuple[str, str]]) -> None:
+        if self._layers_of != run:
+            known = [("automatic", ""), *layers]
+            if self.layer not in dict(known).values():
+                known.append((self.layer, self.layer))
+            self.list_options("layer", known)
+            self._layers_of = run
+
+    def draw(self, look: view.Look) -> None:
+        result, study = look.result, look.study
         images = result.provenance["images"]
         if study is not self._drawn:
             names = [self.shelf.class_name(images, int(y)) for y in (study.labels if study.labels is not None else [])]
@@ -158,4 +154,10 @@ class WhatItSees(EncoderPanel):
         self._table.value, self._foot.value = view.table(result), foot(result, result.provenance.get("layer"))
 
     def label(self, result: Seen) -> str:
-        return f"{result.provenance['run']}, {result.clean.method.replace('_', ' ')}, ε = {result.eps * 255:g}/255"
+        return f"{result.provenance['run']}, {result.clean.method.replace('_', ' ')}, ε = {show_eps(result.eps)}"
+
+
+def _layers(study: AttributionStudy) -> list[tuple[str, str]]:
+    """(words, name) of the layers that GradCAM can explain, the coarse ones."""
+    shapes = feature_layers(study.encoder, study.x[:1])
+    return [(f"{name.removeprefix('trunk.')}, {s[-1]} px", name) for name, s in shapes.items() if name.count(".") <= 1]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,17 @@ from torch import Tensor
 from ...config import show_eps
 from ...figures import COLOURS
 from ...results import Attribution, Seen, png, to_pixels
+from ...studies.attribution import AttributionStudy
 from ..html import Markup, fill, signed, tag
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the panel draws: the result of one image, and the study of its page."""
+
+    result: Seen
+    study: AttributionStudy
+
 
 BIG, MID, SMALL, TINY = 192, 160, 96, 64  # pixels on the screen: four pictures at 1000 and at 800, two beside them
 UNITS = {"similarity": "cosine", "loss": "loss, nats", "logit": "logit"}

@@ -50,7 +50,7 @@ class NoiseOrAdversary(Controls):
 
     title = "Noise or adversary"
     inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
-    eps = Float(8, min=0, max=255, help="k/255: the slider's place")
+    k = Float(8, min=0, max=255, help="eps = k/255: the slider's place")
     kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
     picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
 
@@ -87,14 +87,14 @@ class NoiseOrAdversary(Controls):
             figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
         )
         self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
-        traitlets.link((self, "eps"), (self._slider, "value"))
+        traitlets.link((self, "k"), (self._slider, "value"))
         self.film = ClickableHTML()
         self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
         self.cards, self._foot = (
             cards.Cards(lambda act: self.guard(lambda: self._act(*act.split(":", 1)))).add_class("ex-cards")
             for _ in range(2)
         )
-        self.observe(lambda _: self.redraw(), names=["eps", "kind", "picture"])
+        self.observe(lambda _: self.redraw(), names=["k", "kind", "picture"])
         main = w.VBox([self._chart, self._slider, self.film]).add_class("ex-plot")
         return [self._reading, w.Box([main, self.cards]).add_class("ex-sweep"), self._foot]
 
@@ -189,7 +189,7 @@ class NoiseOrAdversary(Controls):
         elif key and key != self._marked:
             kind, k = key.split(",")
             with self.hold_trait_notifications():
-                self.kind, self.eps = kind, (self.eps if kind in LEVELS else float(k))
+                self.kind, self.k = kind, (self.k if kind in LEVELS else float(k))
 
     def export(self) -> Path:
         """Write what is shown as CSV, parquet and JSON into the current folder, under a name that is free."""
@@ -202,21 +202,21 @@ class NoiseOrAdversary(Controls):
     # pictures
     def draw(self, view: View) -> None:
         scene, film = view.scene, view.film
-        self._slider.max = max(charts.most(scene), self.eps)
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.eps)}</p>{ALT}'
+        self._slider.max = max(charts.most(scene), self.k)
+        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.k)}</p>{ALT}'
         under_way = self.missing.under_way(scene)
         if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
-            figures.follow(self._chart, charts.chart(scene, self.eps, under_way))
-        elif self._drawn[2] != self.eps:
-            self._chart.update_layout(shapes=[figures.upright(self.eps)])
-        self._drawn = (scene, under_way, self.eps)
+            figures.follow(self._chart, charts.chart(scene, self.k, under_way))
+        elif self._drawn[2] != self.k:
+            self._chart.update_layout(shapes=[figures.upright(self.k)])
+        self._drawn = (scene, under_way, self.k)
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)
         self.film.html = (
             film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
         )
-        self._marked = self.film.picked = f"{key},{self.eps:g}"
-        self.cards.html = sidebar(scene, key, self.eps, self.missing, view.here, view.look)
+        self._marked = self.film.picked = f"{key},{self.k:g}"
+        self.cards.html = sidebar(scene, key, self.k, self.missing, view.here, view.look)
         self._foot.html = cards.foot(scene, self.source.base, f"{view.look.images:,} test images", self._saved)
 
     def _pinned(self, scene: Scene) -> str:

@@ -1,6 +1,6 @@
 """The perturbation lab: what an adversary and equally long noise do to an image, to its loss, to its neighbours."""
 
-from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from traitlets import Enum, Int
 
 from ...attack_table import ATTACK_MENU as ATTACKS
 from ...attack_table import TABLE
+from ...config import k_of, show_eps
 from ...errors import UserError
 from ...random import seeded
 from ...results import KINDS
@@ -22,6 +23,7 @@ from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
 from ..encoder_panel import EncoderPanel
 from ..html import Axis, foot
+from ..session import LRU
 from ..widgets.pixels import Pixels
 from . import view
 
@@ -36,23 +38,32 @@ class Perturbation(EncoderPanel):
     """`Perturbation(run)`: move eps; `panel.result` is a `results.Perturbation` of the 32 images on the page."""
 
     title = "Perturbation lab"
-    inputs = ("run", "images", "attack", "steps", "seed", "reference", "match", "page", "eps")
-    attack = Enum(list(ATTACKS), "FGSM")
-    steps = Int(3, help="of PGD", min=1, max=100)
-    seed = Int(0, min=0)
-    reference = Enum(list(REFERENCES), "the other view", help="what the adversary pushes an image away from")
-    match = Enum(list(LENGTHS), "L∞", help="the length that noises share with the adversary")
+    inputs = ("run", "images", "attack", "steps", "seed", "reference", "match", "page", "k")
+    attack = Enum(list(ATTACKS), "FGSM", help="How the adversary is made: one gradient step, or several (PGD)")
+    steps = Int(3, help="Gradient steps of PGD", min=1, max=100)
+    seed = Int(0, min=0, help="Seed of the other view, the noises and random starts")
+    reference = Enum(
+        list(REFERENCES),
+        "the other view",
+        help="The embedding that the adversary pushes an image away from: another view of it (Algorithm 1), or its own",
+    )
+    match = Enum(
+        list(LENGTHS),
+        "L∞",
+        help="Noise is made as long as the adversary: L∞, the largest change of a pixel, or L2, the length of all changes together",
+    )
     page = Int(0, min=0)
     picked = Int(0, min=0, max=BATCH - 1)
     gain = Int(10, help="the difference is shown this many times larger")
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
         self.pixels = Pixels()
-        self._studies: OrderedDict[tuple, PerturbationStudy] = OrderedDict()
-        self._shown: PerturbationStudy | None = None
-        self._loaded = 0  # names what the browser holds
+        self._studies = LRU(KEPT)
+        self._outcome: view.Page | None
+        self._loaded: PerturbationStudy | None = None  # what the browser holds ...
+        self._loads = 0  # ... and its name
         self._axis: Axis | None = None
-        self._ahead = False  # every eps is known
+        self._complete: view.Page | None = None  # whose study knows every eps
         super().__init__(run, **traits)
 
     # widgets
@@ -89,40 +100,26 @@ class Perturbation(EncoderPanel):
         return [self.pixels, w.HBox([gain, self._scale]).add_class("ex-key"), self._table, self._foot]
 
     # work
-    def compute(self, job: Job, **inputs: Any) -> Result:
+    def compute(self, job: Job, **inputs: Any) -> view.Page:
         if not inputs["run"]:
             raise NothingToCompute("no run chosen")
-        eps, steps = inputs.pop("eps"), inputs["steps"]
-        study = self._study(job, **inputs)
+        k, steps, images = inputs.pop("k"), inputs["steps"], inputs["images"]
+        study = self._studies.make(tuple(inputs.items()), lambda: self._new_study(job, **inputs))
         if study.single_step:
-            study.adversary(eps)
+            study.adversary(k)
         else:
-            study.adversary(eps, lambda done: job.progress(f"PGD, {steps} steps", done, steps))
+            study.adversary(k, lambda done: job.progress(f"PGD, {steps} steps", done, steps))
         job.check()
-        if study is not self._shown:
-            names = [self.shelf.class_name(inputs["images"], int(y)) for y in study.labels]
-            first, total = inputs["page"] * BATCH, len(self.shelf.split(inputs["images"]))
-            self._loaded += 1
-            self.pixels.load(study, str(self._loaded), names=names, attack=inputs["attack"], first=first, total=total)
-            self._shown, self._axis = study, None
-        self.pixels.send_frame(study, eps)
+        names = [self.shelf.class_name(images, int(y)) for y in study.labels]
+        page = view.Page(study, k, names, inputs["attack"], inputs["page"] * BATCH, len(self.shelf.split(images)))
+        job.show(lambda: self._draw_pictures(page))
         job.pause(PICTURE_FIRST)
         if study.pool is None:
-            study.set_pool(self.shelf.pool(inputs["run"], inputs["images"]), study.index)
-        self._ahead = False
-        return study.at(eps)
+            study.set_pool(self.shelf.pool(inputs["run"], images), study.index)
+        return replace(page, result=study.at(k))
 
-    def _study(self, job: Job, **inputs: Any) -> PerturbationStudy:
-        key = tuple(inputs.items())
-        if key not in self._studies:
-            job.busy("computing")
-            self._studies[key] = self._new_study(**inputs)
-            while len(self._studies) > KEPT:
-                self._studies.popitem(last=False)
-        self._studies.move_to_end(key)
-        return self._studies[key]
-
-    def _new_study(self, *, run: str, images: str, page: int, **inputs: Any) -> PerturbationStudy:
+    def _new_study(self, job: Job, *, run: str, images: str, page: int, **inputs: Any) -> PerturbationStudy:
+        job.busy("computing")
         split, opened = self.shelf.split(images), self.shelf.run(run)
         index = torch.randperm(len(split), generator=seeded(0))[page * BATCH : (page + 1) * BATCH]
         if not len(index):
@@ -149,10 +146,11 @@ class Perturbation(EncoderPanel):
 
     def idle(self) -> bool:
         """Ahead of the slider: the study's adversaries, losses and neighbours at the other eps, the nearest first."""
-        study = self._shown
-        if study is None or self._ahead or self.state != "ready":
+        page = self._outcome
+        if page is None or page is self._complete or self.state != "ready":
             return False
-        for k in sorted(GRID, key=lambda k: (k not in (self.eps, GRID[-1]), abs(k - self.eps))):
+        study = page.study
+        for k in sorted(GRID, key=lambda k: (k not in (self.k, GRID[-1]), abs(k - self.k))):
             for kind in KINDS:
                 if not study.known(kind, k):
                     try:
@@ -162,7 +160,7 @@ class Perturbation(EncoderPanel):
                     except Superseded:
                         pass
                     return True
-        self._ahead = True
+        self._complete = page
         self.redraw()
         return False
 
@@ -171,32 +169,46 @@ class Perturbation(EncoderPanel):
             raise Superseded
 
     # pictures
-    def draw(self, result: Result) -> None:
-        study, images = self._shown, result.provenance["images"]
-        if study is None or study.pool is None:
-            return
+    def _draw_pictures(self, page: view.Page) -> None:
+        """Send the browser what it draws pictures from: they need no result."""
+        if page.study is not self._loaded:
+            self._loads += 1
+            about: dict[str, Any] = {
+                "names": page.names,
+                "attack": page.attack,
+                "first": page.first,
+                "total": page.total,
+            }
+            self.pixels.load(page.study, str(self._loads), **about)
+            self._loaded, self._axis = page.study, None
+        self.pixels.send_frame(page.study, page.k)
+
+    def draw(self, page: view.Page) -> None:
+        study, result = page.study, page.result
+        assert result is not None and study.pool is not None
+        self._draw_pictures(page)
         i, attack = min(self.picked, len(result.x) - 1), self._name(result)
         axis = self._axis or (0.0, 0.0)
-        if self._ahead or not axis[0] <= float(result.loss.min()) <= float(result.loss.max()) <= axis[1]:
+        if page is self._complete or not axis[0] <= float(result.loss.min()) <= float(result.loss.max()) <= axis[1]:
             axis = self._axis = view.span(study.losses(), len(result.x))
         self.pixels.rises = study.rises(GRID).astype(np.float32).tobytes()
         self.pixels.reading = view.reading(result, i, attack)
-        thumb = partial(self.shelf.thumb, images)
+        thumb = partial(self.shelf.thumb, result.provenance["images"])
         self._table.value = view.table(result, i, axis, thumb, len(study.pool), attack)
         self._foot.value = foot(result)
         self._scale.value = view.gain_scale(self.gain)
 
     def label(self, result: Result) -> str:
-        return f"{result.provenance['run']}, {self._name(result)}, ε = {result.eps * 255:g}/255"
+        return f"{result.provenance['run']}, {self._name(result)}, ε = {show_eps(result.eps)}"
 
     def _name(self, result: Result) -> str:
         return next(shown for shown, name in ATTACKS.items() if name == result.attack)
 
     def _resend(self) -> None:
-        if self._shown is not None and not self._shown.single_step:
+        if self._loaded is not None and not self._loaded.single_step:
             self.refresh()
 
     def _freeze(self, change: Any) -> None:
         """A stale or failed panel keeps the picture of its last good result, wherever the slider is."""
         kept = change["new"] in ("stale", "error") and self._result is not None
-        self.pixels.hold = round(self._result.eps * 255) if kept else -1
+        self.pixels.hold = round(k_of(self._result.eps)) if kept else -1

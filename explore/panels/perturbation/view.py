@@ -1,12 +1,28 @@
 """HTML of the perturbation lab's reading and table, from a `results.Perturbation`. No widget, no torch work."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...losses import chance
 from ...results import Perturbation
+from ...studies import PerturbationStudy
 from ..html import Axis, Markup, Thumb, dotted, fill, image, join, note, scale, signed, tag, ticks
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the lab draws: a page of images with their study, and the result at one eps (None until it is measured)."""
+
+    study: PerturbationStudy
+    k: int
+    names: list[str]  # of the images' classes
+    attack: str
+    first: int  # place of the first image
+    total: int  # images in the split
+    result: Perturbation | None = None
+
 
 ROWS = (("clean", "clean"), ("adv", "adversary"), ("gauss", "Gaussian"), ("uniform", "uniform"), ("sign", "sign noise"))
 KINDS = ("clean", "adversary", "gaussian", "uniform", "sign")  # of `Perturbation.perturbed`, in the order of ROWS

@@ -11,19 +11,21 @@ import traitlets
 from traitlets import Enum, Int, Unicode
 
 from ... import figures
+from ...config import eps_of
 from ...errors import UserError
 from ...results.probes import TESTS, ProbeComparison
 from ...runfolder import Run, runs
 from ...studies.probing import Probing
 from ..base import Job, NothingToCompute, Panel
 from ..html import Markup, finding, note, scale
-from ..session import Session
+from ..session import LRU, Session
 from ..widgets.html import ClickableHTML
 from . import matrices, view
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 CURVE = (0.01, 0.1, 1.0)  # computed ahead, while nothing is asked ...
 DRAWS = 3  # ... with so many draws of labels; all labels have one
+KEPT = 6  # sets with their features
 STEPS, ATTACKED = 3, 1000  # of PGD, and test images: about 3 s for two encoders on one core
 
 
@@ -31,16 +33,16 @@ class Probe(Panel):
     """`Probe(run_a, run_b)`: move the share of labels, click a cell; `panel.result` is a `results.ProbeComparison`."""
 
     title = "Linear probe"
-    inputs = ("run_a", "run_b", "images", "features", "test", "eps", "share", "seed")
-    run_a = Unicode("", help="name of the run whose encoder is A")
-    run_b = Unicode("", help="name of the run whose encoder is B; '' for none")
-    images = Unicode("", help="'fashion · test': the probe is fitted on the other side")
-    features = Enum(["h", "z"], "h", help="features h or projections z")
-    test = Enum(list(TESTS), "clean", help="the test images: clean, attacked through the probe, or with sign noise")
-    eps = Int(2, min=1, max=16, help="of attack and noise, in k/255")
-    share = Enum(list(SHARES), 0.1, help="of the labels")
+    inputs = ("run_a", "run_b", "images", "features", "test", "k", "share", "seed")
+    run_a = Unicode("", help="The run whose encoder is A")
+    run_b = Unicode("", help="The run whose encoder is B, compared with A")
+    images = Unicode("", help="The images that the probe is judged on; it is fitted on the training side of the set")
+    features = Enum(["h", "z"], "h", help="What the probe reads: features h, or projections z")
+    test = Enum(list(TESTS), "clean", help="The test images: clean, attacked through the probe, or with sign noise")
+    k = Int(2, min=1, max=16, help="ε of the attack and the noise, in 1/255")
+    share = Enum(list(SHARES), 0.1, help="The share of the training labels that the probe is fitted on, in percent")
     seed = Int(0, min=0, help="of the draw of labels")
-    shown = Enum(list(matrices.SHOWN), "B", help="what the matrix shows")
+    shown = Enum(list(matrices.SHOWN), "B", help="Whose counts the matrix shows: A, B, or B minus A")
     cell = Unicode("", help="'6,0': the picked cell, true and predicted class by number; '' is the most confused pair")
     page = Int(0, min=0, help="of the cell's images")
 
@@ -48,9 +50,8 @@ class Probe(Panel):
         opened = [run for run in (run_a, run_b) if isinstance(run, Run)]
         a, b = (run.name if isinstance(run, Run) else run or "" for run in (run_a, run_b))
         self.shelf = Session(*opened)
-        self._studies: dict[tuple[str, str], Probing] = {}
-        self._study: Probing | None = None
-        self._keys: tuple[str, ...] = ()
+        self._studies = LRU(KEPT)
+        self._outcome: view.Fitted | None
         self._orders: dict[
             str, tuple[int, ...]
         ] = {}  # of the classes, as first seen, so that cells stay where they are
@@ -62,13 +63,8 @@ class Probe(Panel):
 
     @traitlets.validate("run_a", "run_b", "images")
     def _offer(self, proposal: Any) -> str:
-        """A name that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
-        name, field = proposal["value"], getattr(self, f"_{proposal['trait'].name}", None)
-        if field is not None and name not in dict(field.options).values():
-            if name:
-                (self.shelf.split if field is self._images else self.shelf.run)(name)
-            field.options = [*field.options, (name or "none", name)]
-        return name
+        opens = {"run_a": self.shelf.run, "run_b": self.shelf.run, "images": self.shelf.split}
+        return self.offer(proposal, opens)
 
     # widgets
     def controls(self) -> list[w.Widget]:
@@ -76,30 +72,26 @@ class Probe(Panel):
         names = list(dict.fromkeys([*filter(None, (self.run_a, self.run_b)), *(found["run"] if len(found) else [])]))
         listed = [(name, name) for name in names]
         choose = [] if self.run_a else [("choose" if names else "none found", "")]
-        self._run_a, self._run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
-        self._images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
-        self._eps = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
+        run_a, run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
+        images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
+        ks = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
         self._shows = w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg")
         fields: list[tuple[str, Any, str, str]] = [
-            ("Encoder A", self._run_a, "run_a", "116px"),
-            ("Encoder B", self._run_b, "run_b", "108px"),
-            ("Images", self._images, "images", "116px"),
+            ("Encoder A", run_a, "run_a", "116px"),
+            ("Encoder B", run_b, "run_b", "108px"),
+            ("Images", images, "images", "116px"),
             ("Features", w.Dropdown(options=["h", "z"]), "features", "60px"),
             ("Test images", w.ToggleButtons(options=list(TESTS)).add_class("ex-seg"), "test", "auto"),
-            ("ε", self._eps, "eps", "72px"),
+            ("ε", ks, "k", "72px"),
             ("Matrix shows", self._shows, "shown", "auto"),
         ]
-        for label, field, name, width in fields:
-            field.description, field.layout.width = label, width
-            field.add_class("ex-field").add_class(f"ex-of-{name.replace('_', '-')}")
-            traitlets.link((self, name), (field, "value"))
-        traitlets.dlink((self, "test"), (self._eps.layout, "display"), lambda test: "none" if test == "clean" else "")
+        traitlets.dlink((self, "test"), (ks.layout, "display"), lambda test: "none" if test == "clean" else "")
         traitlets.dlink((self, "run_b"), (self._shows, "disabled"), lambda name: not name)
-        row = w.HBox([field for _, field, _, _ in fields]).add_class("ex-row").add_class("ex-probe-row")
+        row = self.row(fields, "ex-of-").add_class("ex-probe-row")
         slider = (
             w.SelectionSlider(options=[(f"{100 * s:g}", s) for s in SHARES]).add_class("ex-eps").add_class("ex-share")
         )
-        traitlets.link((self, "share"), (slider, "value"))
+        self.connect(slider, "share")
         self._of_train = w.HTML().add_class("ex-range")
         places = [(f"{100 * s:g}", f"{100 * i / (len(SHARES) - 1):.2f}%") for i, s in enumerate(SHARES)]
         ruler = w.HTML(scale(places, "ex-ticks ex-short", aria_hidden="true")).add_class("ex-ruler")
@@ -134,7 +126,7 @@ class Probe(Panel):
         return [w.HTML(text), self._button("Open demo/simclr and demo/clae", shipped, style="primary")]
 
     # work
-    def compute(self, job: Job, **inputs: Any) -> ProbeComparison:
+    def compute(self, job: Job, **inputs: Any) -> view.Fitted:
         if not inputs["run_a"]:
             raise NothingToCompute("no encoder chosen")
         if inputs["run_a"] == inputs["run_b"]:
@@ -146,48 +138,44 @@ class Probe(Panel):
                 f"A probe is judged on images it was not fitted on, got '{inputs['images']}'; choose a set's test side."
             )
         job.busy("fitting")
-        study = self._open(inputs["images"], inputs["features"])
-        keys = tuple(study.add(self.shelf.run(name), self.shelf.encoder(name)) for name in self._chosen(inputs))
+        about = (inputs["images"], inputs["features"])
+        study = self._studies.make(about, lambda: _probing(self.shelf.set(about[0]), about[1]))
+        keys = tuple(
+            study.add(self.shelf.run(name), self.shelf.encoder(name))
+            for name in (inputs["run_a"], inputs["run_b"])
+            if name
+        )
         job.check()
         at = {name: inputs[name] for name in ("share", "seed", "test")}
-        result = study.compare(*keys, **at, eps=inputs["eps"] / 255, progress=job.progress)
-        self._study, self._keys = study, keys
-        return result
-
-    def _chosen(self, inputs: dict[str, Any]) -> list[str]:
-        return [name for name in (inputs["run_a"], inputs["run_b"]) if name]
-
-    def _open(self, images: str, features: str) -> Probing:
-        if (images, features) not in self._studies:
-            self._studies[images, features] = Probing(
-                self.shelf.set(images), features=features, steps=STEPS, most=ATTACKED
-            )
-        return self._studies[images, features]
+        result = study.compare(*keys, **at, eps=eps_of(inputs["k"]), progress=job.progress)
+        return view.Fitted(result, study, keys)
 
     def idle(self) -> bool:
         """Ahead of the slider: one more fit for the curve over the shares of labels, the present share first."""
-        study, result = self._study, self._result
-        if study is None or result is None or self.state != "ready":
+        fitted = self._outcome
+        if fitted is None or self.state != "ready":
             return False
+        study, result = fitted.study, fitted.result
         shares = sorted({result.share, *CURVE}, key=lambda s: (s == 1, s != result.share, s))
         for share in shares:
             for draw in range(result.seed, result.seed + (1 if share == 1 else DRAWS)):
-                todo = [key for key in self._keys if not study.known(key, share, draw)]
+                todo = [key for key in fitted.keys if not study.known(key, share, draw)]
                 if todo:
                     study.clean(todo[0], share, draw)
                     if len(todo) == 1:
-                        self._add_to_curve(study)
+                        self._add_to_curve(fitted)
                     return True
         return False
 
-    def _add_to_curve(self, study: Probing) -> None:
+    def _add_to_curve(self, fitted: view.Fitted) -> None:
         with self._drawing:
-            result = self._result
-            self._result = replace(result, curve=study.curve(self._keys, result.names))
-            self._draw_curve(self._result)
+            curve = fitted.study.curve(fitted.keys, fitted.result.names)
+            self._outcome = replace(fitted, result=replace(fitted.result, curve=curve))
+            self._draw_curve(self._outcome.result)
 
     # pictures
-    def draw(self, result: ProbeComparison) -> None:
+    def draw(self, fitted: view.Fitted) -> None:
+        result = fitted.result
         shown = self._showing(result)
         order = self._orders.setdefault(result.provenance["images"], result.order)
         self.matrix.html, self._note.value = matrices.matrix(result, shown, order), matrices.note(result, shown)
@@ -248,3 +236,7 @@ class Probe(Panel):
 
     def label(self, result: ProbeComparison) -> str:
         return f"{' and '.join(result.names)}, {view.percent(result.share)} of labels"
+
+
+def _probing(data: Any, features: str) -> Probing:
+    return Probing(data, features=features, steps=STEPS, most=ATTACKED)

@@ -1,14 +1,26 @@
 """HTML of the probe panel around its matrix, from a `results.ProbeComparison`: reading, a cell's images, bar, foot. No widget."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...config import show_eps
 from ...results import png
 from ...results.probes import Cell, ProbeComparison
+from ...studies.probing import Probing
 from ..html import Markup, fill, heading, image, join, marks, origin, signed, tag
 from .matrices import points, possessive, roled
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the panel draws: the result, and the study that continues its curve, with the encoders' names in it."""
+
+    result: ProbeComparison
+    study: Probing
+    keys: tuple[str, ...]
+
 
 PAGE = 20  # images of a cell
 NUMBERS = ("no", "one", "two", "three", "four", "five")

@@ -22,7 +22,7 @@ class Scorecard(Panel):
 
     title = "Scorecard"
     inputs = ("tier",)
-    tier = Unicode("cpu", help="'cpu' or 'gpu'")
+    tier = Unicode("cpu", help="How much was trained: cpu, small runs of this project; gpu, the paper's size")
     claim = Int(1, min=1, max=len(CLAIMS), help="the number of the claim that is open")
 
     def __init__(self, tier: str = "cpu", folder: str | Path | None = None, **traits: Any):
@@ -31,18 +31,14 @@ class Scorecard(Panel):
 
     @traitlets.validate("tier")
     def _offer(self, proposal: Any) -> str:
-        """A tier that the dropdown does not list is listed, so that the banner can say what is wrong with it."""
-        field = getattr(self, "_tier", None)
-        if field is not None and proposal["value"] not in field.options:
-            field.options = [*field.options, proposal["value"]]
-        return proposal["value"]
+        return self.offer(proposal, {})  # one there is not is listed too: the banner says what is wrong with it
 
     def controls(self) -> list[w.Widget]:
-        self._tier = w.Dropdown(options=list(dict.fromkeys([*TIERS, self.tier])), description="Tier")
-        self._tier.layout.width = "92px"
-        traitlets.link((self, "tier"), (self._tier.add_class("ex-field"), "value"))
+        tiers = w.Dropdown(options=[(name, name) for name in dict.fromkeys([*TIERS, self.tier])])
+        row = self.row([("Tier", tiers, "tier", "92px")])
         self._about = w.HTML().add_class("ex-cl-about")
-        return [w.HBox([self._tier, self._about]).add_class("ex-row").add_class("ex-cl-tier")]
+        row.children = [*row.children, self._about]
+        return [row.add_class("ex-cl-tier")]
 
     def body(self) -> list[w.Widget]:
         self._reading, self._foot = w.HTML(), w.HTML()

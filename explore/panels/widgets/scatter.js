@@ -11,7 +11,7 @@ const BODY = `<div class="ex-fm-bar"><div class="ex-fm-play">${button("start", "
 const MAP = (m) => `<div class="ex-fm-cell"><div class="ex-h ex-fm-head"></div><div class="ex-map ex-fm-map" data-m="${m}" tabindex="${m ? -1 : 0}" role="application" ${QUIET}>
  <div class="ex-fm-names" aria-hidden="true"></div><svg aria-hidden="true"></svg></div></div>`;
 const ring = (r) => `<svg class="gl" viewBox="0 0 12 12" aria-hidden="true"><circle cx="6" cy="6" r="${r}"/></svg>`;
-const KEYS = `<span class="ex-fm-hint">Click a point to pick its image; drag around points to select them.</span><span class="clean"><i class="gl-dot"></i>picked, clean</span><span class="adv"><i class="gl-dot"></i>picked, now</span>
+const KEYS = `<span class="ex-fm-hint">Click a point to pick its image; drag around points to select them; Esc drops both.</span><span class="clean"><i class="gl-dot"></i>picked, clean</span><span class="adv"><i class="gl-dot"></i>picked, now</span>
  <span class="clean">${ring(3.5)} its nearest, clean</span><span class="adv">${ring(5)} its nearest, now</span><span>grey: the way it came</span>`;
 
 function write(element, html) { // only what is new: the browser paints again all that is set

@@ -25,7 +25,7 @@ def palette(n: int) -> list[str]:
 
 
 class ScatterPlayer(anywidget.AnyWidget):
-    """`eps` (k/255), `hover`, `picked`, `lasso`, `playing` and `hidden` are the screen's state, readable and settable.
+    """`k` (eps = k/255), `hover`, `picked`, `lasso`, `playing` and `hidden` are the screen's state, readable and settable.
 
     Points are rows 0 … n - 1, the same image in every map; -1 is none. `near` holds the picked point's neighbours,
     {'then': rows a map, 'now': rows a map}. `thumb(i)` gives picture (data URI) and words of a point under the mouse.
@@ -40,7 +40,7 @@ class ScatterPlayer(anywidget.AnyWidget):
     groups = traitlets.Bytes().tag(sync=True)  # int32 (n,): class or vendor, by number
     ids = traitlets.Bytes().tag(sync=True)  # int32 (n,): place in the split
     meta = traitlets.Dict().tag(sync=True)
-    eps = traitlets.Float(0.0).tag(sync=True)
+    k = traitlets.Float(0.0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
     hover = traitlets.Int(-1).tag(sync=True)
     picked = traitlets.Int(-1).tag(sync=True)

@@ -52,7 +52,7 @@ function tell(own) { // eps to the kernel: at once when it stands, now and then 
   const wait = own.told + TELL - performance.now();
   if (moving(own) && wait > 0) { own.later ||= setTimeout(() => { own.later = 0; tell(own); }, wait); return; }
   own.told = performance.now();
-  put(own, own.film?.e > 1 ? { eps: Math.round(own.eps * 1000) / 1000, playing: own.playing } : { playing: own.playing }); // one frame: eps waits
+  put(own, own.film?.e > 1 ? { k: Math.round(own.eps * 1000) / 1000, playing: own.playing } : { playing: own.playing }); // one frame: eps waits
 }
 function turn(own, time) {
   own.due = 0;
@@ -87,17 +87,17 @@ function hop(own, by) { // to the next computed eps in that direction
 
 function initialize({ model }, own) {
   own.model = model;
-  own.eps = model.get("eps");
+  own.eps = model.get("k");
   own.film = unpack(model);
   const anew = () => { own.views.forEach((draw) => (draw.stale = true)); ask(own); };
   model.on("change:meta", () => {
     own.film = unpack(model);
-    if (own.film && !moving(own)) own.eps = model.get("eps");
+    if (own.film && !moving(own)) own.eps = model.get("k");
     own.eps = clamp(own, own.eps);
     for (const name of own.thumbs.keys()) if (!name.startsWith(`${own.film?.images} `)) own.thumbs.delete(name);
     anew();
   });
-  model.on("change:eps", () => { if (!own.mine) { own.eps = clamp(own, model.get("eps")); own.goal = null; ask(own); } });
+  model.on("change:k", () => { if (!own.mine) { own.eps = clamp(own, model.get("k")); own.goal = null; ask(own); } });
   model.on("change:playing", () => { if (!own.mine) play(own, model.get("playing")); });
   model.on("change:hover", () => { if (!own.mine) { own.hover = model.get("hover"); own.over = 0; ask(own); } });
   for (const name of ["picked", "lasso", "hidden", "trails", "near"]) model.on(`change:${name}`, anew);
