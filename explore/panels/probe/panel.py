@@ -39,7 +39,7 @@ class Probe(Panel):
     images = Unicode("", help="The images that the probe is judged on; it is fitted on the training side of the set")
     features = Enum(["h", "z"], "h", help="What the probe reads: features h, or projections z")
     test = Enum(list(TESTS), "clean", help="The test images: clean, attacked through the probe, or with sign noise")
-    k = Int(2, min=1, max=16, help="ε of the attack and the noise, in 1/255")
+    k = Int(2, min=1, max=16, help="How far attack and noise may move a pixel: ε = k/255 of its range")
     share = Enum(list(SHARES), 0.1, help="The share of the training labels that the probe is fitted on, in percent")
     seed = Int(0, min=0, help="of the draw of labels")
     shown = Enum(list(matrices.SHOWN), "B", help="Whose counts the matrix shows: A, B, or B minus A")
