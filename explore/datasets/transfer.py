@@ -75,7 +75,7 @@ def open_transfer(
 
     Short side scaled to `size` pixels (bicubic), the centre cut out. `seed` draws what is held out
     where there is no official validation part. Read at once where all fits in `folder.IN_MEMORY`
-    bytes, else when asked for. `progress` as in `load`. Errors: UserError, one sentence, with the
+    bytes, else when accessed. `progress` as in `load`. Errors: UserError, one sentence, with the
     way to get what is missing.
     """
     if name not in TRANSFER:

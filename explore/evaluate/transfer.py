@@ -34,7 +34,7 @@ def transfer(
     split. `seed` draws the held-out parts of sets without official ones. `encoders`: as for
     `open_encoder`.
     """
-    from ..datasets.transfer import TRANSFER, open_transfer  # with torchvision's loaders, so only where it is asked for
+    from ..datasets.transfer import TRANSFER, open_transfer  # slow import: torchvision's loaders
 
     names = list(datasets or TRANSFER)
     for name in names:

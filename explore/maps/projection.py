@@ -124,7 +124,7 @@ def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int
     unit = F.normalize(h.detach().float(), dim=1)
     if float((unit - unit[0]).abs().max()) < 1e-6:
         raise UserError(
-            f"All {len(h)} embeddings are one point, so there is no map of them: this encoder tells nothing apart; look at its "
+            f"All {len(h)} embeddings are one point, so there is no map of them: this encoder maps every image to one point; look at its "
             "loss and its kNN accuracy, or choose another."
         )
     params: dict[str, Any] = {"method": method, "seed": seed, "axes": AXES}
