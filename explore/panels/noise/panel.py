@@ -75,12 +75,6 @@ class NoiseOrAdversary(Controls):
         self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
         super().__init__(**{"encoder": first, **traits})
 
-    @property
-    def result(self) -> Sweep:
-        """The rows on the screen as a `Sweep`; waits for them where they are being computed."""
-        view = super().result
-        return getattr(view, "result", view)
-
     # widgets
     def body(self) -> list[w.Widget]:
         self._reading, self._saved = w.HTML(), ""
