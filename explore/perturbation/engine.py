@@ -134,16 +134,17 @@ class Batch:
         """Attacks that differ in eps alone: one gradient a step for all of them, for all steps where there is but one."""
         attacks = [_attack(kind, e, self.steps) for e in eps]
         if attacks[0].single_step:
-            return torch.stack([a.move(self.x, self.x, self.gradient) for a in attacks])
-        together = _together(self.objective, len(eps))
-        moved = [a._begin(self.x, self._draws()) for a in attacks]
-        with untouched(*self.objective.modules), constant(*self.objective.modules):
-            for step in range(attacks[0].steps):
-                if watch is not None:
-                    watch(step)
-                grads = gradient(together, torch.cat(moved)).split(len(self.x))
-                moved = [a.move(self.x, m, g) for a, m, g in zip(attacks, moved, grads, strict=True)]
-        return torch.stack(moved)
+            moved = [a.move(self.x, self.x, self.gradient) for a in attacks]
+        else:
+            together = _together(self.objective, len(eps))
+            moved = [a._begin(self.x, self._draws()) for a in attacks]
+            with untouched(*self.objective.modules), constant(*self.objective.modules):
+                for step in range(attacks[0].steps):
+                    if watch is not None:
+                        watch(step)
+                    grads = gradient(together, torch.cat(moved)).split(len(self.x))
+                    moved = [a.move(self.x, m, g) for a, m, g in zip(attacks, moved, grads, strict=True)]
+        return torch.stack(moved) if len(moved) > 1 else moved[0][None]  # nothing is copied for one eps
 
 
 def other_view(x: Tensor, reference: str | Tensor = "view", *, views: Views | None = None, seed: int = 0) -> Tensor:
