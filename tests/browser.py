@@ -197,7 +197,7 @@ class Notebook:
     def __init__(self, lab: Lab, name: str, width: int, height: int):
         self.lab, self.name, self.size = lab, name, {"width": width, "height": height}
         self.page = lab.browser.new_page(viewport=self.size)
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{name}?token={lab.token}&reset")
@@ -325,7 +325,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server.close()
 
 
-def eventually(check: Callable[[], Any], seconds: float = 60) -> Any:
+def eventually(check: Callable[[], Any], seconds: float = 120) -> Any:
     """What `check` returns once none of its assertions and reads of the page fails: the kernel's messages take time to the screen."""
     from playwright.sync_api import Error
 

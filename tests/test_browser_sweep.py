@@ -101,7 +101,7 @@ def same(notebook: Notebook) -> dict[str, dict]:
 def settled(notebook: Notebook, text: str) -> None:
     """Wait until a card says so."""
     notebook.page.wait_for_function(
-        "(text) => document.querySelector('.ex-cards').innerText.includes(text)", arg=text, timeout=120_000
+        "(text) => document.querySelector('.ex-cards').innerText.includes(text)", arg=text, timeout=240_000
     )
 
 
@@ -127,7 +127,7 @@ def test_controls_move_the_figure(panel):
     page.get_by_role("button", name="loss", exact=True).click()  # over test eps, of the run given, computed now
     page.wait_for_function(
         "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')",
-        timeout=120_000,
+        timeout=240_000,
     )
     wanted = asked(panel, "panel.result.where(attack='fgsm').table.sort_values('k').value.tolist()")
     assert len(wanted) == 9
@@ -159,7 +159,7 @@ def test_hover_tells_and_a_click_pins(panel):
     page.get_by_role("button", name="s1", exact=True).click()  # its run lies here: looked at over test eps
     page.wait_for_function(
         "() => document.querySelector('.ex .js-plotly-plot').layout.xaxis.title.text.startsWith('ε on the test')",
-        timeout=120_000,
+        timeout=240_000,
     )
     assert asked(panel, "panel.encoder").endswith(asked(panel, "panel.result.table.run.iloc[0]"))
     assert panel.errors() == []
@@ -220,7 +220,7 @@ def test_a_missing_point_is_computed_in_the_background_and_appears(panel):
     says(page.locator(".ex-state"), "1 running")
     page.wait_for_function(
         "() => document.querySelector('.ex .js-plotly-plot').data.some((t) => t.name === 'Gaussian' && t.x.length === 2)",
-        timeout=120_000,
+        timeout=240_000,
     )
     after = same(panel)
     assert after["adversary (CLAE)"] == before["adversary (CLAE)"] and after["Gaussian"]["keys"] == [
