@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine:  make lab   and   make test
+# Two commands do everything on a fresh machine:  make lab   and   make test   (make quick: a minute of it)
 PYTHON ?= python3
 VENV   ?= .venv
 ifeq ($(OS),Windows_NT)
@@ -7,16 +7,30 @@ else
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
+WORKERS ?= 2
+TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test setup lint format demo studies reproduce screenshots clean
+.PHONY: lab test quick coverage style core setup lint format demo studies reproduce screenshots clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
-test: $(READY)         ## every ring: style, library, notebooks, real browser
+test: $(READY) style   ## every ring: style, library, notebooks, real browser; WORKERS=2 files at a time
+	$(PY) $(TESTS)
+
+quick: $(READY)        ## a minute: style, types, the library's core
+	@$(MAKE) --no-print-directory -j2 style core
+
+coverage: $(READY)     ## every ring, with the share of explore/ that the tests' own processes run; under 90 % fails
+	$(PY) $(TESTS) --cov=explore --cov-report=term-missing:skip-covered
+
+style: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+
+core: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q $(CORE)
 
 setup: $(READY)        ## make .venv and install
 

@@ -1,17 +1,23 @@
-"""Make the shipped reproduction again: python data/make_reproduction.py --tier cpu [--data-dir DIR] [--root DIR]  (`make reproduce TIER=cpu`).
+"""Make the shipped reproduction again (`make reproduce TIER=cpu`).
 
-`python -m explore reproduce` with settings tuned anew; then tables, encoders and RESULTS.md are put in their places. Cells are kept in
-<runs>/reproduction, so a run that was stopped or killed goes on where it was. The times stand in RESULTS.md.
+    python data/make_reproduction.py --tier cpu [--data-dir DIR] [--root DIR]
+
+`python -m explore reproduce` with settings tuned anew, then tables, encoders and RESULTS.md are put in their places.
+Finished cells are in <runs>/reproduction, so a stopped run continues where it was. RESULTS.md has the times.
 """
 
 import argparse
+import csv
+import io
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 from explore.cli import main as command_line
 from explore.config import show_eps
 from explore.results import Scorecard, Sweep
+from explore.results.base import fixed
 from explore.runfolder import Run
 from explore.serialization import write_text
 from explore.studies.reproduction.claims import scorecard
@@ -20,6 +26,7 @@ from explore.studies.reproduction.run import default_out, recipes_of, runs_of
 
 ROOT = Path(__file__).parent.parent
 TABLES, ENCODERS = ROOT / "data" / "reproduction", ROOT / "data" / "encoders"
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 SHIPPED = {"simclr": "simclr", "fgsm-4": "clae", "gaussian-4": "gaussian"}  # row -> name of the encoder, its seed 0
 
 
@@ -63,7 +70,10 @@ def ship(tier: str, data_dir: str | None = None) -> None:
         again = ["reproduce", "--tier", tier, "--row", row, "--seeds", "1"]
         shipped = run.hand_on(ENCODERS / f"cifar10-{name}", argv=again)
         write_text(shipped.path / "RUN.md", card(shipped, name, row, tier, table))
-    write_text(ROOT / "RESULTS.md", page({name: scorecard(name) for name in TIERS}))
+    cards = {name: scorecard(name) for name in TIERS}
+    for name, text in csv_files(tier, cards[tier]).items():
+        write_text(target / name, text)
+    write_text(ROOT / "RESULTS.md", page(cards))
 
 
 def card(run: Run, name: str, row: str, tier: str, table: Sweep) -> str:
@@ -92,70 +102,132 @@ Settings in full: `config.json`; every logged row: `metrics.jsonl`.
 
 
 def page(cards: dict[str, Scorecard]) -> str:
-    """RESULTS.md."""
+    """RESULTS.md: the verdicts, and of every row the figures that they rest on."""
     parts = [tier_page(name, card) for name, card in cards.items()]
     return "\n\n".join(["# Results", *parts]) + "\n"
 
 
 def tier_page(tier: str, found: Scorecard) -> str:
-    """One tier: the table that a paper would have, and the scorecard."""
+    """One tier of RESULTS.md."""
+    about = TIERS[tier]
     if not (TABLES / tier / "rows.csv").is_file():
-        return f"## Tier {tier}: not run\n\nNo machine for it was at hand. `make reproduce TIER={tier}` runs it: {TIERS[tier].about}."
+        line = f"No machine for it was at hand. `make reproduce TIER={tier}` runs it: {about.about}."
+        return f"## Tier {tier}: not run\n\n{filled(line)}"
     table = Sweep.load(TABLES / tier / "rows")
-    about_rows, first = table.provenance["rows"], table.provenance
-    spent = table.where(metric="seconds of training").table.drop_duplicates("cell").value.sum()
-    lines = [
-        "| row | method | passes an image | seeds | linear probe, % | kNN, % | under PGD 8/255, % | over its baseline, points | p | least training time, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(row_line(table, name, entry) for name, entry in about_rows.items()),
-    ]
-    verdicts = [
-        f"| {c.number} | {c.says} | {c.source} | {'<br>'.join(str(f) for f in c.findings)} | **{c.verdict}**: {c.why} |"
-        for c in found.claims
-    ]
+    first, lines = table.provenance, long_table(table)
+    minutes = table.where(metric="seconds of training").table.drop_duplicates("cell").value.sum() / 60
+    commits = ", ".join(sorted(set(table.table.commit)))
     recipe = "; ".join(f"{m}: {told(r)}" for m, r in (recipes_of(TABLES / tier) or {}).items())
-    return f"""## Tier {tier}: {TIERS[tier].about}
-
-On CIFAR-10 (JPEG q75: copies in JPEG of quality 75, so compare with no published figure); {", ".join(first["machine"])}, {spent / 60:.0f} minutes of training in
-all by the clock, several at once, beside other work; commit {", ".join(sorted(set(table.table.commit)))}; {", ".join(f"{k} {v}" for k, v in first["versions"].items())}. `make reproduce TIER={tier}` runs
-all of it, `python -m explore reproduce --tier {tier} --row NAME` one row again, beside what is shipped.
-
-Settings were chosen with one budget for both methods: {TIERS[tier].trials} trials each, seed 0, {TIERS[tier].tuning_epochs} epochs, by the probe on {TIERS[tier].validation:,} training images kept out; no
-setting was chosen on the test images. Chosen: {recipe}. Rows other than `clae` have SimCLR's settings, so that one thing differs.
-
-{chr(10).join(lines)}
-
-Means over seeds with 95 % t-intervals; differences are paired by seed. Probe: logistic regression on features h of all 50,000 training images, its l2 chosen on held-out ones.
-kNN: 20 neighbours of 5,000. Under PGD: 20 steps against the probe, 500 test images. `passes an image`: epochs times passes a step, a backward counted as two; times are those of
-the row's fastest seed, one thread, on a machine that did other work: compare passes, not times. Baselines: SimCLR, or the
-row of the same loss or the same step without what the row adds. {len(about_rows) - 1} comparisons are made: about one in twenty would leave zero out by chance.
-
-### The claims at this scale
-
-| | what is claimed | source | measured here | verdict |
-| --- | --- | --- | --- | --- |
-{chr(10).join(verdicts)}"""
-
-
-def row_line(table: Sweep, name: str, entry: dict) -> str:
-    """A row of the table."""
-    summary = table.where(method=name).summary().set_index("metric")
-
-    def mean(metric: str) -> str:
-        r = summary.loc[metric]
-        return f"{100 * r['mean']:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})".replace("-", "−")
-
-    over, p = "", ""
-    if name != entry["against"]:
-        d = table.paired({"method": entry["against"]}, {"method": name}, metric="probe")
-        over = f"{100 * d.mean:+.2f} ({100 * d.low:+.2f} to {100 * d.high:+.2f})".replace("-", "−")
-        over += "" if entry["against"] == "simclr" else f", over `{entry['against']}`"
-        p = f"{d.p:.2g}"
-    seconds, first = min(summary.loc["seconds of training"]["values"]), summary.iloc[0]
-    return (
-        f"| `{name}` | {entry['title']} | {first.cost:g} | {first.n} | {mean('probe')} | {mean('knn')} | {mean('robust')} | {over} | "
-        f"{p} | {seconds:.0f} |"
+    made = (
+        f"On CIFAR-10 in JPEG of quality 75, so compare with no published figure. Every row again: `make reproduce "
+        f"TIER={tier}`; one row, beside what is shipped: `python -m explore reproduce --tier {tier} --row NAME`."
     )
+    here = (
+        f"{', '.join(first['machine'])}; {minutes:.0f} minutes of training by the clock in all, several at once, beside "
+        f"other work; commit {commits}; {', '.join(f'{k} {v}' for k, v in first['versions'].items())}."
+    )
+    chosen = (
+        f"Settings were chosen with one budget for both methods: {about.trials} trials each, seed 0, "
+        f"{about.tuning_epochs} epochs, by the probe on {about.validation:,} training images kept out; none was chosen on "
+        f"the test images. Chosen: {recipe}. Rows other than `clae` have SimCLR's settings, so that one thing differs."
+    )
+    read = (
+        "Means over seeds with 95 % t-intervals; differences are paired by seed, over SimCLR or over the row named, which "
+        "has the same loss or the same step without what the row adds. Probe: logistic regression on features h of all "
+        "50,000 training images, its l2 chosen on held-out ones; 10,000 test images. "
+        f"{len(lines) - 1} comparisons are made: about one in twenty would leave zero out by chance."
+    )
+    more = (
+        f"[table.csv](data/reproduction/{tier}/table.csv) adds kNN (20 neighbours of 5,000), the probe's accuracy under "
+        "PGD (20 steps at 8/255, 500 test images), forward passes an image (epochs times passes a step, a backward counted "
+        "as two) and the training time of the row's fastest seed, one thread beside other work: compare passes, not times. "
+        f"[claims.csv](data/reproduction/{tier}/claims.csv) has every number that decides a claim; "
+        "[notebook 11](notebooks/11_scorecard.ipynb) shows both."
+    )
+    verdicts = [
+        f"{c.number}. {c.says} ({c.source}.) **{c.verdict[0].upper()}{c.verdict[1:]}**: {c.why}." for c in found.claims
+    ]
+    claims = "\n".join(textwrap.fill(v, 100, subsequent_indent="    ", **WHOLE_WORDS) for v in verdicts)
+    return "\n\n".join(
+        [
+            f"## Tier {tier}: {about.about}",
+            *(filled(text) for text in (made, here)),
+            f"### The claims at this scale\n\n{claims}",
+            f"### The rows\n\n{filled(chosen)}",
+            "\n".join(
+                ["| row | method | seeds | linear probe, % | over its baseline, points | p |", "| --- " * 6 + "|"]
+            )
+            + "".join(f"\n{short_line(line)}" for line in lines),
+            *(filled(text) for text in (read, more)),
+        ]
+    )
+
+
+def long_table(table: Sweep) -> list[dict[str, str]]:
+    """One entry a row of the reproduction, every figure as text: accuracies in percent, differences in points."""
+    lines = []
+    for name, entry in table.provenance["rows"].items():
+        summary = table.where(method=name).summary().set_index("metric")
+        first = summary.iloc[0]
+        line = {"row": name, "method": entry["title"], "passes an image": f"{first.cost:g}", "seeds": str(first.n)}
+        for metric in ("probe", "knn", "robust"):
+            line |= spread(metric, *(summary.loc[metric, part] for part in ("mean", "low", "high")))
+        if (base := entry["against"]) != name:
+            d = table.paired({"method": base}, {"method": name}, metric="probe")
+            line |= {"against": base, **spread("over", d.mean, d.low, d.high, digits=2, sign=True), "p": f"{d.p:.2g}"}
+        line["seconds"] = fixed(min(summary.loc["seconds of training", "values"]), 0)
+        lines.append(line)
+    return lines
+
+
+def spread(name: str, mean: float, low: float, high: float, digits: int = 1, sign: bool = False) -> dict[str, str]:
+    """Columns `name`, `name low`, `name high` of shares, times 100."""
+    values = {name: mean, f"{name} low": low, f"{name} high": high}
+    return {column: fixed(100 * value, digits, sign=sign) for column, value in values.items()}
+
+
+def short_line(line: dict[str, str]) -> str:
+    """A row of RESULTS.md's table."""
+    probe, over = (
+        f"{line[m]} ({line[f'{m} low']} to {line[f'{m} high']})" if m in line else "" for m in ("probe", "over")
+    )
+    base = line.get("against", "simclr")
+    over += "" if base == "simclr" else f", over `{base}`"
+    return f"| `{line['row']}` | {line['method']} | {line['seeds']} | {probe} | {over} | {line.get('p', '')} |"
+
+
+def csv_files(tier: str, found: Scorecard) -> dict[str, str]:
+    """What stands beside the tables: table.csv (every row's figures) and claims.csv (every claim's findings)."""
+    lines = long_table(Sweep.load(TABLES / tier / "rows"))
+    columns = list(dict.fromkeys(column for line in sorted(lines, key=len, reverse=True) for column in line))
+    findings = [
+        {
+            "claim": str(c.number),
+            "what": f.what,
+            **{part: f.show(getattr(f, part)) for part in ("mean", "low", "high")},
+            "unit": f.unit,
+            "n": f"{f.n} {f.of}",
+            "p": f"{f.p:.2g}" if f.p == f.p else "",
+            "verdict": f.verdict,
+        }
+        for c in found.claims
+        for f in c.findings
+    ]
+    return {"table.csv": written(columns, lines), "claims.csv": written(list(findings[0]), findings)}
+
+
+def written(columns: list[str], lines: list[dict[str, str]]) -> str:
+    """A CSV file's text, with a plain hyphen for minus."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue().replace("−", "-").replace(",nan", ",")
+
+
+def filled(text: str) -> str:
+    """Lines of at most 100 characters."""
+    return textwrap.fill(text, 100, **WHOLE_WORDS)
 
 
 def told(recipe: dict) -> str:

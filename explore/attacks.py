@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .attack_table import TABLE
 from .config import check_eps
 from .errors import UserError, nearest
 from .random import constant, draw, untouched
@@ -166,16 +167,15 @@ class Noise:
         return _clamp(x + delta, self.clamp)
 
 
-ATTACKS = {"fgsm": Attack.fgsm, "rfgsm": Attack.rfgsm, "ffgsm": Attack.ffgsm, "pgd": Attack.pgd}
-NOISES = {"gaussian": Noise.gaussian, "uniform": Noise.uniform, "sign": Noise.sign}
+ATTACKS: dict[str, Callable[..., Attack]] = {n: getattr(Attack, n) for n, row in TABLE.items() if row.role == "attack"}
+NOISES: dict[str, Callable[..., Noise]] = {n: getattr(Noise, n) for n, row in TABLE.items() if row.role == "noise"}
 
 
 def attack_named(name: str, eps: float, **options: Any) -> Attack | Noise:
-    """The preset of that name: fgsm, rfgsm, ffgsm, pgd, gaussian, uniform or sign."""
-    presets: dict[str, Callable[..., Attack | Noise]] = {**ATTACKS, **NOISES}
-    if name not in presets:
-        raise UserError(f"attack must be one of {', '.join(presets)}, got '{name}'.{nearest(name, presets)}")
-    return presets[name](eps, **options)
+    """The attack or noise of that name, one of `attack_table.TABLE`."""
+    if name not in TABLE:
+        raise UserError(f"attack must be one of {', '.join(TABLE)}, got '{name}'.{nearest(name, TABLE)}")
+    return (ATTACKS[name] if name in ATTACKS else NOISES[name])(eps, **options)
 
 
 def gradient(objective: Objective, x: Images) -> Images:

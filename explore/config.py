@@ -2,11 +2,13 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, overload
 
+from .attack_table import NOISE_NAMES, TABLE
 from .errors import UserError, nearest
 
 SCHEMA = 1
@@ -15,7 +17,34 @@ RECIPES: dict[str, dict[str, Any]] = {  # views that suit a dataset (LOG.md has 
     "fashion-mnist": {"crop_min": 0.5, "flip": False},
     "*": {"crop_min": 0.2, "flip": True},
 }
-ATTACK_NAMES = ("none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign")
+DEFAULT_EPS = 4 / 255
+ATTACK_NAMES = ("none", *TABLE)
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "attack": ATTACK_NAMES,
+    "adv_reference": ("other_view", "self"),
+    "attack_branch": ("clean", "adv"),
+    "loss": ("nt_xent", "softmax", "uel"),
+    "optimizer": ("adam", "sgd", "lars"),
+    "precision": ("auto", "fp32", "bf16"),
+    "gaussian_by": ("std", "variance"),
+    "noise_norm": (None, "linf", "l2"),
+}
+LEAST = {  # the smallest value of whole numbers
+    "validation": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "width": 1,
+    "proj_dim": 1,
+    "steps": 1,
+    "knn_every": 0,
+    "knn_images": 1,
+}
+T = TypeVar("T")
+
+
+def recipe(dataset: str) -> dict[str, Any]:
+    """The view settings that suit a dataset, for those that are left at None."""
+    return RECIPES.get(dataset, RECIPES["*"])
 
 
 def parse_eps(text: str | float) -> float:
@@ -50,6 +79,41 @@ def show_eps(eps: float) -> str:
     return f"{round(eps * 255, 2):g}/255"
 
 
+class Derived(Generic[T]):
+    """A setting that, left at None, follows from the others whenever it is read: `rule(config, given)`. What follows is not stored."""
+
+    def __init__(self, rule: "Callable[[TrainConfig, T | None], T]"):
+        self.rule = rule
+
+    def __class_getitem__(cls, kind: Any) -> Any:  # as an annotation, what the constructor takes
+        return kind | None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, config: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, config: "TrainConfig", owner: type) -> T: ...
+    def __get__(self, config: "TrainConfig | None", owner: type) -> T | None:
+        return None if config is None else self.rule(config, vars(config)[self.name])  # None: the field's default
+
+    def __set__(self, config: "TrainConfig", value: T | None) -> None:
+        vars(config)[self.name] = value
+
+
+def _eps(config: "TrainConfig", given: float | None) -> float:
+    return 0.0 if config.attack == "none" else DEFAULT_EPS if given is None else given
+
+
+def _crop_min(config: "TrainConfig", given: float | None) -> float:
+    return recipe(config.dataset)["crop_min"] if given is None else given
+
+
+def _flip(config: "TrainConfig", given: bool | None) -> bool:
+    return recipe(config.dataset)["flip"] if given is None else given
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run. Same config, same seed, same device: same run.
@@ -57,6 +121,9 @@ class TrainConfig:
     `attack="none"` is SimCLR; a noise name trains with that noise in the adversary's place. eps is in pixel units.
     `adv_reference` says what the adversary is pushed away from: the other view's embedding (Algorithm 1) or its own
     (`"self"`, the authors' code); `attack_branch` whose batch-norm statistics it is computed with.
+
+    `eps`, `crop_min` and `flip` may be left at None: read, they are the attack's default and the dataset's recipe. They
+    stay None inside, so that `with_(dataset=...)` brings that dataset's recipe and `with_(attack=...)` an eps above 0.
     """
 
     dataset: str = "fashion"
@@ -75,7 +142,7 @@ class TrainConfig:
     loss: str = "nt_xent"
     temperature: float = 0.2
     attack: str = "fgsm"
-    eps: float = 4 / 255
+    eps: Derived[float] = Derived(_eps)  # None: 4/255; without an attack always 0
     steps: int = 5  # of PGD
     alpha: float = 1.0  # weight of the adversarial term
     adv_reference: Literal["other_view", "self"] = "other_view"
@@ -86,9 +153,9 @@ class TrainConfig:
     noise_norm: Literal["linf", "l2"] | None = None
     authors_step: bool = False  # the 15-pass step of the authors' code, see `paper_code`
 
-    crop_min: float | None = None  # smallest share of an image in a view; None: the dataset's recipe
+    crop_min: Derived[float] = Derived(_crop_min)  # smallest share of an image in a view; None: the dataset's recipe
     jitter: float = 1.0  # times SimCLR's (0.8, 0.8, 0.8, 0.2)
-    flip: bool | None = None  # None: the dataset's recipe
+    flip: Derived[bool] = Derived(_flip)  # None: the dataset's recipe
 
     epochs: int = 5
     batch_size: int = 128
@@ -108,18 +175,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        recipe = RECIPES.get(self.dataset, RECIPES["*"])
-        for name, value in recipe.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
         _check(self)
-        if self.attack == "none":
-            object.__setattr__(self, "eps", 0.0)
 
     @classmethod
     def simclr(cls, **changes: Any) -> "TrainConfig":
         """SimCLR: no adversary."""
-        return cls(**{"attack": "none", "eps": 0.0, **changes})
+        return cls(**{"attack": "none", **changes})
 
     @classmethod
     def clae(cls, **changes: Any) -> "TrainConfig":
@@ -151,8 +212,7 @@ class TrainConfig:
         """'SimCLR', 'CLAE (fgsm)', or 'SimCLR + gaussian noise'."""
         if self.attack == "none":
             return "SimCLR"
-        noise = self.attack in ("gaussian", "uniform", "sign")
-        return f"SimCLR + {self.attack} noise" if noise else f"CLAE ({self.attack})"
+        return f"SimCLR + {self.attack} noise" if self.attack in NOISE_NAMES else f"CLAE ({self.attack})"
 
     @property
     def label(self) -> str:
@@ -163,10 +223,11 @@ class TrainConfig:
         return f"{data}-{self.arch}-{self.attack}{eps}-s{self.seed}"
 
     def with_(self, **changes: Any) -> "TrainConfig":
-        """A copy with some settings changed."""
-        return replace(self, **_known(changes))
+        """A copy with some settings changed: equal to a config made at once with all settings that were given."""
+        return type(self)(**{**vars(self), **_known(changes)})
 
     def to_dict(self) -> dict[str, Any]:
+        """All settings as they are read, None resolved, so that a record means the same when recipes change."""
         return {"schema": SCHEMA, **asdict(self)}
 
     def to_json(self) -> str:
@@ -174,14 +235,21 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Settings from JSON; unknown names and newer schemas are refused in one sentence."""
+        """Settings from JSON; unknown names and newer schemas are refused in one sentence.
+
+        What equals the value that would follow from the other settings counts as not given.
+        """
         values = dict(values)
         schema = values.pop("schema", SCHEMA)
         if schema > SCHEMA:
             raise UserError(
                 f"This config has schema {schema}, this version reads up to {SCHEMA}; update clae-explorer."
             )
-        return cls(**_known(values))
+        blank = cls(**_known({**values, **dict.fromkeys(DERIVED)}))
+        return cls(**{k: v for k, v in values.items() if k not in DERIVED or v != getattr(blank, k)})
+
+
+DERIVED = tuple(f.name for f in fields(TrainConfig) if isinstance(vars(TrainConfig)[f.name], Derived))
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
@@ -193,33 +261,14 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(c: TrainConfig) -> None:
-    choices = {
-        "attack": ATTACK_NAMES,
-        "adv_reference": ("other_view", "self"),
-        "attack_branch": ("clean", "adv"),
-        "loss": ("nt_xent", "softmax", "uel"),
-        "optimizer": ("adam", "sgd", "lars"),
-        "precision": ("auto", "fp32", "bf16"),
-        "gaussian_by": ("std", "variance"),
-        "noise_norm": (None, "linf", "l2"),
-    }
-    for name, allowed in choices.items():
+    for name, allowed in CHOICES.items():
         value = getattr(c, name)
         if value not in allowed:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
-    check_eps(c.eps)
-    least = {
-        "validation": 0,
-        "epochs": 1,
-        "batch_size": 2,
-        "width": 1,
-        "proj_dim": 1,
-        "steps": 1,
-        "knn_every": 0,
-        "knn_images": 1,
-    }
-    for name, low in least.items():
+    if (eps := vars(c)["eps"]) is not None:  # also where it has no effect
+        check_eps(eps)
+    for name, low in LEAST.items():
         if getattr(c, name) < low:
             raise UserError(f"{name} must be {low} or more, got {getattr(c, name)}.")
     for name in ("lr", "temperature"):
@@ -229,7 +278,7 @@ def _check(c: TrainConfig) -> None:
         raise UserError(
             f"chunk is the images embedded at a time, 2 or more of which batch_size ({c.batch_size}) is a multiple, got {c.chunk}."
         )
-    if c.crop_min is None or not 0 < c.crop_min <= 1:
+    if not 0 < c.crop_min <= 1:
         raise UserError(
             f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."
         )

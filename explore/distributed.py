@@ -7,7 +7,7 @@ end gives the whole batch's, exactly.
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,10 @@ class Ranks:
         flags = torch.tensor([float(flag)], device=device)
         self.average([flags])
         return bool(flags > 0)
+
+    def stop(self, should_stop: Callable[[], bool], at_row: bool, device: torch.device) -> bool:
+        """Whether to stop: asked after every step of a single process; of several, at rows alone, with one answer for all."""
+        return should_stop() if self.world == 1 else at_row and self.any(should_stop(), device)
 
     def join(self, encoder: nn.Module) -> None:
         """Start from the first rank's weights, and take batch-norm statistics over the images of all ranks."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, nearest
 from .losses import LOSSES
 from .nets import as_encoder
 from .random import untouched
@@ -35,6 +35,8 @@ class contrast:
         branch: Branch = "clean",
         loss: str = "nt_xent",
     ):
+        if loss not in LOSSES:
+            raise UserError(f"loss is one of {', '.join(LOSSES)}, got '{loss}'.{nearest(loss, LOSSES)}")
         self.encoder, self.temperature, self.branch = encoder, temperature, branch
         self.modules, self._loss = (encoder,), LOSSES[loss]
         with torch.no_grad(), untouched(encoder):

@@ -115,6 +115,11 @@ class Run:
         path = self.path / "env.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels of the images that it was trained on: as the training noted it, else `usual_size`."""
+        return int(self.env.get("image_size") or usual_size(self.config))
+
     def note_env(self, **facts: Any) -> None:
         """Add facts to env.json."""
         self.__dict__.pop("env", None)
@@ -123,6 +128,7 @@ class Run:
 
     def save_encoder(self, encoder: Encoder, step: int) -> None:
         header = {"config": json.dumps(self.config.to_dict()), "step": str(step), "format": "clae-explorer"}
+        header["image_size"] = str(self.image_size)
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
     def hand_on(self, target: Path, **facts: Any) -> "Run":
@@ -174,6 +180,69 @@ class Run:
         kept = [row for row in self.rows() if row["step"] <= step]
         with replacing(self.path / "metrics.jsonl") as file:
             file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+def usual_size(config: TrainConfig) -> int:
+    """The image size of a training that did not note it: the config's, else the size that the dataset's name stands for."""
+    kind = config.dataset.partition(":")[0].removesuffix("-unlabeled")
+    return config.image_size or {"stl10": 96, "imagenet100": 224, "folder": 64}.get(kind, 32)
+
+
+class Recorder:
+    """Keeps a training in its run folder, from where `resume` goes on; `run` None: writes nothing.
+
+    Every process of several reads what a resumption needs; the `first` alone writes. Rows carry the time spent and the time
+    left of `total` steps.
+    """
+
+    def __init__(
+        self,
+        run: Run | None,
+        encoder: Encoder,
+        optimizer: torch.optim.Optimizer,
+        sums: Tensor,
+        total: int,
+        *,
+        resume: bool = False,
+        first: bool = True,
+    ):
+        self.run = run if first else None
+        self.encoder, self.optimizer, self.sums, self.total = encoder, optimizer, sums, total
+        self.step, spent = 0, 0.0
+        if resume and run is not None and (run.path / "resume.safetensors").is_file():
+            progress = run.load_resume(encoder, optimizer, sums)
+            self.step, spent = progress["step"], progress["seconds"]
+        if resume and self.run is not None:
+            self.run.keep_rows(self.step or -1)  # drops what a crash left behind: all rows if in its first epoch
+        self._began = time.perf_counter() - spent
+
+    def start(self, **facts: Any) -> None:
+        """Add facts to env.json; the run counts as running."""
+        if self.run is not None:
+            self.run.note_env(**facts)
+            self.run.set_status("running")
+
+    def write(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Append a row of metrics; returns it with the seconds spent and left."""
+        step, seconds = row["step"], time.perf_counter() - self._began
+        row = row | {"seconds": seconds}
+        if step:
+            row["seconds_left"] = seconds / step * (self.total - step)
+        if self.run is not None:
+            self.run.append(row)
+        return row
+
+    def save(self, step: int) -> None:
+        """Write the weights and all that a resumption needs."""
+        if self.run is not None:
+            self.run.save_encoder(self.encoder, step)
+            progress = {"step": step, "seconds": time.perf_counter() - self._began}
+            self.run.save_resume(self.encoder, self.optimizer, self.sums, progress)
+
+    def end(self, state: str, step: int) -> None:
+        """Set the run's status: 'done' or 'stopped'."""
+        if self.run is not None:
+            self.run.set_status(state, step=step)
 
 
 def build_encoder(config: TrainConfig) -> Encoder:
@@ -249,7 +318,7 @@ def _summary(name: str, path: Path) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, machine, commit and arguments, as they are now; what every result carries."""
-    names = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
+    names = ("torch", "torchvision", "numpy", "pandas", "scipy")
     versions: dict[str, str | None] = {}
     for name in names:
         try:

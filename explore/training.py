@@ -2,14 +2,15 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import datasets
-from .attacks import ATTACKS, attack_named
+from .attack_table import TABLE
+from .attacks import NOISES, attack_named
 from .config import TrainConfig
 from .distributed import ALONE, Ranks
 from .errors import UserError
@@ -17,8 +18,8 @@ from .evaluate import embed, knn_accuracy
 from .losses import chance
 from .nets import Encoder
 from .random import seeded
-from .runfolder import Run, build_encoder
-from .steps import Stepper
+from .runfolder import Recorder, Run, build_encoder
+from .steps import Step, Stepper
 from .views import Views, two_views
 
 
@@ -45,81 +46,100 @@ def train(
     where = resolve_device(device)
     data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
     data = data.to(where).for_choosing(config.validation)
-    images = data.train if config.train_images is None else data.train.take(config.train_images, seeded(config.seed))
-    per_epoch = len(images) // config.batch_size
-    if per_epoch == 0:
-        raise UserError(
-            f"A batch of {config.batch_size} is larger than the {len(images)} training images; use --batch-size."
-        )
-
-    own = ranks.share(config.batch_size, "batch_size")
-    encoder = prepare(config, build_encoder(config).to(where))
+    batches = Batches(config, data, ranks)
+    encoder = prepare(config, build_encoder(config).to(where).train())
     ranks.join(encoder)
     stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
     optimizer = make_optimizer(config, encoder)
     probe = KNNProbe(config, data)
-    sums = torch.zeros(3, device=where)  # clean loss, adversarial loss, steps, since the last row
-    step, spent = 0, 0.0
-    if resume and run is not None and (run.path / "resume.safetensors").is_file():
-        progress = run.load_resume(encoder, optimizer, sums)
-        step, spent = progress["step"], progress["seconds"]
-    run = run if ranks.first else None  # one writer
-    if resume and run is not None:
-        run.keep_rows(step or -1)  # no row of what a crash left behind; none at all where it ended in its first epoch
-    if run is not None:
-        about: dict[str, Any] = {
-            "knn": probe.about,
-            "device": describe_device(where),
-            "data": data.provenance,
-            "warnings": data.warnings,
-        }
-        run.note_env(
-            **about, ranks=ranks.world, precision=str(stepper.autocast or torch.float32).removeprefix("torch.")
-        )
-        run.set_status("running")
-    began = time.perf_counter() - spent
-    clock = {"began": began, "total": config.epochs * per_epoch}
+    metrics = Metrics(config, batches, probe, ranks, where)
+    recorder = Recorder(run, encoder, optimizer, metrics.sums, batches.total, resume=resume, first=ranks.first)
+    recorder.start(**_facts(data, probe, stepper, ranks, where))
+    step, stop = recorder.step, False
 
     if step == 0:
-        knn = probe(encoder) if ranks.first else None
-        yield _log(run, {"step": 0, "epoch": 0, "knn": knn, "seconds": time.perf_counter() - began})
-    while step < clock["total"]:
-        epoch = step // per_epoch
-        order = seeded(_mix(config.seed, 1, epoch))
-        part, at = (ranks.rank, ranks.world), step % per_epoch
-        for x, _ in images.batches(config.batch_size, order, shuffle=True, drop_last=True, start=at, part=part):
-            ranks.complete(x, own)
-            draws = ranks.seeded(_mix(config.seed, 2, step))
-            _set_lr(optimizer, config, step, per_epoch)
-            v1, v2 = two_views(views, x, draws)
-            optimizer.zero_grad(set_to_none=True)
-            if not encoder.training:  # a walk over all modules
-                encoder.train()
-            done = stepper(v1, v2, draws)
-            ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
-            optimizer.step()
-            step += 1
-            sums += torch.stack(
-                [done.loss, done.loss if done.loss_adv is None else done.loss_adv, torch.ones_like(done.loss)]
+        yield recorder.write({"step": 0, "epoch": 0, "knn": metrics.knn(encoder)})
+    for step, x in batches.after(recorder.step):
+        lr = set_learning_rate(optimizer, config, step - 1, batches.per_epoch)
+        draws = ranks.seeded(_mix(config.seed, 2, step - 1))
+        v1, v2 = two_views(views, x, draws)
+        optimizer.zero_grad(set_to_none=True)
+        losses = stepper(v1, v2, draws)  # and the gradients of every weight
+        ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
+        optimizer.step()
+        metrics.add(losses)
+
+        row, epoch_ends = None, step % batches.per_epoch == 0
+        if epoch_ends or step % log_every == 0:
+            row = recorder.write(metrics.row(step, encoder, lr))
+        stop = ranks.stop(should_stop, row is not None, where)
+        if epoch_ends or stop:
+            recorder.save(step)
+        if row is not None:
+            yield row
+        if stop:
+            break
+    recorder.end("stopped" if stop else "done", step)
+
+
+class Batches:
+    """The training images of a config in shuffled batches; an epoch's order depends on the seed and the epoch alone."""
+
+    def __init__(self, config: TrainConfig, data: "datasets.Data", ranks: Ranks = ALONE):
+        some = config.train_images
+        self.images = data.train if some is None else data.train.take(some, seeded(config.seed))
+        self.size, self.seed, self.ranks = config.batch_size, config.seed, ranks
+        self.per_epoch = len(self.images) // self.size
+        self.total = config.epochs * self.per_epoch
+        if self.per_epoch == 0:
+            raise UserError(
+                f"A batch of {self.size} is larger than the {len(self.images)} training images; use --batch-size."
             )
-            end_of_epoch, row = step % per_epoch == 0, None
-            due = end_of_epoch or step % log_every == 0
-            if due:
-                ranks.average([sums])
-                asked = probe if end_of_epoch and ranks.first else None
-                row = _log(run, _row(config, step, per_epoch, sums, optimizer, clock, asked, encoder))
-            stop = should_stop() if ranks.world == 1 else due and ranks.any(should_stop(), where)
-            if run is not None and (end_of_epoch or stop):
-                run.save_encoder(encoder, step)
-                run.save_resume(encoder, optimizer, sums, {"step": step, "seconds": time.perf_counter() - began})
-            if row is not None:
-                yield row
-            if stop:
-                if run is not None:
-                    run.set_status("stopped", step=step)
-                return
-    if run is not None:
-        run.set_status("done", step=step)
+        self.share = ranks.share(self.size, "batch_size")
+
+    def after(self, step: int) -> Iterator[tuple[int, Tensor]]:
+        """(number of the step, counted from 1; this rank's images) of every step after `step`."""
+        part = (self.ranks.rank, self.ranks.world)
+        while step < self.total:
+            epoch, start = divmod(step, self.per_epoch)
+            order = seeded(_mix(self.seed, 1, epoch))
+            for x, _ in self.images.batches(self.size, order, shuffle=True, drop_last=True, start=start, part=part):
+                self.ranks.complete(x, self.share)
+                step += 1
+                yield step, x
+
+
+class Metrics:
+    """The mean losses since the last row of metrics, and that row."""
+
+    def __init__(self, config: TrainConfig, batches: Batches, probe: "KNNProbe", ranks: Ranks, device: torch.device):
+        self.config, self.batches, self.probe, self.ranks = config, batches, probe, ranks
+        self.sums = torch.zeros(3, device=device)  # clean loss, adversarial loss, steps
+
+    def add(self, losses: Step) -> None:
+        """Count a step's losses, without waiting for the device to compute them."""
+        clean, adv = losses.loss, losses.loss_adv
+        self.sums += torch.stack([clean, clean if adv is None else adv, torch.ones_like(clean)])
+
+    def row(self, step: int, encoder: Encoder, lr: float) -> dict[str, Any]:
+        """The row at this step; starts the means anew. UserError where a loss is not finite."""
+        c, epoch = self.config, step / self.batches.per_epoch
+        self.ranks.average([self.sums])
+        loss, adv, n = self.sums.tolist()
+        self.sums.zero_()
+        if not math.isfinite(loss + adv):
+            raise UserError(
+                f"The loss became {loss + adv} at step {step}; lower --lr (now {c.lr:g}) or use --precision fp32."
+            )
+        row = {"step": step, "epoch": epoch, "loss": loss / n, "chance": chance(c.batch_size, c.loss)}
+        if c.attack != "none":
+            row["loss_adv"] = adv / n
+        due = epoch == int(epoch) and ((c.knn_every and int(epoch) % c.knn_every == 0) or step == self.batches.total)
+        return row | {"knn": self.knn(encoder) if due else None, "lr": lr}
+
+    def knn(self, encoder: Encoder) -> float | None:
+        """kNN accuracy, measured by the first rank alone."""
+        return self.probe(encoder) if self.ranks.first else None
 
 
 class KNNProbe:
@@ -162,11 +182,10 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
     if config.attack != "none":
         options: dict[str, Any] = {"gray": gray if config.gray is None else config.gray}
         options["clamp"] = (0.0, 1.0) if config.clamp else None
-        if config.attack == "pgd":
-            options["steps"] = config.steps
+        options |= TABLE[config.attack].options(config.steps)
         if config.attack == "gaussian":
             options["by"] = config.gaussian_by
-        if config.attack not in ATTACKS:
+        if config.attack in NOISES:
             options["norm"] = config.noise_norm
         attack = attack_named(config.attack, config.eps, **options)
     return Stepper(
@@ -188,8 +207,13 @@ def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
     """The views that a config describes, for a dataset's size and colours."""
     j = config.jitter
     jitter = (0.8 * j, 0.8 * j, 0.8 * j, 0.2 * j)
-    views = Views(size=data.size, scale=(config.crop_min or 0.2, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
+    views = Views(size=data.size, scale=(config.crop_min, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
     return views.for_gray() if data.gray else views
+
+
+def contrast_settings(config: TrainConfig, data: "datasets.Data") -> dict[str, Any]:
+    """Views, temperature and loss of a run: the keyword arguments of `perturbation.engine.contrast_with` and of the studies."""
+    return {"views": make_views(config, data), "temperature": config.temperature, "loss": config.loss}
 
 
 def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimizer:
@@ -243,38 +267,28 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def _set_lr(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, per_epoch: int) -> None:
-    """Linear warm-up, then a cosine to zero at the last step (or constant)."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int, per_epoch: int) -> float:
+    """The learning rate after `done` steps: linear warm-up, then a cosine to zero at the last step (or constant)."""
     warm, total = config.warmup_epochs * per_epoch, config.epochs * per_epoch
-    factor = min(1.0, (step + 1) / warm) if warm else 1.0
-    if config.cosine and step >= warm:
-        factor = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    lr = config.lr * (min(1.0, (done + 1) / warm) if warm else 1.0)
+    if config.cosine and done >= warm:
+        lr = config.lr * (0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, total - warm))))
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
+        group["lr"] = lr
+    return lr
 
 
-def _row(config, step, per_epoch, sums, optimizer, clock, probe: "KNNProbe | None", encoder) -> dict[str, Any]:
-    """The row of metrics at this step; resets the sums. A loss that is not finite ends the training here."""
-    loss, adv, n = sums.tolist()
-    sums.zero_()
-    if not math.isfinite(loss + adv):
-        raise UserError(
-            f"The loss became {loss + adv} at step {step}; lower --lr (now {config.lr:g}) or use --precision fp32."
-        )
-    row = {"step": step, "epoch": step / per_epoch, "loss": loss / n, "chance": chance(config.batch_size, config.loss)}
-    if config.attack != "none":
-        row["loss_adv"] = adv / n
-    due = config.knn_every and (step // per_epoch) % config.knn_every == 0
-    row["knn"] = probe(encoder) if probe and (due or step == clock["total"]) else None
-    seconds = time.perf_counter() - clock["began"]
-    left = seconds / step * (clock["total"] - step)
-    return row | {"lr": optimizer.param_groups[0]["lr"], "seconds": seconds, "seconds_left": left}
-
-
-def _log(run: Run | None, row: dict[str, Any]) -> dict[str, Any]:
-    if run is not None:
-        run.append(row)
-    return row
+def _facts(data: "datasets.Data", probe: KNNProbe, stepper: Stepper, ranks: Ranks, where: torch.device) -> dict:
+    """What env.json says of a training beside versions and machine."""
+    precision = str(stepper.autocast or torch.float32).removeprefix("torch.")
+    about = {
+        "knn": probe.about,
+        "device": describe_device(where),
+        "image_size": data.size,
+        "data": data.provenance,
+        "warnings": data.warnings,
+    }
+    return {**about, "ranks": ranks.world, "precision": precision}
 
 
 def _mix(seed: int, stream: int, count: int) -> int:

@@ -5,6 +5,7 @@ agree are checked by the functions themselves, in a sentence. Without jaxtyping 
 training needs nothing beyond torch.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -20,4 +21,7 @@ try:
 except ImportError:
     Images = Embeddings = PerImage = Scalar = Labels = Tensor  # type: ignore[misc, assignment]
 
+ProgressCallback = Callable[
+    [str, int, int], None
+]  # what is being done, how far, of how much (0: not known); may raise to stop
 Branch = Literal["clean", "adv"]  # which batch-norm statistics a forward pass uses

@@ -1,6 +1,7 @@
 """A real JupyterLab in a real browser: start it, open a notebook, run all, read its cells, talk to its kernel.
 
-`lab` is one server for the session; `lab.open(notebook)` gives a `Notebook`, whose kernel is shut when it is closed.
+`lab` is one server for the session (with pytest-xdist: for the worker). `lab.open(notebook)` gives a `Notebook`, whose kernel
+is shut when it is closed. `lab.show(cells)` runs cells in a page and a kernel that are kept for the next call.
 """
 
 import json
@@ -12,12 +13,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 ARGS = [
@@ -33,10 +39,21 @@ CELLS = """() => [...jupyterapp.shell.currentWidget.content.model.cells].map((c,
 SENT = """async () => {
   const { content } = jupyterapp.shell.currentWidget, mime = "application/vnd.jupyter.widget-view+json";
   if (!content.rendermime.mimeTypes.includes(mime)) return;
-  const manager = await content.rendermime.createRenderer(mime)._manager.promise, end = Date.now() + 60000;
+  const manager = await content.rendermime.createRenderer(mime)._manager.promise, end = Date.now() + 120000;
   while ([...manager._modelsSync.values()].some((m) => m._pending_msgs > 0 || m._msg_buffer !== null)) {
-    if (Date.now() > end) throw Error("the kernel has not done in 60 s with what the page sent");
+    if (Date.now() > end) throw Error("the kernel has not done in 120 s with what the page sent");
     await new Promise((done) => setTimeout(done, 20)) } }"""
+WRITE = """async (sources) => {
+  await jupyterapp.commands.execute("notebook:clear-all-cell-outputs");
+  [...jupyterapp.shell.currentWidget.content.model.cells].forEach((cell, i) => cell.sharedModel.setSource(sources[i])) }"""
+FRESH = """
+import os
+if "panel" in globals():
+    panel.close()
+    del panel
+    os.environ.clear()
+    os.environ.update(environment)
+environment = dict(os.environ)"""
 IMAGES = """(selector) => Promise.all([...document.querySelectorAll(selector)].map(async (img) => {
   await img.decode().catch(() => {}); // one that was replaced meanwhile
   const [w, h] = [img.naturalWidth, img.naturalHeight], c = new OffscreenCanvas(w || 1, h || 1), pen = c.getContext("2d");
@@ -80,6 +97,7 @@ class Lab:
         from playwright.sync_api import sync_playwright
 
         self.folder, self.token, self.port = folder, secrets.token_hex(16), _free_port()
+        self._kept: Notebook | None = None
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
         self.began = time.perf_counter()
@@ -115,7 +133,7 @@ class Lab:
             }  # kernel and browser share cores
             return subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
-    def _wait(self, seconds: float = 60) -> None:
+    def _wait(self, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
@@ -131,7 +149,7 @@ class Lab:
         """A call of the server's REST interface."""
         headers = {"Authorization": f"token {self.token}"}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
@@ -141,7 +159,23 @@ class Lab:
         shutil.copy(notebook, target)
         return Notebook(self, target.name, width, height)
 
+    def write(self, *cells: str) -> Path:
+        """A notebook of these cells."""
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)], metadata={"kernelspec": kernel})
+        nbformat.write(book, path := self.folder / f"cells-{secrets.token_hex(4)}.ipynb")
+        return path
+
+    def show(self, *cells: str) -> "Notebook":
+        """Two cells, run; the first makes `panel`. Page and kernel are kept for the next call, nothing of the panel is."""
+        if self._kept is None:
+            self._kept = self.open(self.write(*cells))
+        self._kept.fresh(cells)
+        return self._kept
+
     def close(self) -> None:
+        for session in self.api("GET", "/api/sessions"):
+            self.api("DELETE", f"/api/sessions/{session['id']}")
         self.browser.close()
         self._playwright.stop()
         self.server.terminate()
@@ -155,8 +189,8 @@ class Notebook:
     """A notebook open in the browser."""
 
     def __init__(self, lab: Lab, name: str, width: int, height: int):
-        self.lab, self.name = lab, name
-        self.page = lab.browser.new_page(viewport={"width": width, "height": height})
+        self.lab, self.name, self.size = lab, name, {"width": width, "height": height}
+        self.page = lab.browser.new_page(viewport=self.size)
         self.page.set_default_timeout(60_000)
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -169,6 +203,16 @@ class Notebook:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def fresh(self, cells: Sequence[str]) -> None:
+        """Run these cells as if the notebook had just been opened with them, but for what the kernel has imported."""
+        self.page.mouse.move(0, 0)
+        self.page.set_viewport_size(self.size)
+        self.theme(False)
+        self.execute(FRESH)
+        self.page.evaluate(WRITE, list(cells))
+        self.complaints.clear()
+        self.run_all()
 
     def run_all(self) -> list[dict]:
         """Run every cell; returns the cells with their outputs."""
@@ -263,7 +307,8 @@ class Notebook:
         """Close the page and shut its kernel."""
         self.page.close()
         for session in self.lab.api("GET", "/api/sessions"):
-            self.lab.api("DELETE", f"/api/sessions/{session['id']}")
+            if session["path"] == self.name:
+                self.lab.api("DELETE", f"/api/sessions/{session['id']}")
 
 
 @pytest.fixture(scope="session")
@@ -274,16 +319,27 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server.close()
 
 
-def eventually(check: Callable[[], Any], seconds: float = 20) -> Any:
-    """What `check` returns once none of its assertions fails: what the kernel sends takes its time to the screen."""
+def eventually(check: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `check` returns once none of its assertions and reads of the page fails: the kernel's messages take time to the screen."""
+    from playwright.sync_api import Error
+
     end = time.monotonic() + seconds
     while True:
         try:
             return check()
-        except AssertionError:
+        except (AssertionError, Error):
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
+
+
+def says(place: Any, text: str) -> None:
+    """Wait until an element (a locator of one) shows the text; a no-break space counts as a space."""
+
+    def shows() -> None:
+        assert text in place.inner_text().replace("\xa0", " ")
+
+    eventually(shows)
 
 
 def _free_port() -> int:

@@ -1,8 +1,16 @@
-"""Shapes written in the annotations are checked at every call of the library during the tests."""
+"""Shapes written in the annotations are checked at every call of the library during the tests.
 
+`make test` gives whole files to parallel workers (pytest-xdist), the longest first; each worker has a browser of its own.
+"""
+
+import os
 import warnings
 
 import pytest
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes that they start, share the cores
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 import torch
 
 with warnings.catch_warnings():
@@ -12,6 +20,27 @@ with warnings.catch_warnings():
     hook = install_import_hook("explore", "checker.checked")
 
 from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # a slow machine is no fault
+
+# The files that take longest, first; those with a browser between the others.
+LONG = [
+    "test_browser",
+    "test_sweep",
+    "test_browser_sweep",
+    "test_sweep_panel",
+    "test_browser_atlas",
+    "test_reproduction",
+]
+LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker is left alone with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_reading_table_and_neighbours_follow_eps_and_the_picked_image(panel):
         assert f"kept <b>{len(set(then) & set(now))} of 5</b>" in panel.side.html
         clean, moved = study.images(7, k)
         for image in (clean, moved, (0.5 + 10 * (moved - clean)).clamp(0, 1)):
-            from explore.panels.html import png
+            from explore.results import png
 
             assert png(to_pixels(image[None])[0]) in panel.side.html
     panel.k = 9.0

@@ -17,10 +17,12 @@ with warnings.catch_warnings():
 
 EPS = 8 / 255
 ALL = [
-    *[Attack.fgsm, Attack.rfgsm, Attack.ffgsm, Attack.pgd, lambda e: Attack.pgd(e, steps=3, random_start=False)],
-    *[lambda e: Attack.fgsm(e, norm="l2"), lambda e: Attack.pgd(e, norm="l2", steps=4)],
-    *[Noise.gaussian, Noise.uniform, Noise.sign, lambda e: Noise.gaussian(e, by="variance")],
-    *[lambda e, k=k, n=n: k(e, norm=n) for k in (Noise.gaussian, Noise.uniform, Noise.sign) for n in ("linf", "l2")],
+    *ATTACKS.values(),
+    *[lambda e: Attack.pgd(e, steps=3, random_start=False), lambda e: Attack.pgd(e, norm="l2", steps=4)],
+    lambda e: Attack.fgsm(e, norm="l2"),
+    *NOISES.values(),
+    lambda e: Noise.gaussian(e, by="variance"),
+    *[lambda e, k=k, n=n: k(e, norm=n) for k in NOISES.values() for n in ("linf", "l2")],
 ]
 
 
@@ -252,10 +254,14 @@ def test_bad_input_in_one_sentence(x, encoder):
 
 
 def test_every_attack_is_offered_everywhere():
-    """CONTRIBUTING's steps for a new attack: a preset, a word for configs, an entry in the panel's menu, a row here."""
+    """The names, titles and order of menus and commands; `test_contributing.py` adds an attack to them."""
+    from explore.attack_table import ATTACK_MENU, TABLE
     from explore.config import ATTACK_NAMES
-    from explore.panels.perturbation.panel import ATTACKS as MENU
 
-    assert set(ATTACK_NAMES) == {"none", *ATTACKS, *NOISES}
-    assert set(MENU.values()) == set(ATTACKS)
-    assert {make(EPS).name for make in ALL} == {*ATTACKS, *NOISES}
+    assert ATTACK_NAMES == ("none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign")
+    assert ATTACK_MENU == {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
+    assert {make(EPS).name for make in ALL} == set(TABLE) == {*ATTACKS, *NOISES}
+    for name, row in TABLE.items():
+        attack = attack_named(name, EPS, **row.options(7))
+        assert attack.name == name == row.name and isinstance(attack, Noise) == (row.role == "noise")
+        assert row.gradients(7) == getattr(attack, "steps", 0)

@@ -3,10 +3,9 @@
 import base64
 import json
 
-import nbformat
 import numpy as np
 import pytest
-from browser import EXECUTE, ROOT, Notebook, eventually
+from browser import EXECUTE, ROOT, Notebook, eventually, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 LAB = """import explore as ex
@@ -30,16 +29,11 @@ IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform":
 
 
 @pytest.fixture
-def panel(lab, tmp_path):
+def panel(lab):
     """A notebook with the perturbation lab in it, run."""
-    cells = [nbformat.v4.new_code_cell(LAB), nbformat.v4.new_code_cell("panel.result.table.head()")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "panel.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-t")
-        yield notebook
+    notebook = lab.show(LAB, "panel.result.table.head()")
+    notebook.page.wait_for_selector(".ex-t")
+    return notebook
 
 
 def on_screen(notebook: Notebook) -> dict[str, np.ndarray]:
@@ -81,6 +75,7 @@ def test_the_slider_by_key_drag_and_readout(panel):
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
     at(panel, 3)
+    says(readout, "3")
     assert readout.inner_text() == "3" and handle.get_attribute("aria-valuetext") == "3"
     same(panel)
     box, track = handle.bounding_box(), page.locator(".ex-eps .noUi-target").bounding_box()
@@ -97,17 +92,24 @@ def test_the_slider_by_key_drag_and_readout(panel):
     at(panel, 0)
     wanted = same(panel)
     assert wanted["adversary"] == wanted["clean"]
-    assert "nothing is added" in page.locator(".ex-reading").first.inner_text()
+    says(page.locator(".ex-reading").first, "nothing is added")
     assert panel.errors() == []
 
 
-def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel):
-    """Of the harness: eight keys while a callback takes its time, of which ipywidgets sends the first and, when that is done, the last."""
-    panel.execute("import time; panel.observe(lambda _: time.sleep(2), 'k')")
+def test_the_kernel_is_asked_once_it_has_heard_all_that_was_done(panel, tmp_path):
+    """Of the harness: eight keys while a callback waits, of which ipywidgets sends the first and, when that is done, the last."""
+    gate = tmp_path / "open"
+    panel.execute(
+        f"import time, pathlib; gate = pathlib.Path({str(gate)!r})\n"
+        "def wait(_):\n    while not gate.exists(): time.sleep(0.02)\n"
+        "panel.observe(wait, 'k')"
+    )
     panel.page.locator(".ex-eps .noUi-handle").focus()
     for _ in range(8):
         panel.page.keyboard.press("ArrowRight")
-    assert panel.page.evaluate(EXECUTE, "print(panel.k)")["text"].strip() != "16"  # asked at once
+    panel.page.evaluate(f"(code) => {{ window.early = ({EXECUTE})(code) }}", "print(panel.k)")  # asked at once
+    gate.touch()
+    assert panel.page.evaluate("() => window.early")["text"].strip() != "16"
     assert panel.execute("print(panel.k)") == "16"
 
 
@@ -118,7 +120,7 @@ def test_another_image_another_attack_another_length(panel):
     page.wait_for_function("() => document.querySelectorAll('.ex-th')[5].getAttribute('aria-selected') === 'true'")
     second = same(panel)
     assert second["image"] != first["image"]
-    assert f"{second['loss']:.2f}" in page.locator(".ex-reading").first.inner_text()
+    says(page.locator(".ex-reading").first, f"{second['loss']:.2f}")
     page.keyboard.press("ArrowRight")  # the strip is one stop; arrows move, Enter picks
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelectorAll('.ex-th')[6].getAttribute('aria-selected') === 'true'")
@@ -150,7 +152,7 @@ def test_a_fault_in_a_callback_becomes_a_banner(panel):
     assert any(text.startswith("banner: ") for text in panel.errors())
     panel.page.get_by_role("button", name="Show details").click()
     panel.page.get_by_text("Traceback").wait_for()
-    assert "shows demo/clae" in panel.page.locator(".ex-state").inner_text()
+    says(panel.page.locator(".ex-state"), "shows demo/clae")
 
 
 def test_the_panel_in_both_themes_and_widths(panel, tmp_path):

@@ -1,11 +1,9 @@
 """The embedding atlas in a real JupyterLab and a real browser: hover, click, lasso, play, two encoders, no WebGL, themes."""
 
 import json
-from pathlib import Path
 
-import nbformat
 import pytest
-from browser import Notebook
+from browser import Notebook, eventually, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 ONE = """import explore as ex
@@ -14,6 +12,7 @@ panel"""
 TWO = """import explore as ex
 panel = ex.panels.Atlas(ex.open_run("demo/simclr"), ex.open_run("demo/clae"), points=300, method="pca")
 panel"""
+LOOK = "panel.result.table.head()"
 AT = "([i, m]) => document.querySelector('.ex-fm').film.at(i, m)"
 SHOWN = """() => { const el = document.querySelector('.ex-fm'), r = el.querySelector('input[type=range]');
   return { ...el.dataset, slider: +r.value, number: el.querySelector('.ex-fm-num span').textContent } }"""
@@ -26,15 +25,6 @@ NO_WEBGL = """(() => { const get = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, ...more) { return String(kind).startsWith('webgl') ? null : get.call(this, kind, ...more) } })()"""
 
 
-def opened(lab, folder: Path, code: str) -> Notebook:
-    """A notebook with this one cell and a look at the result."""
-    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("panel.result.table.head()")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = folder / "atlas.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return lab.open(path)
-
-
 def asked(notebook: Notebook, expression: str):
     """What the kernel says, once nothing is outstanding."""
     return json.loads(notebook.execute(f"import json; panel.wait(); print(json.dumps({expression}))"))
@@ -44,27 +34,30 @@ def standing(notebook: Notebook) -> dict:
     """The film's own account once it stands and shows what the kernel has."""
     key = asked(notebook, "panel.film.meta['key']")
     notebook.page.wait_for_selector(f".ex-fm[data-stand='yes'][data-key='{key}']")
-    shown = notebook.page.evaluate(SHOWN)
-    assert float(shown["eps"]) == shown["slider"] == pytest.approx(float(shown["number"]), abs=0.051)
-    return shown
+
+    def shows():
+        shown = notebook.page.evaluate(SHOWN)
+        assert float(shown["eps"]) == shown["slider"] == pytest.approx(float(shown["number"]), abs=0.051)
+        return shown
+
+    return eventually(shows)
 
 
 def told(notebook: Notebook, name: str, wanted) -> None:
     """Wait until the kernel knows."""
-    for _ in range(60):
-        if asked(notebook, f"panel.{name}") == wanted:
-            return
-        notebook.page.wait_for_timeout(50)
-    raise AssertionError(f"panel.{name} is {asked(notebook, f'panel.{name}')}, not {wanted}")
+
+    def knows():
+        assert asked(notebook, f"panel.{name}") == wanted
+
+    eventually(knows)
 
 
 @pytest.fixture
-def panel(lab, tmp_path):
-    with opened(lab, tmp_path, ONE) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-fm[data-key]")
-        standing(notebook)
-        yield notebook
+def panel(lab):
+    notebook = lab.show(ONE, LOOK)
+    notebook.page.wait_for_selector(".ex-fm[data-key]")
+    standing(notebook)
+    return notebook
 
 
 def lonely(notebook: Notebook) -> int:
@@ -80,7 +73,7 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     page.mouse.move(x + 1, y, steps=4)
     page.wait_for_selector(f".ex-fm-tip[data-i='{i}'] img")
     words = asked(panel, f"panel._words(panel.result, {i})")
-    assert words in page.locator(".ex-fm-tip").inner_text()
+    says(page.locator(".ex-fm-tip"), words)
     told(panel, "hover", i)
     page.mouse.click(x, y)
     told(panel, "picked", i)
@@ -89,15 +82,20 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
         "() => ['then', 'now'].every((when) => document.querySelectorAll(`.ring.${when}`).length === 5)"
     )
     page.wait_for_function("() => document.querySelectorAll('.ex-trio img').length === 3")
-    assert words in page.locator(".ex-fm-side").inner_text() and page.locator(".ex-trio img").count() == 3
+    says(page.locator(".ex-fm-side"), words)
+    assert page.locator(".ex-trio img").count() == 3
     then, now = asked(panel, f"[t.tolist() for t in panel._outcome.studies[0].neighbours({i}, 8)]")
-    shown = page.evaluate(
-        "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
-    )
-    assert shown == [then, now]
+
+    def near():
+        shown = page.evaluate(
+            "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
+        )
+        assert shown == [then, now]
+
+    eventually(near)
     assert page.locator(".ring.then").count() == page.locator(".ring.now").count() == 5
     kept = len(set(then) & set(now))
-    assert f"kept {kept} of 5" in page.locator(".ex-line").inner_text().replace("\xa0", " ")
+    says(page.locator(".ex-line"), f"kept {kept} of 5")
     page.locator(".ex-nn button").nth(7).click()  # a neighbour is picked like a point
     told(panel, "picked", now[2])
     page.wait_for_selector(f".ex-fm[data-picked='{now[2]}']")
@@ -137,8 +135,7 @@ def test_a_lasso_takes_what_lies_in_it(panel):
     ids = asked(panel, "panel.result.index.tolist()")
     assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
     page.wait_for_function(f"() => document.querySelector('.ex-fm-side').innerText.includes('{len(wanted)} selected')")
-    said = page.locator(".ex-fm-side").inner_text().replace("\xa0", " ")
-    assert f"kept {100 * table[2]:.0f} %" in said
+    says(page.locator(".ex-fm-side"), f"kept {100 * table[2]:.0f} %")
     counts = page.evaluate("() => [...document.querySelectorAll('.ex-counts div b')].map((b) => +b.textContent)")
     labels = asked(panel, "panel.result.labels.tolist()")
     most = sorted((sum(labels[i] == c for i in wanted) for c in range(10)), reverse=True)
@@ -159,7 +156,7 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='0']")
     page.locator("[data-act=play]").click()
     told(panel, "playing", True)
-    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+    page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']")
     told(panel, "k", 16.0)
     assert asked(panel, "panel.playing") is False
     page.wait_for_function("() => window.seen.at(-1) === 16")
@@ -173,10 +170,8 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
             page.mouse.move(at(k), y, steps=6)
         page.mouse.up()
         page.wait_for_selector(".ex-fm[data-stand='yes']")
-        page.wait_for_timeout(300)
-        shown = standing(panel)
-        assert shown["slider"] == round(stop / 2) * 2
-        told(panel, "k", shown["slider"])
+        told(panel, "k", float(round(stop / 2) * 2))
+        assert standing(panel)["slider"] == round(stop / 2) * 2
     range_.focus()
     page.keyboard.press("ArrowRight")
     told(panel, "k", 12.0)
@@ -185,7 +180,7 @@ def test_slider_and_picture_never_stand_on_different_eps(panel):
     told(panel, "k", 8.0)
     panel.execute("panel.k = 9.0")  # the kernel may stand between two frames: the page says so
     page.wait_for_selector(".ex-fm[data-eps='9'][data-stand='yes']")
-    assert "On the way" in page.locator(".ex-fm-read").inner_text()
+    says(page.locator(".ex-fm-read"), "On the way")
     x, y = page.evaluate(AT, [7, 0])
     panel.execute("panel.k = 14.0")
     page.wait_for_selector(".ex-fm[data-eps='14'][data-stand='yes']")
@@ -242,9 +237,10 @@ def ink(notebook: Notebook) -> list[bool]:
 
     notebook.execute("panel.trails, panel.picked = 'none', -1")
     notebook.page.wait_for_selector(".ex-fm[data-picked='-1']")
-    notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
+    style = notebook.page.add_style_tag(content=".ex-fm-names, .ex-fm-tip { visibility: hidden }")
     notebook.page.wait_for_timeout(300)
     picture = Image.open(io.BytesIO(notebook.page.screenshot())).convert("RGB")
+    style.evaluate("(tag) => tag.remove()")
     empty = picture.getpixel(
         tuple(int(v) + 3 for v in list(notebook.page.locator(".ex-fm-map").bounding_box().values())[:2])
     )
@@ -253,80 +249,90 @@ def ink(notebook: Notebook) -> list[bool]:
     return [picture.getpixel((int(x), int(y))) != empty for x, y in spots]
 
 
-def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, tmp_path, panel):
-    assert standing(panel)["by"] == "webgl" and all(ink(panel))
+def drawn(notebook: Notebook) -> None:
+    """Wait until something is drawn at each of these points."""
+
+    def shows():
+        assert all(ink(notebook))
+
+    eventually(shows)
+
+
+def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, panel):
+    assert standing(panel)["by"] == "webgl"
+    drawn(panel)
     panel.page.evaluate(
         "() => { const c = [...document.querySelectorAll('.ex-fm-canvas')].at(-1); c.getContext('webgl2').getExtension('WEBGL_lose_context').loseContext(); }"
     )
     panel.page.wait_for_function(
         "() => !document.querySelector('.ex-fm-canvas:last-of-type').getContext('webgl2')?.isContextLost()"
     )
-    panel.page.wait_for_timeout(500)
-    assert all(ink(panel))
+    drawn(panel)
     assert panel.errors() == []
-    own = tmp_path / "flat"
-    own.mkdir()
-    with opened(lab, own, ONE) as flat:
+    with lab.open(lab.write(ONE, LOOK)) as flat:
         flat.page.evaluate(NO_WEBGL)
         flat.run_all()
         flat.page.wait_for_selector(".ex-fm[data-key]")
-        assert standing(flat)["by"] == "canvas" and all(ink(flat))
+        assert standing(flat)["by"] == "canvas"
+        drawn(flat)
         flat.page.locator("[data-act=play]").click()
-        flat.page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']", timeout=30_000)
+        flat.page.wait_for_selector(".ex-fm[data-stand='yes'][data-eps='16']")
         standing(flat)
-        assert all(ink(flat))
+        drawn(flat)
         assert flat.errors() == []
 
 
-def test_two_encoders_side_by_side(lab, tmp_path):
-    with opened(lab, tmp_path, TWO) as two:
-        two.run_all()
-        two.page.wait_for_selector(".ex-fm[data-key]")
-        shown = standing(two)
-        assert shown["maps"] == "2" and two.page.locator(".ex-fm-map").count() == 2
-        i = lonely(two)
-        two.page.mouse.click(*two.page.evaluate(AT, [i, 0]))
-        told(two, "picked", i)
-        two.page.wait_for_selector(".ex-fm-map[data-m='1'] .pick.now")  # the same image in both maps
-        for m in (0, 1):
-            spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
-            middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
-            assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
-        near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._outcome.studies]")
+def test_two_encoders_side_by_side(lab):
+    two = lab.show(TWO, LOOK)
+    two.page.wait_for_selector(".ex-fm[data-key]")
+    shown = standing(two)
+    assert shown["maps"] == "2" and two.page.locator(".ex-fm-map").count() == 2
+    i = lonely(two)
+    two.page.mouse.click(*two.page.evaluate(AT, [i, 0]))
+    told(two, "picked", i)
+    two.page.wait_for_selector(".ex-fm-map[data-m='1'] .pick.now")  # the same image in both maps
+    for m in (0, 1):
+        spot = two.page.locator(f".ex-fm-map[data-m='{m}'] .pick.now").bounding_box()
+        middle = [spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2]
+        assert middle == pytest.approx(two.page.evaluate(AT, [i, m]), abs=1)
+    near = asked(two, f"[[t.tolist() for t in s.neighbours({i}, 8)] for s in panel._outcome.studies]")
+    a, b, both = asked(
+        two,
+        "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
+    )
+
+    def shows():
         rows = two.page.evaluate(
             "() => [...document.querySelectorAll('.ex-nn')].map((r) => [...r.querySelectorAll('button')].map((b) => +b.dataset.pick))"
         )
         assert rows == [near[0][0], near[0][1], near[1][0], near[1][1]]
-        a, b, both = asked(
-            two,
-            "[panel.agreement['residual'], panel.agreement['shared_neighbours'], [x.figures[(x.figures.kind == 'adversary') & (x.figures.k == 8)].kept.item() for x in (panel.result, panel.beside)]]",
-        )
         facts = two.page.locator(".ex-agree .ex-fact").all_inner_texts()
         assert [f.replace("\xa0", " ") for f in facts] == [f"{100 * b:.0f} %", f"{a:.2f}"]
         heads = [t.replace("\xa0", " ") for t in two.page.locator(".ex-fm-head").all_inner_texts()]
         assert heads == [
             f"{n} ten nearest kept: {100 * v:.0f} %" for n, v in zip(("SimCLR", "CLAE"), both, strict=True)
         ]
-        x, y = two.page.evaluate(AT, [i, 1])
-        two.page.mouse.move(x - 20, y - 20)
-        two.page.mouse.move(x, y, steps=3)
-        two.page.wait_for_selector(".ex-fm-tip:visible")
-        assert two.page.locator(".under").count() == 2
-        two.execute("panel.other = ''; panel.wait()")
-        assert standing(two)["maps"] == "1" and two.page.locator(".ex-fm-map").count() == 1
-        assert two.errors() == []
+
+    eventually(shows)
+    x, y = two.page.evaluate(AT, [i, 1])
+    two.page.mouse.move(x - 20, y - 20)
+    two.page.mouse.move(x, y, steps=3)
+    two.page.wait_for_selector(".ex-fm-tip:visible")
+    assert two.page.locator(".under").count() == 2
+    two.execute("panel.other = ''; panel.wait()")
+    assert standing(two)["maps"] == "1" and two.page.locator(".ex-fm-map").count() == 1
+    assert two.errors() == []
 
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
     for name, code in (("atlas", ONE), ("atlas-two", TWO)):
-        with opened(lab, tmp_path, code.replace("300", "1000")) as panel:
-            panel.run_all()
-            panel.page.wait_for_selector(".ex-fm[data-key]")
-            standing(panel)
-            panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
-            panel.execute(
-                "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
-            )
-            panel.page.wait_for_selector(".ex-nn img")
-            panel.pictures(name, tmp_path, height=2300, look=lambda panel=panel: standing(panel))
-            assert panel.errors() == []
+        panel = lab.show(code.replace("300", "1000"), LOOK)
+        panel.page.wait_for_selector(".ex-fm[data-key]")
+        standing(panel)
+        panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")
+        panel.execute(
+            "panel.lasso = (panel.result.labels == 5).nonzero().flatten().tolist()" if name == "atlas" else "pass"
+        )
+        panel.page.wait_for_selector(".ex-nn img")
+        panel.pictures(name, tmp_path, height=2300, look=lambda panel=panel: standing(panel))
+        assert panel.errors() == []

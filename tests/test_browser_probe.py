@@ -3,9 +3,8 @@
 import contextlib
 import json
 
-import nbformat
 import pytest
-from browser import Notebook, eventually
+from browser import Notebook, eventually, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CELL = """import explore as ex
@@ -29,20 +28,18 @@ other = (result.b, result.a)[whose == "b"]
 print(json.dumps(dict(cell=[i, j], page=panel.page, n=len(by_hand), images=result.index[rows].tolist(), test=result.test,
     pixels=[p.flatten().tolist() for p in pixels], other=[bool(other.right[k]) for k in rows],
     clean=[p.flatten().tolist() for p in to_pixels(clean)])))"""
+PLACE = """() => { const p = document.querySelector('.ex .js-plotly-plot'), l = p._fullLayout,
+  t = p._fullData.filter((d) => d.name === 'CLAE')[0], r = p.getBoundingClientRect();
+  return [r.left + l.xaxis._offset + l.xaxis.d2p(t.x[0]), r.top + l.yaxis._offset + l.yaxis.d2p(t.y[0])] }"""
 READY = "import time\nwhile not (panel.state == 'ready' and len(panel._result.curve) >= 14): time.sleep(0.1)"
 
 
 @pytest.fixture
-def probe(lab, tmp_path):
+def probe(lab):
     """A notebook with the probe panel in it, run."""
-    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("panel.result.table")]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = tmp_path / "probe.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_selector(".ex-cm td.on")
-        yield notebook
+    notebook = lab.show(CELL, "panel.result.table")
+    notebook.page.wait_for_selector(".ex-cm td.on")
+    return notebook
 
 
 def same(notebook: Notebook) -> dict:
@@ -73,7 +70,8 @@ def test_a_clicked_cell_shows_its_images(probe):
     probe.page.wait_for_selector(".ex-cell[data-key='2,4']")
     second = same(probe)
     assert second["cell"] == [2, 4] and second["images"] != first["images"]
-    assert cell(probe, 2, 4).get_attribute("aria-selected") == "true" and probe.execute("print(panel.cell)") == "2,4"
+    probe.page.wait_for_selector(".ex-cm [data-pick='2,4'][aria-selected='true']")
+    assert probe.execute("print(panel.cell)") == "2,4"
     cell(probe, 8, 8).click()  # the diagonal: many pages
     probe.page.wait_for_selector(".ex-cell[data-key='8,8']")
     whole = same(probe)
@@ -123,28 +121,24 @@ def test_the_share_of_labels_by_key_and_from_the_curve(probe):
     from playwright.sync_api import TimeoutError
 
     page, handle = probe.page, probe.page.locator(".ex-share .noUi-handle")
-    assert page.locator(".ex-share .widget-readout").inner_text() == "10"
+    says(page.locator(".ex-share .widget-readout"), "10")
     handle.focus()
     page.keyboard.press("ArrowLeft")
-    assert page.locator(".ex-share .widget-readout").inner_text() == "3"
+    says(page.locator(".ex-share .widget-readout"), "3")
     page.wait_for_function("() => document.querySelector('.ex-range').textContent.startsWith('300 of 10,000')")
     assert probe.execute("print(panel.result.labels)") == "300"
-    assert "With 3 % of the labels" in page.locator(".ex-reading").first.inner_text()
+    says(page.locator(".ex-reading").first, "With 3 % of the labels")
     probe.execute("panel.share = 0.1; panel.wait()")
     probe.execute(READY)
-    page.wait_for_timeout(500)
     page.locator(".ex-gallery").scroll_into_view_if_needed()
-    spot = page.evaluate("""() => { const p = document.querySelector('.ex .js-plotly-plot'), l = p._fullLayout,
-      t = p._fullData.filter((d) => d.name === 'CLAE')[0], r = p.getBoundingClientRect();
-      return [r.left + l.xaxis._offset + l.xaxis.d2p(t.x[0]), r.top + l.yaxis._offset + l.yaxis.d2p(t.y[0])] }""")
     asked = "() => document.querySelector('.ex-range').textContent.startsWith('100 of 10,000')"
-    for _ in range(4):  # a chart that is being redrawn just then does not hear a click
+    for _ in range(6):  # a chart that is being redrawn just then moves, and does not hear a click
+        spot = eventually(lambda: page.evaluate(PLACE))
         page.mouse.move(spot[0] - 30, spot[1] - 20)
         page.mouse.move(*spot, steps=4)
-        page.wait_for_selector(".ex .hovertext")
-        assert "100 labels" in page.locator(".ex .hovertext").text_content()
-        page.mouse.click(*spot, delay=50)
         with contextlib.suppress(TimeoutError):
+            page.wait_for_selector(".ex .hovertext:has-text('100 labels')", timeout=10_000)
+            page.mouse.click(*spot, delay=50)
             page.wait_for_function(asked, timeout=10_000)
             break
     page.wait_for_function(asked)
@@ -164,7 +158,7 @@ def test_attacked_images_are_shown_as_attacked(probe):
         abs(a - b) for p, q in zip(wanted["pixels"], wanted["clean"], strict=True) for a, b in zip(p, q, strict=True)
     )
     assert 0 < change <= 2  # eps = 2/255
-    assert "PGD of ε = 2/255" in probe.page.locator(".ex-reading").first.inner_text()
+    says(probe.page.locator(".ex-reading").first, "PGD of ε = 2/255")
     assert probe.errors() == []
 
 
@@ -172,7 +166,8 @@ def test_a_fault_becomes_a_banner(probe):
     probe.page.get_by_label("Encoder B", exact=True).select_option("demo/simclr")
     banner = probe.page.locator(".ex-error")
     banner.wait_for(state="visible")
-    assert "A and B are both demo/simclr" in banner.inner_text() and "Traceback" not in banner.inner_text()
+    says(banner, "A and B are both demo/simclr")
+    assert "Traceback" not in banner.inner_text()
     probe.page.get_by_label("Encoder B", exact=True).select_option("none")
     banner.wait_for(state="hidden")
     probe.page.wait_for_function("() => !document.querySelector('.ex-mc')")

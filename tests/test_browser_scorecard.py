@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from browser import ROOT, Notebook
+from browser import ROOT, Notebook, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CLAIM = """
@@ -13,7 +13,7 @@ import json
 c = panel.result.claim(panel.claim)
 print(json.dumps(dict(number=c.number, says=c.says, source=c.source, command=c.command, verdict=c.verdict,
     means=[f.mean for f in c.findings])))"""
-POINTS = """() => { const p = [...document.querySelectorAll('.js-plotly-plot')].find((e) => e._fullData.some((t) => t.error_x?.visible));
+POINTS = """() => { const p = [...document.querySelectorAll('.js-plotly-plot')].find((e) => e._fullData?.some((t) => t.error_x?.visible));
   return p._fullData.filter((t) => t.name !== 'seeds').flatMap((t) => [...t.x]).sort((a, b) => a - b) }"""
 
 
@@ -32,12 +32,16 @@ def shown(notebook: Notebook, number: int) -> dict:
     page.wait_for_selector(f".ex-cd[data-claim='{number}']")
     wanted = json.loads(notebook.execute(CLAIM))
     assert wanted["number"] == number
-    text = page.locator(".ex-cd").inner_text()
-    for part in ("says", "source", "verdict"):
-        assert wanted[part] in text
-    assert page.locator(".ex-cd [data-copy]").get_attribute("data-copy") == wanted["command"]
-    assert page.locator(".ex-fd").count() == len(wanted["means"])
-    assert page.locator(".ex-cl [aria-selected='true']").get_attribute("data-pick") == str(number)
+
+    def shows():
+        text = page.locator(".ex-cd").inner_text()
+        for part in ("says", "source", "verdict"):
+            assert wanted[part] in text
+        assert page.locator(".ex-cd [data-copy]").get_attribute("data-copy") == wanted["command"]
+        assert page.locator(".ex-fd").count() == len(wanted["means"])
+        assert page.locator(".ex-cl [aria-selected='true']").get_attribute("data-pick") == str(number)
+
+    eventually(shows)
     return wanted
 
 
@@ -46,7 +50,11 @@ def test_the_lesson_runs_and_draws_every_difference(lesson):
     wanted = lesson.execute(
         "print(json.dumps(sorted(f.mean for c in card.claims for f in c.findings if f.unit == 'points')))"
     )
-    assert lesson.page.evaluate(POINTS) == pytest.approx(json.loads(wanted))
+
+    def shows():
+        assert lesson.page.evaluate(POINTS) == pytest.approx(json.loads(wanted))
+
+    eventually(shows)
     assert lesson.errors() == []
 
 
@@ -73,8 +81,12 @@ def test_a_tier_that_was_not_run_says_so(lesson):
     page = lesson.page
     page.get_by_label("Tier", exact=True).select_option("gpu")
     page.wait_for_function("() => document.querySelector('.ex-reading').textContent.includes('gpu tier')")
-    assert page.locator(".ex-cl .ex-v").all_inner_texts() == ["–not run"] * 12
-    assert "make reproduce TIER=gpu" in page.locator(".ex-cd").inner_text()
+
+    def shows():
+        assert page.locator(".ex-cl .ex-v").all_inner_texts() == ["–not run"] * 12
+        assert "make reproduce TIER=gpu" in page.locator(".ex-cd").inner_text()
+
+    eventually(shows)
     page.get_by_label("Tier", exact=True).select_option("cpu")
     page.wait_for_function("() => !document.querySelector('.ex-reading').textContent.includes('gpu tier')")
     assert lesson.errors() == []

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 import explore as ex
 from explore import UserError, seeded
-from explore.datasets import Split
+from explore.datasets import Split, folder
 from explore.evaluate import features
 from explore.evaluate.logistic import Logistic
 from explore.evaluate.probe import L2_GRID, Probe, take_labels
 from explore.results import Paired, Robustness, Scores, wilson
+from explore.runfolder import Run, usual_size
+from explore.training import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -271,6 +274,33 @@ def test_any_network_will_do_and_a_tuple_is_one_sentence(tmp_path):
         ex.embed(torch.nn.Conv2d(3, 2, 3, padding=1), x)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_size_of_the_images_is_noted_in_the_run_and_read_everywhere(tmp_path, monkeypatch, streamed):
+    for i in range(20):
+        path = tmp_path / "images" / NAMES[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 24), (10 * i, 99, 200 - 10 * i)).save(path)
+    if streamed:
+        monkeypatch.setattr(folder, "IN_MEMORY", 0)
+    network = {"arch": "resnet10", "width": 4, "proj_dim": 8, "precision": "fp32"}
+    config = ex.TrainConfig(dataset=f"folder:{tmp_path / 'images'}", epochs=1, batch_size=16, knn_images=8, **network)
+    run = Run.create(config, name="own", root=tmp_path)
+    list(train(config, run=run))
+    given = run.hand_on(tmp_path / "given")
+    for one in (run, given):
+        assert one.image_size == one.env["image_size"] == 20
+        for what in (one, one.path / "encoder.safetensors"):
+            assert ex.open_encoder(what)[1]["size"] == 20
+
+
+def test_a_run_that_did_not_note_the_size_has_that_of_its_dataset():
+    sizes = {"cifar10": 32, "stl10": 96, "stl10-unlabeled": 96, "imagenet100:/data": 224, "folder:/mine": 64}
+    assert {name: usual_size(ex.TrainConfig(dataset=name)) for name in sizes} == sizes
+    assert usual_size(ex.TrainConfig(dataset="stl10", image_size=48)) == 48
+    run = ex.open_run("demo/clae")
+    assert "image_size" not in run.env and run.image_size == 32
+
+
 def test_encoders_by_name(tmp_path, encoder):
     import torchvision
 
@@ -368,6 +398,8 @@ def test_robust_accuracy_leaves_everything_as_it_was_and_is_seeded(judged):
     first, again = (ex.robust_accuracy(encoder, probe, images, restarts=2, **more) for _ in range(2))
     assert torch.equal(first.right, again.right) and torch.equal(first.loss, again.loss)
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items()) and not encoder.training
+    large = ex.robust_accuracy(encoder, probe, images.take(20), attacks=("pgd",), eps=(16 / 255,), steps=2)
+    assert "at 16/255" in large.checks[0].name  # where no eps is small, the only one is checked
     once = ex.robust_accuracy(encoder, probe, images, restarts=1, **more)
     assert (first.right[0] <= once.right[0]).all()  # a second restart can only find more
     for wrong, sentence in [

@@ -170,13 +170,85 @@ def test_the_losses_are_nt_xent(encoder, batch):
     torch.testing.assert_close(result.loss[1], wanted)
 
 
+@pytest.mark.parametrize("loss", ["uel", "softmax"])
+def test_the_study_measures_and_attacks_the_loss_it_is_given(encoder, batch, loss):
+    from explore.attacks import gradient
+    from explore.losses import LOSSES
+
+    study = PerturbationStudy(encoder, batch, temperature=0.2, loss=loss)
+    result, objective = study.at(8), contrast(encoder, study.reference, temperature=0.2, loss=loss)
+    for row, kind in enumerate(("clean", *KINDS)):
+        images = batch if kind == "clean" else study.images(kind, 8)
+        with torch.no_grad():
+            wanted = LOSSES[loss](objective.z, encoder(images), 0.2)
+        torch.testing.assert_close(result.loss[row], wanted)
+    assert result.x_adv.equal(Attack.fgsm(8 / 255)(batch, objective)) and result.provenance["loss"] == loss
+    assert not result.x_adv.equal(perturb(encoder, batch, 8 / 255, temperature=0.2).x_adv)
+
+    def rest(x):  # the loss without its cosine to the partner, written out
+        z, a, n = objective.z, encoder(x), len(x)
+        if loss == "softmax":  # candidates are the attacked images
+            return (z @ a.T / 0.2).logsumexp(1)
+        itself = torch.eye(2 * n, dtype=torch.bool)
+        both = torch.cat([z, a])
+        logits = (both @ both.detach().T / 0.2).masked_fill(itself, -torch.inf)
+        p = logits.softmax(1).masked_fill(itself | itself.roll(n, 0), 0)
+        each = logits.logsumexp(1) - torch.log1p(-p).sum(1)
+        return (each[:n] + each[n:]) / 2
+
+    positive = gradient(lambda x: objective(x) - rest(x), batch)
+    parts = [g.flatten(1).norm(dim=1) for g in (positive, gradient(rest, batch))]
+    torch.testing.assert_close(study.share(), parts[0] / (parts[0] + parts[1]), rtol=1e-3, atol=1e-4)
+
+
 def test_bad_settings_are_one_sentence(encoder, batch):
-    for bad, word in (({"attack": "fgms"}, "fgsm"), ({"match": "l1"}, "linf"), ({"reference": "x"}, "view")):
+    cases = (
+        ({"attack": "fgms"}, "fgsm"),
+        ({"match": "l1"}, "linf"),
+        ({"reference": "x"}, "view"),
+        ({"loss": "uell"}, "uel"),
+    )
+    for bad, word in cases:
         with pytest.raises(UserError, match=word):
             PerturbationStudy(encoder, batch, **bad)
 
 
+def test_a_batch_holds_networks_still_and_counts_its_gradients(encoder, batch):
+    from explore.studies import Batch, contrast_with
+
+    encoder.train()
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    calls: list[int] = []
+    moved = Batch(batch, contrast_with(encoder, batch, seed=2), steps=2)
+    assert moved.at("fgsm", [0.0, 4 / 255])[0].equal(batch) and moved.at("pgd", [0.0, 4 / 255], calls.append)[0].equal(
+        batch
+    )
+    assert calls == [0, 1] and encoder.training
+    assert all(v.equal(before[k]) for k, v in encoder.state_dict().items())
+    full = Batch(batch, moved.objective, match="l2", guide=None).at("gaussian", [2 / 255])[0] - batch
+    assert full.flatten(1).norm(dim=1).tolist() == pytest.approx([2 / 255 * 3072**0.5] * 8, rel=1e-4)
+    with pytest.raises(UserError, match="Did you mean fgsm"):
+        moved.at("fgsn", [4 / 255])
+
+
 # the panel
+def test_the_lab_shows_the_loss_a_run_was_trained_with(run, panel):
+    from explore.losses import uel
+    from explore.panels import Perturbation as Lab
+    from explore.runfolder import Run
+
+    config = run.config.with_(loss="uel", temperature=0.2)
+    trained = Run.create(config, name="with uel")
+    trained.save_encoder(run.encoder(), 0)
+    lab = Lab(trained)
+    assert lab.wait(60) and lab.error is None, lab.error
+    with torch.no_grad():
+        wanted = uel(lab._outcome.study.objective.z, trained.encoder()(lab.result.x_adv), 0.2)
+    torch.testing.assert_close(lab.result.loss[1], wanted)
+    assert lab.result.provenance["loss"] == "uel" and panel.result.provenance["loss"] == "nt_xent"
+    lab.close()
+
+
 def test_the_panel_follows_its_traits(panel):
     assert panel.state == "ready" and panel.result.eps == pytest.approx(8 / 255)
     assert "FGSM lifts" in panel.pixels.reading or "FGSM lowers" in panel.pixels.reading

@@ -14,6 +14,7 @@ from explore import figures
 from explore.datasets import Data, Split
 from explore.evaluate import take_labels
 from explore.panels.probe import matrices, view
+from explore.perturbation.engine import Batch
 from explore.results import Paired, Scores, to_pixels
 from explore.results.probes import ProbeComparison, Selection, blocks, curve_table
 from explore.studies.probes import _rules, authors_trap, compare_probes, label_curve, robust_curve
@@ -116,9 +117,8 @@ def test_of_many_test_images_a_drawn_part_is_perturbed(encoder, data, monkeypatc
     assert rows != cell.table.image.tolist() and (found.a.labels[rows] == found.classes.index(cell.table.true[0])).all()
     own = data.test.stored[cell.table.image.tolist()].int()
     assert int((found.seen["a"][rows].int() - own).abs().max()) == 2 and (cell.seen == found.seen["a"][rows]).all()
-    monkeypatch.setattr(
-        "explore.studies.probing.Noise.sign", lambda eps: ex.Noise("sign", "sign", eps, scale=1.5 * eps)
-    )
+    plain = Batch.at
+    monkeypatch.setattr(Batch, "at", lambda batch, kind, eps: plain(batch, kind, [1.5 * e for e in eps]))
     broken = {c.name: c.detail for c in study.compare(study.add(encoder), test="noise", eps=2 / 255).checks if not c.ok}
     assert broken["|δ| ≤ 2/255"] == "reaches 3.00/255"
 

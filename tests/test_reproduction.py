@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import explore as ex
 from explore.cli import main
@@ -17,31 +18,41 @@ from explore.studies.reproduction import claims, run
 from explore.studies.reproduction import rows as plan
 from explore.studies.reproduction.rows import GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
 
-TINY = Tier(
-    name="cpu",
-    base=ex.TrainConfig(
-        arch="resnet10", width=4, epochs=1, batch_size=64, train_images=256, knn_every=0, dataset="fashion"
-    ),
-    seeds=2,
-    few=2,
-    trials=2,
-    tuning_epochs=1,
-    validation=1000,
-    measure=Measure(neighbours=500, l2=100.0, robust=8 / 255, attacked=20, z=True, transfer=("emoji",)),
-)
+CLASSES = ["boots", "shirts", "bags"]
+
+
+def write_set(folder, classes, train, test, labels):
+    """A folder of Fashion-MNIST's images: so many of each class to train on and to test."""
+    for side, split, n in (("train", ex.load("fashion").train, train), ("test", ex.load("fashion").test, test)):
+        for name, label in zip(classes, labels, strict=True):
+            (folder / side / name).mkdir(parents=True)
+            for i, image in enumerate(split.stored[split.labels == label][:n]):
+                Image.fromarray(image.squeeze().numpy()).save(folder / side / name / f"{i}.png")
+    return f"folder:{folder}"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A whole tiny reproduction on the shipped images: (folder of cells, folder of tables)."""
+def tiny(tmp_path_factory):
+    """A tier of trainings that take a third of a second: 360 images of three classes, 75 to test."""
+    images = write_set(tmp_path_factory.mktemp("images") / "own", CLASSES, 120, 25, (9, 6, 8))
+    other = write_set(tmp_path_factory.mktemp("images") / "other", ["trousers", "sandals"], 20, 10, (1, 5))
+    size = {"arch": "resnet10", "width": 4, "batch_size": 64, "image_size": 32, "knn_images": 100, "knn_every": 0}
+    base = ex.TrainConfig(dataset=images, epochs=1, train_images=256, **size)
+    measure = Measure(neighbours=200, l2=100.0, robust=8 / 255, attacked=20, z=True, transfer=(other,))
+    return Tier("cpu", base, seeds=2, few=2, trials=2, tuning_epochs=1, validation=100, measure=measure)
+
+
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """A whole tiny reproduction: (folder of cells, folder of tables)."""
     out = tmp_path_factory.mktemp("reproduction")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAE_RUNS", str(out))
-        patch.setattr(plan, "TUNING", Measure(neighbours=500, l2=100.0))
+        patch.setattr(plan, "TUNING", Measure(neighbours=200, l2=100.0))
         folder = out / "cpu"
-        recipes = run.tune(TINY, out)
-        run.keep_recipes(folder, TINY, recipes, out)
-        lines = rows(TINY, recipes)
+        recipes = run.tune(tiny, out)
+        run.keep_recipes(folder, tiny, recipes, out)
+        lines = rows(tiny, recipes)
         run.train_rows(lines, out)
         run.table(lines, out).save(folder / "rows")
         run.looks(lines, out, say=lambda line: None).save(folder / "looks")
@@ -68,7 +79,7 @@ def test_validation_images_are_training_images_that_are_kept_out():
 
 def test_a_training_with_validation_images_never_sees_them_nor_the_test_images():
     data = ex.load("fashion")
-    config = TINY.base.with_(validation=9500, train_images=None, attack="none")
+    config = ex.TrainConfig.smoke().with_(validation=9500, train_images=None, attack="none", knn_every=0)
     rows = list(ex.train(config, data))
     assert rows[-1]["step"] == 500 // 64  # an epoch of what is left
     assert Cell(config).key("x") != Cell(config.with_(validation=0)).key("x")
@@ -105,48 +116,48 @@ def test_the_rows_differ_from_simclr_in_what_they_say_alone():
     assert len(found) == len({row.title for row in found.values()})
 
 
-def test_the_settings_with_the_best_validation_figure_win(made):
+def test_the_settings_with_the_best_validation_figure_win(made, tiny):
     _, folder = made
     kept = json.loads((folder / "recipes.json").read_text())
     for method in METHODS:
         tried = kept["trials"][method]
         best = max(tried, key=lambda t: t["probe"])
-        assert len(tried) == TINY.trials
+        assert len(tried) == tiny.trials
         assert kept["recipes"][method] == {k: best[k] for k in kept["recipes"][method]}
 
 
-def test_every_row_is_measured_and_nothing_is_run_twice(made, monkeypatch):
+def test_every_row_is_measured_and_nothing_is_run_twice(made, tiny, monkeypatch):
     out, folder = made
     monkeypatch.setenv("CLAE_RUNS", str(out))
-    lines = rows(TINY, run.recipes_of(folder))
+    lines = rows(tiny, run.recipes_of(folder))
     table = Sweep.load(folder / "rows")
-    metrics = {"knn", "knn z", "probe", "robust", "transfer emoji", "seconds of training"}
+    metrics = {"knn", "knn z", "probe", "robust", f"transfer {tiny.measure.transfer[0]}", "seconds of training"}
     for row in lines:
         own = table.where(method=row.name).table
         assert set(own.metric) == metrics and own.groupby("metric").seed.nunique().eq(row.seeds).all()
-        assert (own[own.metric == "probe"].n == 2000).all() and (own[own.metric == "robust"].n == 20).all()
+        assert (own[own.metric == "probe"].n == 75).all() and (own[own.metric == "robust"].n == 20).all()
     seen = []
     run.train_rows(lines, out, progress=lambda stage, done, progress: seen.append(done.kept))
     assert seen and all(seen)
 
 
-def test_a_row_run_again_stands_beside_what_is_shipped(made, monkeypatch):
+def test_a_row_run_again_stands_beside_what_is_shipped(made, tiny, monkeypatch):
     out, folder = made
     monkeypatch.setenv("CLAE_RUNS", str(out))
-    lines = rows(TINY, run.recipes_of(folder))[:1]
+    lines = rows(tiny, run.recipes_of(folder))[:1]
     both = run.beside(run.table(lines, out), folder)
     assert both["mean"].equals(both.shipped) and both.agrees.all() and set(both.row) == {"simclr"}
     assert "shipped" not in run.beside(run.table(lines, out), folder / "nothing")
 
 
-def test_looks_answer_what_they_say(made):
+def test_looks_answer_what_they_say(made, tiny):
     _, folder = made
     looks = Sweep.load(folder / "looks")
     above = looks.where(metric="above", method="simclr").table
     rise = looks.where(metric="rise", method="simclr").table.pivot_table(
         index=["seed", "eps"], columns="attack", values="value"
     )
-    assert len(above) == 2 * 2 and above.value.between(0, 1).all() and above.n.eq(2000 // 64).all()
+    assert len(above) == 2 * 2 and above.value.between(0, 1).all() and above.n.eq(75 // 64).all()
     assert (rise.fgsm > rise.uniform).all()  # FGSM raises the loss more than noise does, also on an encoder this poor
     share = looks.where(metric="positive share").table.set_index(["against", "seed"]).value
     assert (share["self"] < 1e-3).all() and (share["view"] > 0.05).all()
@@ -195,10 +206,10 @@ def test_verdicts_follow_intervals():
     assert "+0.3 points (+0.1 to +0.5), n = 3 seeds" in str(up)
 
 
-def test_the_command_runs_one_row_and_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+def test_the_command_runs_one_row_and_says_what_is_wrong(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
-    monkeypatch.setitem(TIERS, "cpu", replace(TINY, seeds=1, few=1))
-    monkeypatch.setattr(plan, "TUNING", Measure(neighbours=500, l2=100.0))
+    monkeypatch.setitem(TIERS, "cpu", replace(tiny, seeds=1, few=1))
+    monkeypatch.setattr(plan, "TUNING", Measure(neighbours=200, l2=100.0))
     assert main(["reproduce", "--row", "simclr", "--seeds", "1", "--tune", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {row["row"] for row in answer["rows"]} == {"simclr"} and answer["tier"] == "cpu"

@@ -1,6 +1,8 @@
 """What ships of the reproduction: complete tables, RESULTS.md made of them, encoders that measure what their cards say."""
 
 import importlib.util
+import itertools
+import math
 import os
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import explore as ex
 from explore import paths
 from explore.evaluate import Probe, embed
 from explore.results import Sweep
+from explore.results.base import fixed
 from explore.studies.reproduction.rows import TIERS, rows, tier_named
 from explore.studies.reproduction.run import recipes_of, shipped_folder
 
@@ -46,6 +49,17 @@ def test_the_tables_are_complete_and_say_where_every_number_comes_from(table):
 def test_results_md_is_what_the_tables_say(making):
     cards = {name: ex.studies.scorecard(name) for name in TIERS}
     assert (ROOT / "RESULTS.md").read_text() == making.page(cards)
+    for name, text in making.csv_files("cpu", cards["cpu"]).items():
+        assert (shipped_folder("cpu") / name).read_text() == text
+
+
+def test_a_mean_that_is_a_half_is_rounded_alike_everywhere():
+    """45.41, 45.58, 45.66: their mean is 45.55, its float is below or above the half by the order of the sum."""
+    values = (0.4541, 0.4558, 0.4566)
+    means = {100 * sum(order) / 3 for order in itertools.permutations(values)} | {45.55, math.nextafter(45.55, 46)}
+    assert {fixed(mean) for mean in means} == {"45.6"} and len({f"{mean:.1f}" for mean in means}) == 2
+    assert fixed(-0.25, sign=True) == "−0.3" and fixed(0.125, 2) == "0.13" and fixed(2.5, 0) == "3"
+    assert fixed(1234.5678, 2) == "1234.57" and fixed(float("nan")) == "nan"
 
 
 def test_the_readme_quotes_the_tables(table):

@@ -12,7 +12,7 @@ from traitlets import TraitError
 
 import explore as ex
 from explore.panels.attribution import view
-from explore.panels.html import png
+from explore.results import png
 
 
 @pytest.fixture

@@ -595,7 +595,10 @@ run_grid("s", grid, out={out!r}, workers={workers}, threads=1, engine={engine!r}
 def start(root, workers=1, engine="local"):
     """A sweep of four cells in a process of its own, in a process group of its own."""
     code = SCRIPT.format(
-        tiny={**TINY, "epochs": 6, "dataset": "emoji"}, out=str(root / "s"), workers=workers, engine=engine
+        tiny={**TINY, "epochs": 6, "dataset": "emoji", "knn_images": 200},
+        out=str(root / "s"),
+        workers=workers,
+        engine=engine,
     )
     env = {**os.environ, "CLAE_RUNS": str(root), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -653,7 +656,7 @@ def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, 
         pids = [run.status["pid"] for run in training(tmp_path)]
         process.wait()
     if workers > 1:  # its processes die with it
-        wait_for(None, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids) or not Path("/proc").exists(), 20)
+        wait_for(None, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids) or not Path("/proc").exists(), 60)
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in cells.glob("*.json")}
     assert 2 <= len(before) < 4
     begun = [p.with_name("metrics.jsonl") for p in (tmp_path / "s" / "runs").glob("*/resume.safetensors")]
@@ -790,6 +793,6 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(root, engine):
     assert process.returncode == 130 and "Traceback" not in err, err
     assert "stopped; what is finished is kept, the same command goes on: python -m explore sweep" in out
     assert "--out" in out
-    wait_for(None, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids if pid != process.pid), 20)
+    wait_for(None, lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids if pid != process.pid), 60)
     if "--engine=ray" not in engine:
         assert "stopped" in {Run(p.parent).status["state"] for p in (root / "s").glob("runs/*/config.json")}

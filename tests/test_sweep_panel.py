@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import noise
+from filelock import FileLock
 from PIL import Image
 
 import explore as ex
 from explore import figures, paths
 from explore.cli import _parser
-from explore.experiments import queue
+from explore.experiments import jobs
 from explore.experiments.cell import images_of
+from explore.experiments.cost import duration
+from explore.experiments.grid import finished, sweep_command
 from explore.panels.noise import cards, charts, points, strip, verdicts
-from explore.panels.noise.commands import cells_of, config_of, train_command
+from explore.panels.noise.missing import config_of, point_key, point_of
 from explore.panels.noise.points import Choice, scene_of
 from explore.panels.noise.source import SweepSource
 from explore.results import Sweep, to_pixels
@@ -140,6 +143,8 @@ def test_attack_against_attack():
     assert "Above SimCLR: 3 of 3, settled for two" in said  # +6.0 in every seed, and R-FGSM's +3.3 within 0.6
     drawn = {t.name: t for t in charts.chart(here, 8).data if t.name}
     assert drawn["FGSM"].line.dash == "solid" and drawn["PGD"].line.dash == "dot" and list(drawn["F-FGSM"].x) == []
+    alone = text(verdicts.reading(rivals(), 4))  # FGSM .81 .82 .83 against .80 .81 .82: +.01 in every seed
+    assert "one attack has been trained, FGSM 82.0 %. Above SimCLR by 1.0 points (95 % interval 1.0 to 1.0" in alone
     assert "no attack that is ticked has been trained yet" in verdicts.reading(rivals(ticked=["simclr"]), 8)
     loss = looked({("fgsm", "contrast", 0): [1.0], ("fgsm", "contrast", 8): [2.0], ("pgd", "contrast", 8): [3.0]})
     seen = scene_of(Choice(show="loss", against="test ε", match="L∞", rivals=True), loss, ALL, BASE)
@@ -314,10 +319,11 @@ def test_a_pinned_card_says_what_is_known_of_the_point():
 
 
 def test_times_are_said_as_people_say_them():
-    said = [cards.lasting(s) for s in (0.2, 45, 89, 95, 290, 600, 5300, 7000)]
+    said = [duration(s) for s in (0.2, 45, 89, 95, 290, 600, 5300, 7000)]
     assert said == ["1 s", "45 s", "89 s", "1 min 40 s", "4 min 50 s", "10 min", "88 min", "1 h 57 min"]
 
 
+@pytest.mark.parametrize("dataset", ["fashion", "folder:a place/with cats"])
 @pytest.mark.parametrize(
     ("key", "k", "choice"),
     [
@@ -330,11 +336,13 @@ def test_times_are_said_as_people_say_them():
         ("same", 8, {}),
     ],
 )
-def test_the_command_makes_the_cells_that_the_button_makes(key, k, choice):
-    base = BASE.with_(width=8, lr=1e-3, flip=True, train_images=500)
+def test_the_command_makes_the_cells_that_the_button_makes(key, k, choice, dataset):
+    base = BASE.with_(dataset=dataset, width=8, lr=1e-3, flip=True, train_images=500)
     kind = points.kinds_of(Choice(**choice), sweep(), base)[key]
-    wanted = cells_of(config_of(kind, k, base, Choice(**choice)), [1, 2], Measure())
-    words = shlex.split(train_command(wanted[0].config, [1, 2]))[3:]
+    config = config_of(kind, k, base, Choice(**choice))
+    assert point_of(config, base) == point_key(key, k)
+    wanted = [Cell(config.with_(seed=seed)) for seed in (1, 2)]
+    words = shlex.split(sweep_command(wanted[0].config, [1, 2]))[3:]
     args = _parser().parse_args(words)
     from explore.cli.shared import given_settings
 
@@ -343,7 +351,15 @@ def test_the_command_makes_the_cells_that_the_button_makes(key, k, choice):
         ex.TrainConfig(knn_every=0, **given_settings(args)), args.methods, eps=grid, seeds=args.seeds
     )
     assert [c.key("x") for c in wanted] == [c.key("x") for c in made if c.trained]
-    assert train_command(wanted[0].config, [0, 2]) == ""
+    assert sweep_command(wanted[0].config, [0, 2]) == ""
+
+
+def test_the_command_names_the_dataset_and_nothing_that_follows_from_it():
+    from explore.cli.shared import given_settings
+
+    config = ex.TrainConfig(knn_every=0, dataset="folder:/my cats")
+    given = given_settings(_parser().parse_args(shlex.split(sweep_command(config, [0]))[3:]))
+    assert given == {"dataset": "folder:/my cats"}
 
 
 def test_a_noise_point_is_trained_with_the_noise_it_is_called():
@@ -414,7 +430,11 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("explore.panels.noise.source.shipped", lambda: ex.results.Sweep.of([]))
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "runs"
+    yield tmp_path / "runs"
+    for spec, process in jobs._processes.items():  # what a failed test leaves running
+        if tmp_path in spec.parents:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -441,41 +461,41 @@ def cell(tiny, **changes):
 @pytest.mark.slow
 def test_a_job_runs_stops_goes_on_and_is_found_again(tiny, root):
     out, long = root / "sweeps", tiny.with_(epochs=2000)
-    job = queue.Training.start([Cell(long)], out, about={"kind": "adversary"}, price=100.0, threads=1)
-    assert [j.spec for j in queue.trainings(out)] == [job.spec]
+    job = jobs.BackgroundTraining.start([Cell(long)], out, price=100.0, threads=1)
+    assert [j.spec for j in jobs.trainings(out)] == [job.spec]
     end = time.monotonic() + 120
     while (job.state["state"] != "running" or job.progress().share == 0) and time.monotonic() < end:
         time.sleep(0.1)
     assert job.state["state"] == "running"
-    second = queue.Training.start([cell(tiny, seed=1)], out, threads=1)
+    second = jobs.BackgroundTraining.start([cell(tiny, seed=1)], out, threads=1)
     begun = second.state["beat"]
     while second.state["beat"] < begun + 2.5 and time.monotonic() < end:  # it is there, and has found the folder taken
         time.sleep(0.1)
     assert second.state["state"] == "waiting" and job.state["state"] == "running"
     now = job.progress()
-    assert (now.seed, now.seeds, now.epochs) == (1, 1, 2000) and 0 < now.share < 1 and 1 <= now.epoch < 2000
+    assert (now.cell, now.cells, now.epochs) == (1, 1, 2000) and 0 < now.share < 1 and 1 <= now.epoch < 2000
     job.stop()
     assert job.wait(60) == "stopped" and second.wait(120) == "done"  # the second had its turn
     stopped = Run(out / "runs" / job.run_names[0])
     assert stopped.status["state"] == "stopped" and 0 < stopped.status["step"] < 4000
-    assert len(queue.finished(out, tiny, [images_of(tiny)[1]], Measure()).table.cell.unique()) == 1
+    assert len(finished(out, tiny, [images_of(tiny)[1]], Measure()).table.cell.unique()) == 1
     for ended in (job, second):
         ended.forget()
-    assert queue.trainings(out) == [] and list((out / "jobs").iterdir()) == []
+    assert jobs.trainings(out) == [] and list((out / "jobs").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_job_that_fails_says_why_and_a_killed_one_is_lost(tiny, root, monkeypatch):
     out = root / "sweeps"
     broken = Cell(tiny.with_(lr=1e9, precision="fp32"))
-    job = queue.Training.start([broken], out, threads=1)
+    job = jobs.BackgroundTraining.start([broken], out, threads=1)
     assert job.wait(120) == "failed" and "The loss became" in job.state["error"]
-    lost = queue.Training.start([Cell(tiny.with_(epochs=4000))], out, threads=1)
-    queue._processes[lost.spec].kill()
-    assert lost.wait(30) == "lost" and "ended without a word" in lost.state["error"]
-    monkeypatch.setattr(queue, "_processes", {})  # as another kernel sees it: by its silence
-    monkeypatch.setattr(queue, "SILENT", -1.0)
-    assert queue.Training(lost.spec).state["state"] == "lost"
+    lost = jobs.BackgroundTraining.start([Cell(tiny.with_(epochs=4000))], out, threads=1)
+    jobs._processes[lost.spec].kill()
+    assert lost.wait(30) == "lost" and "ended without a report" in lost.state["error"]
+    monkeypatch.setattr(jobs, "_processes", {})  # as another kernel sees it: by its silence
+    monkeypatch.setattr(jobs, "SILENT", -1.0)
+    assert jobs.BackgroundTraining(lost.spec).state["state"] == "lost"
 
 
 def test_finished_cells_are_those_of_the_same_settings_and_images(tiny, root):
@@ -483,11 +503,11 @@ def test_finished_cells_are_those_of_the_same_settings_and_images(tiny, root):
     out = root / "sweeps"
     run_grid("some", cells, out=out)
     data = [images_of(tiny)[1]]
-    found = queue.finished(out, tiny, data, Measure(), "sweeps/runs/")
+    found = finished(out, tiny, data, Measure())
     assert set(found.table.attack) == {"fgsm", "gaussian"} and set(found.table.seed) == {3}
     assert ex.open_run(found.table.run.iloc[0]).config.seed == 3
-    assert not len(queue.finished(out, tiny, ["other"], Measure()))
-    assert not len(queue.finished(out, tiny, data, Measure(l2=1.0)))
+    assert not len(finished(out, tiny, ["other"], Measure()))
+    assert not len(finished(out, tiny, data, Measure(l2=1.0)))
 
 
 def test_the_price_is_measured_and_grows_with_the_work(tiny):
@@ -510,10 +530,10 @@ def panel(study, root):
     made = NoiseOrAdversary(study)
     assert made.wait(60) and made.error is None, made.error
     yield made
-    for _, job in made.orders.jobs:
+    for job in made.missing.jobs:
         job.stop()
     made.close()
-    for _, job in made.orders.jobs:
+    for job in made.missing.jobs:
         job.wait(60)
 
 
@@ -563,14 +583,14 @@ def test_prices_are_told_before_and_measured_here(panel):
 def test_a_missing_point_is_computed_here_and_joins_the_figure(panel, tiny, root):
     before = panel.result.table
     job = panel.compute_point("gaussian", 10)
-    assert "1 running" in panel._state.value and [w for _, _, w in panel.orders.under_way(panel._shown[1])]
+    assert "1 running" in panel._state.value and [w for _, _, w in panel.missing.under_way(panel._outcome.scene)]
     assert "Gaussian, ε = 10/255 new" in text(panel.cards.html) and "Goes on if you close the page" in text(
         panel.cards.html
     )
     with pytest.raises(ex.UserError, match="is being computed"):
         panel.compute_point("gaussian", 10)
     assert job.wait(120) == "done"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not (panel.result.table.attack == "gaussian").any() and time.monotonic() < end:
         time.sleep(0.1)
     own = panel.result.where(attack="gaussian").table
@@ -580,7 +600,7 @@ def test_a_missing_point_is_computed_here_and_joins_the_figure(panel, tiny, root
     assert own[own.seed == 0].value.iloc[0] == rows["probe"]
     kept = panel.result.table[panel.result.table.attack != "gaussian"].reset_index(drop=True)
     assert kept.equals(before)  # the rest is not disturbed
-    assert list(panel.orders.jobs) == [] and "running" not in panel._state.value
+    assert list(panel.missing.jobs) == [] and "running" not in panel._state.value
     trace = next(t for t in panel._chart.data if t.name == "Gaussian")
     assert list(trace.customdata) == ["gaussian,10"]
     with pytest.raises(ex.UserError, match="has all its seeds"):
@@ -595,25 +615,57 @@ def test_a_point_that_was_stopped_goes_on_in_another_panel(study, tiny, root):
 
     first = NoiseOrAdversary(study)
     first.wait(60)
-    first.supply.base = tiny.with_(epochs=1)
+    first.source.base = tiny.with_(epochs=1)
     job = first.compute_point("uniform", 8)
-    first._act("stop", job.spec.stem)
+    first._act("stop", job.name)
     first.close()  # the page is closed: what runs is not touched
     assert job.wait(120) == "stopped"
     second = NoiseOrAdversary(study)
     assert second.wait(60) and "Go on" in second.cards.html and "uniform, ε = 8/255 stopped" in text(second.cards.html)
-    second._act("again", job.spec.stem)
-    [(_, again)] = [*second.orders.jobs]
+    second._act("again", job.name)
+    [again] = [*second.missing.jobs]
     assert again.wait(120) == "done"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while not (second.result.table.attack == "uniform").any() and time.monotonic() < end:
         time.sleep(0.1)
     assert second.result.where(attack="uniform").table.seed.tolist() == [0, 1]
     second.close()
 
 
+@pytest.mark.slow
+def test_a_job_of_the_command_line_is_found_and_joins_the_figure(study, tiny, root, capsys):
+    from explore.cli import main
+    from explore.panels import NoiseOrAdversary
+
+    command = sweep_command(tiny.with_(attack="gaussian", eps=10 / 255), [0, 1])
+    (root / "sweeps").mkdir(parents=True)
+    with FileLock(root / "sweeps" / ".lock"):  # it waits for its turn until the panel is there
+        assert main([*shlex.split(command)[3:], "--threads=1", "--background", "--json"]) == 0
+        job = jobs.training_named(root / "sweeps", json.loads(capsys.readouterr().out)["job"])
+        panel = NoiseOrAdversary(study)
+        assert panel.wait(60) and panel.error is None
+        assert [own.name for own in panel.missing.jobs] == [job.name]
+        assert (
+            "Gaussian, ε = 10/255 new" in text(panel.cards.html) and f'data-act="stop:{job.name}"' in panel.cards.html
+        )
+        with pytest.raises(ex.UserError, match="is being computed"):
+            panel.compute_point("gaussian", 10)
+    assert job.wait(120) == "done"
+    end = time.monotonic() + 30
+    while (panel.result.table.attack == "gaussian").sum() < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert set(panel.result.where(attack="gaussian", k=10).table.seed) == {0, 1}
+    while [*panel.missing.jobs] and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [*panel.missing.jobs] == [] and [own.name for own in jobs.trainings(root / "sweeps")] == [job.name]
+    other = NoiseOrAdversary(sweep())  # of other settings
+    assert [*other.missing.jobs] == []
+    for own in (panel, other):
+        own.close()
+
+
 def test_the_controls_that_belong_together_move_together(panel):
-    panel.supply.tests = looked({("fgsm", "contrast", 8): [1.0, 1.1], ("gaussian", "", 8): [0.5, 0.6]})
+    panel.source.tests = looked({("fgsm", "contrast", 8): [1.0, 1.1], ("gaussian", "", 8): [0.5, 0.6]})
     panel.encoder = "SimCLR"
     panel.show = "loss"  # the loss is measured over test eps
     assert panel.wait(30) and panel.against == "test ε" and panel.match == "L∞"
@@ -655,7 +707,7 @@ def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, stu
     panel.match = "ε"
     panel.gaussian = "σ²"
     assert panel.wait(60) and "gaussian-variance" in set(panel.result.table.attack)
-    assert "Gaussian noise of σ² = ε" in verdicts.reading(panel._shown[1], 9)
+    assert "Gaussian noise of σ² = ε" in verdicts.reading(panel._outcome.scene, 9)
     panel.close()
 
 
@@ -683,7 +735,6 @@ def test_a_fault_becomes_the_banner_and_the_last_figure_stays(panel, monkeypatch
     monkeypatch.undo()
     panel.judge = "linear probe"
     assert panel.wait(30) and panel.state == "ready" and panel.error is None
-    panel._jobs = None
     panel.cards._handle_custom_msg({"act": "stop:nothing"}, [])  # a button of a card that is gone
     assert panel.state == "error"
 
@@ -751,7 +802,7 @@ def test_the_shipped_studies_open_at_once():
     table = panel.result.table
     assert {"none", "fgsm", "gaussian"} <= set(table.attack) and table[table.attack == "fgsm"].k.nunique() >= 6
     assert table.groupby(["attack", "k", "epochs"]).seed.nunique().min() >= 3
-    assert panel.supply.base is not None and len(panel.supply.methods) == 3
+    assert panel.source.base is not None and len(panel.source.methods) == 3
     panel.show = "loss"
     assert panel.wait(60) and panel.error is None and "(95 % interval" in reads(panel)
     panel.close()

@@ -37,7 +37,7 @@ def timeless(run):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in run.rows()]
 
 
-@pytest.mark.parametrize("attack", ["none", "fgsm", "rfgsm", "ffgsm", "pgd", "gaussian", "uniform", "sign"])
+@pytest.mark.parametrize("attack", ex.config.ATTACK_NAMES)
 def test_every_method_trains_and_its_loss_falls(data, attack):
     config = ex.TrainConfig(**{**TINY, "attack": attack, "steps": 2, "epochs": 3})
     rows = list(train(config, data, log_every=2))

@@ -43,11 +43,7 @@ def attribute(
     `rows`: those images of the batch alone. The network runs in eval mode. A target of one's own must give image i a number that
     depends on image i alone; an `ex.contrast` is taken for each image with the others held fixed (`own_loss`).
     """
-    if method not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, got '{method}'.{nearest(method, METHODS)}")
-    if steps < 1:
-        raise UserError(f"Integrated gradients take 1 step or more, got steps={steps}; 32 is the default.")
-    _check(x)
+    _check(x, method, steps)
     nets = dict.fromkeys([encoder, *modules_of(target)])
     with untouched(*nets):
         for net in nets:
@@ -57,35 +53,42 @@ def attribute(
         value = _value(named, x)
         whole = named if hasattr(named, "take") else Alone(named, x)
         module = layer_named(encoder, layer, x, whole) if method == "gradcam" else None
-        start = baseline_of(x, baseline)
         asked = torch.arange(len(x), device=x.device)[None if rows is None else list(rows)].view(-1)
-        found, ends = [], []
-        for part in asked.split(BATCH):
-            own = whole.take(part)
-            with torch.no_grad():
-                ends.append(own(start[part]))
-            if method == "integrated_gradients":
-                found.append(integrated(own, x[part], start[part], value[part] - ends[-1], steps, tolerance))
-            elif method == "occlusion":
-                found.append(occluded(own, x[part], start[part], window))
-            else:
-                found.append(sloped(own, x[part].clone(), module))
-    channels = torch.cat(found).detach().cpu()
-    at_baseline = torch.cat(ends).cpu()
+        how = {"steps": steps, "tolerance": tolerance, "window": window, "module": module}
+        channels, ends = _explained(whole, x, baseline_of(x, baseline), value, asked, method, how)
     value = value[asked].cpu()
     complete = method == "integrated_gradients"
     return Attribution(
         x=x[asked].cpu(),
         channels=channels,
         value=value,
-        at_baseline=at_baseline,
-        delta=(channels.flatten(1).sum(1) - (value - at_baseline)) if complete else None,
+        at_baseline=ends,
+        delta=(channels.flatten(1).sum(1) - (value - ends)) if complete else None,
         method=method,
         target=str(getattr(whole, "name", getattr(target, "__name__", type(target).__name__))),
         layer=name_of(encoder, module) if module is not None else "",
         baseline=("images" if isinstance(baseline, Tensor) else baseline) if method in _NEED_BASELINE else "",
         provenance={"torch": torch.__version__, "device": str(x.device), **(provenance or {})},
     )
+
+
+def _explained(
+    target: Any, x: Tensor, start: Tensor, value: Tensor, asked: Tensor, method: str, how: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Maps (m, c, h, w) of the images `asked`, and the target's number (m,) at their baseline; both on the CPU."""
+    found, ends = [], []
+    for part in asked.split(BATCH):
+        own = target.take(part)
+        with torch.no_grad():
+            ends.append(own(start[part]))
+        if method == "integrated_gradients":
+            change = value[part] - ends[-1]
+            found.append(integrated(own, x[part], start[part], change, how["steps"], how["tolerance"]))
+        elif method == "occlusion":
+            found.append(occluded(own, x[part], start[part], how["window"]))
+        else:
+            found.append(sloped(own, x[part].clone(), how["module"]))
+    return torch.cat(found).detach().cpu(), torch.cat(ends).cpu()
 
 
 _NEED_BASELINE = ("integrated_gradients", "occlusion")
@@ -113,7 +116,11 @@ def baseline_of(x: Images, baseline: str | Tensor) -> Images:
     return gaussian_blur(x, [side // 2 * 2 - 1] * 2, [max(side / 8, 0.1)] * 2)
 
 
-def _check(x: Tensor) -> None:
+def _check(x: Tensor, method: str, steps: int) -> None:
+    if method not in METHODS:
+        raise UserError(f"method must be one of {', '.join(METHODS)}, got '{method}'.{nearest(method, METHODS)}")
+    if steps < 1:
+        raise UserError(f"Integrated gradients take 1 step or more, got steps={steps}; 32 is the default.")
     if x.dim() != 4 or not x.is_floating_point():
         raise UserError(f"Images are float (n, c, h, w) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}.")
     if not len(x):

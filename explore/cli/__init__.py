@@ -1,4 +1,4 @@
-"""The command line: python -m explore train | probe | knn | robust | transfer | sweep | reproduce | embed | runs | doctor | lab."""
+"""The command line: python -m explore train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | runs | doctor | lab."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import UserError
-from . import embed, judge, reproduce, sweep, train
+from . import embed, jobs, judge, reproduce, sweep, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m explore", description=__doc__)
     sub = parser.add_subparsers(
         required=True,
-        metavar="train | probe | knn | robust | transfer | sweep | reproduce | embed | runs | doctor | lab",
+        metavar="train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | runs | doctor | lab",
         parser_class=_Parser,
     )
 
-    for room in (train, judge, sweep, reproduce, embed):
-        room.add(sub)
+    for module in (train, judge, sweep, jobs, reproduce, embed):
+        module.add(sub)
     p = sub.add_parser("runs", help="list the runs")
     p.add_argument("--json", action="store_true", help="one line of JSON")
     p.set_defaults(command=_runs)

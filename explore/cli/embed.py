@@ -1,14 +1,13 @@
 """python -m explore embed: a run's images in a map, as a table for any other viewer."""
 
 import argparse
-import base64
-import io
 import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from ..attack_table import ATTACK_MENU
 from ..config import parse_eps
 from ..errors import UserError
 from .shared import counting_line, spent, told
@@ -26,7 +25,7 @@ def add(sub: Any) -> None:
     p.add_argument("--map", default="umap", metavar="WORD", help="umap or pca")
     p.add_argument("--images", type=int, default=2000, metavar="N", help="how many, the classes in turn; 0: all")
     p.add_argument("--split", choices=("test", "train"), default="test", help="which images")
-    p.add_argument("--attack", default="fgsm", metavar="WORD", help="fgsm, rfgsm, ffgsm or pgd")
+    p.add_argument("--attack", default="fgsm", metavar="WORD", help=f"one of {', '.join(ATTACK_MENU.values())}")
     p.add_argument(
         "--eps", type=told(_grid), default=[0.0], metavar="LIST", help="0,4/255,8/255: one row an image and eps"
     )
@@ -42,6 +41,7 @@ def _grid(text: str) -> list[float]:
 
 
 def _embed(args: argparse.Namespace) -> int:
+    from ..results import png, to_pixels
     from ..studies import study_of
 
     if args.out.suffix not in KINDS:
@@ -59,7 +59,7 @@ def _embed(args: argparse.Namespace) -> int:
     asked = table["eps"].isin(args.eps)  # the clean frame is always made
     pictures = {eps: study.pictures(k) for eps, k in zip(found.eps, found.ks, strict=True) if eps in args.eps}
     table = table[asked].rename(columns={"image": "index"}).reset_index(drop=True)
-    table["image"] = [png(x) for eps in found.eps if eps in pictures for x in pictures[eps]]
+    table["image"] = [png(x) for eps in found.eps if eps in pictures for x in to_pixels(pictures[eps])]
     first = ["x", "y", "label", "class", "image"]
     table = table[first + [name for name in table.columns if name not in first]]
     provenance = {**found.provenance, "attack": found.attack, "map": found.provenance["map"]}
@@ -90,19 +90,6 @@ def _lines() -> Any:
             print(f"{what} ...", file=sys.stderr, flush=True)
 
     return show
-
-
-def png(x: Any) -> str:
-    """An image (c, h, w) in [0, 1] as a data URI: what browsers and viewers of tables show without further ado."""
-    from PIL import Image
-
-    from ..results import to_pixels
-
-    pixels = to_pixels(x[None])[0]
-    gray = (pixels == pixels[..., :1]).all()
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if gray else pixels).save(file, "png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def write(table: Any, path: Path, provenance: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..attack_table import TABLE
 from ..config import parse_eps
 from ..errors import UserError
 from .shared import counting_line, told
@@ -32,7 +33,12 @@ def add(sub: Any) -> None:
 
     p = _parser(sub, "robust", "accuracy of the probe under attack and noise", _robust)
     p.add_argument("--eps", type=told(_grid), metavar="LIST", help="0,2/255,8/255 (default: 0, 1, 2, 4, 8, 16 /255)")
-    p.add_argument("--attacks", type=lambda t: t.split(","), metavar="LIST", help="pgd,fgsm,contrast,sign (default)")
+    p.add_argument(
+        "--attacks",
+        type=lambda t: t.split(","),
+        metavar="LIST",
+        help=f"pgd,fgsm,contrast,sign (default); of {', '.join(TABLE)}, contrast",
+    )
     p.add_argument("--steps", type=int, default=20, metavar="N", help="of PGD")
     p.add_argument("--restarts", type=int, default=1, metavar="N", help="of PGD")
     p.add_argument("--images", type=int, default=500, metavar="N", help="test images, the classes in turn; 0: all")
@@ -68,7 +74,6 @@ def _opened(args: argparse.Namespace, name: str | None = None, data: Any = None)
     """Encoder, what is known of it, and the images it is judged on, on the device."""
     from .. import datasets
     from ..evaluate import open_encoder
-    from ..evaluate.encoders import usual_size
     from ..training import resolve_device
 
     device = resolve_device(args.device)
@@ -79,9 +84,8 @@ def _opened(args: argparse.Namespace, name: str | None = None, data: Any = None)
             raise UserError(
                 f"{about['encoder']} does not say which images it is judged on; add --dataset, e.g. --dataset fashion."
             )
-        size = None if wanted == about.get("dataset") else usual_size(encoder, about)
         data_dir = args.data_dir or (about["data_dir"] if wanted == about.get("dataset") else None)
-        data = datasets.load(wanted, data_dir=data_dir, size=size, progress=counting_line()).to(device)
+        data = datasets.load(wanted, data_dir=data_dir, size=about["size"], progress=counting_line()).to(device)
         if data.labelled is None:
             raise UserError(f"{wanted} has no classes; a probe needs a labelled set: choose another by --dataset.")
         for line in data.warnings:

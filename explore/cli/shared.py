@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
-from ..config import TrainConfig, parse_eps, show_eps
+from ..config import CHOICES, RECIPES, TrainConfig, parse_eps, show_eps
 from ..errors import UserError
 
 
@@ -16,6 +16,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for name, kind in settings_of().items():
         default = getattr(TrainConfig(), name)
         shown = show_eps(default) if name == "eps" else default
+        if name in RECIPES["*"]:
+            shown = f"the dataset's; {default} for {TrainConfig().dataset}, {RECIPES['*'][name]} for photographs"
+        elif name in CHOICES:
+            shown = f"{default}; of {', '.join(str(choice) for choice in CHOICES[name])}"
         settings.add_argument(
             "--" + name.replace("_", "-"), type=kind, default=argparse.SUPPRESS, metavar=_metavar(kind), help=f"{shown}"
         )
@@ -66,11 +70,9 @@ def _metavar(kind: Callable) -> str:
 
 
 def step_bar(total: int, initial: int):
-    """tqdm over steps, or None where it is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
+    """A progress bar over training steps."""
+    from tqdm import tqdm
+
     form = "{percentage:3.0f} % {bar} {n}/{total}, {remaining} left{postfix}"
     return tqdm(total=total, initial=initial, unit="step", dynamic_ncols=True, bar_format=form)
 

@@ -9,25 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig, parse_eps, show_eps
+from ..attack_table import TABLE
+from ..config import ATTACK_NAMES, TrainConfig, parse_eps, show_eps
 from ..errors import UserError
 from .shared import add_settings, counting_line, given_settings, spent, told
 from .train import _stoppable
 
 STUDIES = ("train-eps", "attacks", "equal-compute", "loss-eps", "test-eps")
 NAMES = {"knn": "kNN", "probe": "probe"}
+TRAIN, LOOK = STUDIES[:3], STUDIES[3:]
 ONLY = {  # options that belong to some studies
-    "methods": ("train-eps", "attacks", "equal-compute"),
-    "seeds": ("train-eps", "attacks", "equal-compute"),
-    "engine": ("train-eps", "attacks", "equal-compute"),
-    "workers": ("train-eps", "attacks", "equal-compute"),
-    "threads": ("train-eps", "attacks", "equal-compute"),
-    "address": ("train-eps", "attacks", "equal-compute"),
-    "gpu_share": ("train-eps", "attacks", "equal-compute"),
-    "runs": ("loss-eps", "test-eps"),
-    "kinds": ("loss-eps", "test-eps"),
-    "match": ("loss-eps", "test-eps"),
-    "images": ("loss-eps", "test-eps"),
+    **dict.fromkeys(("methods", "seeds", "background", "engine", "workers", "threads", "address", "gpu_share"), TRAIN),
+    **dict.fromkeys(("runs", "kinds", "match", "images"), LOOK),
 }
 
 
@@ -45,9 +38,16 @@ def add(sub: Any) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     train, absent = p.add_argument_group("studies that train"), argparse.SUPPRESS
     train.add_argument(
-        "--methods", type=_words, default=absent, metavar="LIST", help="none,fgsm,gaussian (none is SimCLR)"
+        "--methods",
+        type=_words,
+        default=absent,
+        metavar="LIST",
+        help=f"none,fgsm,gaussian (none is SimCLR); of {', '.join(ATTACK_NAMES)}, gaussian-variance",
     )
     train.add_argument("--seeds", type=int, default=absent, metavar="N", help="trainings of every setting (3)")
+    train.add_argument(
+        "--background", action="store_true", default=absent, help="start it in the background and return, see jobs"
+    )
     train.add_argument("--engine", choices=("local", "ray"), default=absent, help="where cells run (local)")
     train.add_argument("--workers", type=int, default=absent, metavar="N", help="cells at once on this machine (1)")
     train.add_argument("--threads", type=int, default=absent, metavar="N", help="CPU threads of a cell")
@@ -59,7 +59,13 @@ def add(sub: Any) -> None:
     )
     test = p.add_argument_group("studies that look at runs")
     test.add_argument("--run", action="append", dest="runs", default=absent, metavar="NAME", help="may be given again")
-    test.add_argument("--kinds", type=_words, default=absent, metavar="LIST", help="fgsm,gaussian,uniform,sign")
+    test.add_argument(
+        "--kinds",
+        type=_words,
+        default=absent,
+        metavar="LIST",
+        help=f"fgsm,gaussian,uniform,sign; of {', '.join(TABLE)}, gaussian-variance",
+    )
     test.add_argument(
         "--match", choices=("plain", "linf", "l2"), default=absent, help="length noise shares with FGSM (linf)"
     )
@@ -83,13 +89,33 @@ def _sweep(args: argparse.Namespace) -> int:
             word = "--run" if name == "runs" else "--" + name.replace("_", "-")
             raise UserError(f"{word} belongs to the studies {', '.join(ONLY[name])}, not to {args.study}.")
     try:
-        return _looked_at(args) if args.study in ONLY["runs"] else _trained(args)
+        return _looked_at(args) if args.study in LOOK else _trained(args)
     except KeyboardInterrupt:
         _how_to_go_on()
         return 130
 
 
 def _trained(args: argparse.Namespace) -> int:
+    from .. import studies
+
+    cells = _cells(args)
+    engine = {k: getattr(args, k) for k in ("engine", "workers", "threads", "address", "gpu_share") if hasattr(args, k)}
+    engine["device"], out = args.device, args.out or studies.default_out()
+    if hasattr(args, "background"):
+        return _started(args, cells, out, engine)
+    if args.smoke and args.out is None:
+        out = _fresh(out.with_name("smoke-sweep"))
+    show = _Show(len({(cell.config, cell.trained) for cell in cells}), out)
+    with _stoppable() as should_stop, contextlib.closing(show):
+        found = studies.run_grid(args.study, cells, out=out, progress=show, should_stop=should_stop, **engine)
+    if found.provenance["missing"] > len(found.provenance["failed"]):
+        _how_to_go_on()
+        return 130
+    return _report(args, found, out)
+
+
+def _cells(args: argparse.Namespace) -> list[Any]:
+    """The cells of a study that trains."""
     from .. import studies
 
     changes = given_settings(args)
@@ -110,20 +136,27 @@ def _trained(args: argparse.Namespace) -> int:
             raise UserError(f"The study {args.study} is made at one eps, got {len(grid)}.")
         options["eps"] = grid if args.study == "train-eps" else grid[0]
     methods = [args.methods] if hasattr(args, "methods") else []
-    cells = plan[args.study](base, *methods, **options)
-    out = args.out or studies.default_out()
-    if args.smoke and args.out is None:
-        out = _fresh(out.with_name("smoke-sweep"))
-    engine = {k: getattr(args, k) for k in ("engine", "workers", "threads", "address", "gpu_share") if hasattr(args, k)}
-    show = _Show(len({(cell.config, cell.trained) for cell in cells}), out)
-    with _stoppable() as should_stop, contextlib.closing(show):
-        found = studies.run_grid(
-            args.study, cells, out=out, progress=show, device=args.device, should_stop=should_stop, **engine
-        )
-    if found.provenance["missing"] > len(found.provenance["failed"]):
-        _how_to_go_on()
-        return 130
-    return _said(args, found, out)
+    return plan[args.study](base, *methods, **options)
+
+
+def _started(args: argparse.Namespace, cells: list[Any], out: Path, engine: dict[str, Any]) -> int:
+    """Start the cells in the background and say how to follow them."""
+    from ..experiments.jobs import BackgroundTraining
+
+    if args.smoke:
+        raise UserError("A smoke sweep takes seconds and does not run in the background; leave --background away.")
+    job = BackgroundTraining.start(
+        cells, out, study=args.study, command=f"python -m explore {_words_typed()}", **engine
+    )
+    if args.json:
+        print(json.dumps({"job": job.name, "study": args.study, "out": str(out)}))
+        return 0
+    where = f" --out {shlex.quote(str(out))}" if args.out else ""
+    print(
+        f"{len(job.cells)} cells run in the background as job {job.name}; follow them with python -m explore jobs{where}, "
+        f"stop them with python -m explore jobs stop {job.name}{where}"
+    )
+    return 0
 
 
 def _looked_at(args: argparse.Namespace) -> int:
@@ -150,7 +183,7 @@ def _looked_at(args: argparse.Namespace) -> int:
         found.append(kept(question, name, out, device=args.device, progress=watch, **options))
     sweep = found[0].join(*found[1:])
     sweep.save(Path(out) / args.study)
-    return _said(args, sweep, out)
+    return _report(args, sweep, out)
 
 
 class _Show:
@@ -159,13 +192,10 @@ class _Show:
     def __init__(self, cells: int, out: Path):
         self.out, self.bar = out, None
         if sys.stderr.isatty():
-            try:
-                from tqdm import tqdm
+            from tqdm import tqdm
 
-                form = "{percentage:3.0f} % {bar} {n}/{total} cells, {elapsed} passed{postfix}"
-                self.bar = tqdm(total=cells, dynamic_ncols=True, bar_format=form)
-            except ImportError:
-                pass
+            form = "{percentage:3.0f} % {bar} {n}/{total} cells, {elapsed} passed{postfix}"
+            self.bar = tqdm(total=cells, dynamic_ncols=True, bar_format=form)
 
     def __call__(self, done: Any, progress: Any) -> None:
         c, trained = done.cell.config, done.cell.trained
@@ -205,11 +235,14 @@ def _fresh(folder: Path) -> Path:
 
 
 def _how_to_go_on() -> None:
-    words = [word for word in sys.argv[1:]] if Path(sys.argv[0]).name == "__main__.py" else ["sweep", "..."]
-    print(f"stopped; what is finished is kept, the same command goes on: python -m explore {shlex.join(words)}")
+    print(f"stopped; what is finished is kept, the same command goes on: python -m explore {_words_typed()}")
 
 
-def _said(args: argparse.Namespace, sweep: Any, out: Path) -> int:
+def _words_typed() -> str:
+    return shlex.join(sys.argv[1:]) if Path(sys.argv[0]).name == "__main__.py" else "sweep ..."
+
+
+def _report(args: argparse.Namespace, sweep: Any, out: Path) -> int:
     """The means over seeds, as a table or as one line of JSON; 1 where cells failed."""
     table, about = sweep.summary(), sweep.provenance
     failed = about.get("failed", {})

@@ -11,12 +11,11 @@ from ..errors import UserError, nearest
 from . import shipped
 from .formats import Parts
 from .progress import Bar
-from .splits import Data, Progress, Split
+from .splits import Data, Progress, Split, check_size
 
 __all__ = ["Data", "Split", "at_hand", "load", "names"]
 
 _FOLDER, _IMAGENET100 = "folder:", "imagenet100:"  # names that end in a path
-_SIZES = (8, 1024)
 
 
 def names() -> dict[str, str]:
@@ -26,7 +25,11 @@ def names() -> dict[str, str]:
     own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
     hundred = "the 100 classes of ImageNet-100 out of your own ImageNet folder: train/<wnid>/, val/<wnid>/; 224x224"
     by_path = {"imagenet100:/path": hundred, "folder:/path": own}
-    return {**shipped.ABOUT, **{name: spec.about for name, spec in SETS.items()}, **by_path}
+    return {
+        **{name: spec.about for name, spec in shipped.SETS.items()},
+        **{name: spec.about for name, spec in SETS.items()},
+        **by_path,
+    }
 
 
 def load(
@@ -44,8 +47,7 @@ def load(
     looked into, and what is not there is downloaded once, into `paths.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
     called while downloading and decoding; without it a bar is shown. Errors: UserError, one sentence.
     """
-    if size is not None and not _SIZES[0] <= size <= _SIZES[1]:
-        raise UserError(f"expected size from {_SIZES[0]} to {_SIZES[1]} pixels, got {size}.")
+    check_size(size)
     on = _usable(device)
     with Bar() as bar:
         parts, provenance = _parts(name, data_dir, size, download, progress or bar)
@@ -87,12 +89,11 @@ def _parts(
     name: str, data_dir: str | Path | None, size: int | None, download: bool, progress: Progress
 ) -> tuple[Parts, dict[str, Any]]:
     """The images, and where they come from."""
-    if name in shipped.ABOUT:
+    if name in shipped.SETS:
         if data_dir is not None:
             raise UserError(f"'{name}' comes with the project and reads no data folder: leave data_dir away.")
-        source, licence = shipped.SOURCES[name]
-        parts = shipped.fashion(size) if name == "fashion" else shipped.emoji(size)
-        return parts, _provenance(name, source, licence, {"state": "comes with the project"})
+        spec = shipped.SETS[name]
+        return spec.read(size), _provenance(name, spec.source, spec.licence, {"state": "comes with the project"})
     if name.startswith(_FOLDER) and name != _FOLDER:
         from .folder import folder
 

@@ -1,6 +1,5 @@
-"""The progress bar for downloads and folders: tqdm where it is installed, else a line every ten percent."""
+"""The progress bar for downloads and folders."""
 
-import sys
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +10,6 @@ class Bar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._what = ""
-        self._tenth = 0
 
     def __enter__(self) -> "Bar":
         return self
@@ -22,28 +20,17 @@ class Bar:
         self._close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
         if what != self._what:
             self._close()
             if total and done >= total:
                 return
-            self._what, self._tenth, self._bar = what, 0, _tqdm(what, total)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-        elif total and done * 10 // total > self._tenth:
-            self._tenth = done * 10 // total
-            print(f"{what}: {self._tenth * 10}%", file=sys.stderr)
+            units: dict[str, Any] = {"unit": "B", "unit_scale": True} if "downloading" in what else {"unit": ""}
+            self._what, self._bar = what, tqdm(total=total or None, desc=what, leave=False, **units)
+        self._bar.update(done - self._bar.n)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         self._bar, self._what = None, ""
-
-
-def _tqdm(what: str, total: int) -> Any:
-    """A tqdm bar, or None where it is not installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return None
-    bytes_or_images: dict[str, Any] = {"unit": "B", "unit_scale": True} if "downloading" in what else {"unit": ""}
-    return tqdm(total=total or None, desc=what, leave=False, **bytes_or_images)

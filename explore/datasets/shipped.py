@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,17 @@ from ..errors import UserError
 from .formats import FASHION_CLASSES, Parts, padded
 from .splits import Split, checked_labels, resized
 
-ABOUT = {
-    "fashion": "10,000 + 2,000 gray product photographs, 28x28 shown at 32x32, 10 classes; shipped",
-    "emoji": "Noto and Fluent emoji, 32x32 in colour, split by concept, 9 groups; shipped",
-}
-SOURCES = {
-    "fashion": (
-        "a balanced subset of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017); data/make_fashion.py",
-        "MIT",
-    ),
-    "emoji": (
-        "Noto Emoji (Google) and Fluent Emoji (Microsoft); data/README.md",
-        "Noto: Apache-2.0, Fluent: MIT",
-    ),
-}
+
+@dataclass(frozen=True)
+class Shipped:
+    """A set that needs no files of the user's. `about`: one line for `names()`. `read(size)`: its images."""
+
+    about: str
+    source: str
+    licence: str
+    read: Callable[[int | None], Parts]
+
+
 _GROUPS = [
     *("Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places"),
     *("Activities", "Objects", "Symbols", "Flags"),
@@ -96,6 +95,22 @@ def _tiles(path: Path, count: int, sheet: dict[str, Any]) -> Tensor:
     rows, columns = pixels.shape[0] // tile, sheet["columns"]
     cut = pixels.reshape(rows, tile, columns, tile, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, tile, tile)
     return torch.from_numpy(np.ascontiguousarray(cut[:count]))
+
+
+SETS = {
+    "fashion": Shipped(
+        about="10,000 + 2,000 gray product photographs, 28x28 shown at 32x32, 10 classes; shipped",
+        source="a balanced subset of Fashion-MNIST (Xiao, Rasul and Vollgraf 2017); data/make_fashion.py",
+        licence="MIT",
+        read=fashion,
+    ),
+    "emoji": Shipped(
+        about="Noto and Fluent emoji, 32x32 in colour, split by concept, 9 groups; shipped",
+        source="Noto Emoji (Google) and Fluent Emoji (Microsoft); data/README.md",
+        licence="Noto: Apache-2.0, Fluent: MIT",
+        read=emoji,
+    ),
+}
 
 
 def _shipped(name: str) -> Path:

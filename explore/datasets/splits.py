@@ -19,6 +19,12 @@ def pixels(stored: Tensor) -> Tensor:
     return stored.expand(-1, 3, -1, -1).float().div_(255)
 
 
+def check_size(size: int | None) -> None:
+    """A UserError unless images can be made this many pixels high and wide; None is the set's own size."""
+    if size is not None and not 8 <= size <= 1024:
+        raise UserError(f"expected size from 8 to 1024 pixels, got {size}.")
+
+
 def resized(stored: Tensor, size: int) -> Tensor:
     """uint8 (n,c,h,h) -> uint8 (n,c,size,size): bilinear, antialiased, in chunks; unchanged where it fits."""
     if stored.shape[-1] == size:

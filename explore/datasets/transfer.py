@@ -13,13 +13,12 @@ from ..errors import UserError, nearest
 from ..random import seeded
 from . import folder, load
 from .progress import Bar
-from .splits import Progress, Split
+from .splits import Progress, Split, check_size
 from .stream import Files, UpsampledSplit
 from .transfer_sets import PARTS, TRANSFER, Items, Listing, TransferSet
 
 __all__ = ["TRANSFER", "Transfer", "TransferSet", "available", "open_transfer"]
 
-_SIZES = (8, 1024)
 _PER_CLASS = 30  # images of Caltech-101 that are not for testing
 
 
@@ -78,8 +77,7 @@ def open_transfer(
     """
     if name not in TRANSFER:
         raise UserError(f"there is no transfer set '{name}'.{nearest(name, TRANSFER)} They are {', '.join(TRANSFER)}.")
-    if not _SIZES[0] <= size <= _SIZES[1]:
-        raise UserError(f"expected size from {_SIZES[0]} to {_SIZES[1]} pixels, got {size}.")
+    check_size(size)
     spec = TRANSFER[name]
     at = _place(spec, root)
     if reason := _lacking(spec, at):

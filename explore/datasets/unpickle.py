@@ -1,8 +1,4 @@
-"""Reads CIFAR's pickled batches without running them: numbers, text, plain containers, arrays, nothing else.
-
-A pickle can name any function and have it called. Here the few names that arrays need lead to stand-ins that
-only collect bytes; every other name is refused before anything is called.
-"""
+"""Reads CIFAR's pickled batches: numbers, text, plain containers and arrays of numbers; a pickle that names anything else is refused."""
 
 import pickle
 import re
@@ -15,25 +11,13 @@ from ..errors import UserError
 
 
 class Refused(pickle.UnpicklingError):
-    """A pickle asked for something else than arrays; the message names it."""
-
-
-class _Array:
-    """Stand-in for an array under construction: its state is (version, shape, dtype, fortran, bytes)."""
-
-    value: np.ndarray
-
-    def __setstate__(self, state: tuple) -> None:
-        *_, shape, dtype, fortran, raw = state
-        self.value = _filled(raw, dtype, shape, "F" if fortran else "C")
+    """A pickle named something other than arrays of numbers; the message says what."""
 
 
 class _Dtype:
-    """Stand-in for a dtype of numbers: its code, such as 'u1', and its byte order."""
+    """The type of an array of numbers; numpy's own would take flags from the pickle that can corrupt memory."""
 
-    def __init__(self, code: Any):
-        if isinstance(code, bytes):
-            code = code.decode("ascii")
+    def __init__(self, code: Any, *_: Any):
         if not (isinstance(code, str) and re.fullmatch(r"[<>|=]?[biuf][1248]", code)):
             raise Refused(f"an array of {code!r}")
         self.value = np.dtype(code)
@@ -43,74 +27,48 @@ class _Dtype:
             self.value = self.value.newbyteorder(state[1])
 
 
-def _filled(raw: Any, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
-    raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+class _Array(np.ndarray):
+    def __setstate__(self, state: tuple) -> None:  # (version,) shape, dtype, whether in Fortran's order, bytes
+        *_, shape, dtype, fortran, raw = state
+        super().__setstate__((1, shape, dtype.value, bool(fortran), raw))  # type: ignore[arg-type]
+
+
+def _frombuffer(raw: Any, dtype: _Dtype, shape: Any = (), order: str = "C") -> np.ndarray:
+    raw = raw.encode("latin1") if isinstance(raw, str) else raw
     return np.frombuffer(raw, dtype.value).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _dtype(code: Any, *_: Any) -> _Dtype:
-    return _Dtype(code)
-
-
-def _from_buffer(raw: Any, dtype: _Dtype, shape: tuple, order: str) -> _Array:
-    array = _Array()
-    array.value = _filled(raw, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: _Dtype, raw: Any) -> Any:
-    return _filled(raw, dtype, (), "C").item()
-
-
 def _encode(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
+    if encoding != "latin1":
         raise Refused(f"text in {encoding!r}")
     return text.encode("latin1")
 
 
-def _bytes() -> bytes:
-    return b""
-
-
-_ADMITTED = {
-    ("numpy", "ndarray"): "an array's type",
-    ("numpy", "dtype"): _dtype,
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): None,  # an argument that is not used
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _bytes,
-    ("__builtin__", "bytes"): _bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("builtins", "bytes"): lambda: b"",
+    ("__builtin__", "bytes"): lambda: b"",
 }
+for _core in ("numpy.core", "numpy._core"):
+    ALLOWED[f"{_core}.multiarray", "_reconstruct"] = lambda *_: _Array(0)
+    ALLOWED[f"{_core}.multiarray", "scalar"] = lambda dtype, raw: _frombuffer(raw, dtype)[()]
+    ALLOWED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 
 
-class _Restricted(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
+        if (module, name) not in ALLOWED:
             raise Refused(f"{module}.{name}")
-        return _ADMITTED[module, name]
-
-
-def _plain(value: Any) -> Any:
-    """Stand-ins -> arrays, and keys of a dict as text, all the way down."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {k.decode("latin1") if isinstance(k, bytes) else k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+        return ALLOWED[module, name]
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """The dict in a batch pickled by Python 2 or 3; UserError where it is anything else, or asks for code."""
     try:
         with open(path, "rb") as file:
-            found = _plain(_Restricted(file, encoding="latin1").load())
+            found = _Unpickler(file, encoding="latin1").load()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Refused as error:
@@ -123,4 +81,4 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no readable pickle ({kind}: {error}); get the file again.") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, expected a dict of images and labels.")
-    return found
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in found.items()}

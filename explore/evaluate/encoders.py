@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..errors import UserError, nearest
 from ..nets import ARCHS, Encoder, TorchEncoder
-from ..runfolder import Run, build_encoder, open_run, runs
+from ..runfolder import Run, build_encoder, open_run, runs, usual_size
 from ..serialization import load_into, load_tensors
 
 PREFIXES = ("module.", "backbone.", "encoder.", "trunk.", "network.", "resnet.")
@@ -19,7 +19,7 @@ HEADS = ("fc.", "projector.", "projection_head.", "head.", "linear.")
 def open_encoder(
     what: Run | str | Path | nn.Module, device: str | torch.device = "cpu"
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An encoder, frozen and in eval mode, and where it came from.
+    """An encoder, frozen and in eval mode, and where it came from; 'size': height and width of the images it was made for.
 
     `what`: a run or its name; torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an encoder.safetensors; a .safetensors,
     .pth or .pt file with a ResNet's weights under torchvision's names (read without unpickling anything but tensors).
@@ -46,14 +46,8 @@ def open_encoder(
     return encoder.to(device).eval().requires_grad_(False), about
 
 
-def usual_size(encoder: nn.Module, about: dict[str, Any]) -> int:
-    """The side in pixels that an encoder was made for: a run's own, 224 for torchvision's weights and ImageNet's stem."""
-    return int(about.get("size") or 224)
-
-
 def _about(run: Run) -> dict[str, Any]:
     c = run.config
-    size = c.image_size or (224 if c.stem == "imagenet" else {"stl10": 96}.get(c.dataset, 32))
     return {
         "encoder": run.name,
         "method": c.method,
@@ -61,7 +55,7 @@ def _about(run: Run) -> dict[str, Any]:
         "seed": c.seed,
         "arch": c.arch,
         "width": c.width,
-        "size": size,
+        "size": run.image_size,
         "data_dir": c.data_dir,
         "commit": run.env.get("commit"),
     }
@@ -102,7 +96,7 @@ def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             config = TrainConfig.from_dict(json.loads(meta["config"]))
             encoder = build_encoder(config)
             load_into(encoder, path)
-            size = config.image_size or (224 if config.stem == "imagenet" else 32)
+            size = int(meta.get("image_size") or usual_size(config))
             return encoder, {"encoder": path.name, "method": config.method, "dataset": config.dataset, "size": size}
     else:
         tensors = _unpickled(path)

@@ -13,7 +13,7 @@ from ..datasets import Split
 from ..errors import UserError
 from ..nets import Encoder, TorchEncoder, as_encoder
 from ..random import untouched
-from ..serialization import load_tensors, save_tensors
+from ..serialization import load_tensors, prune, save_tensors
 from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
@@ -49,7 +49,7 @@ def embed(
     features, labels = _computed(net, images, what, batch_size, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, {"features": features, "labels": labels})
-    _prune(path.parent)
+    prune(path.parent, KEPT)
     return features, labels
 
 
@@ -97,13 +97,3 @@ def _key(net: Encoder | TorchEncoder, split: Split, what: str) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _prune(folder: Path) -> None:
-    """Drop the longest unused files beyond `KEPT` bytes."""
-    files = sorted(folder.glob("*.safetensors"), key=lambda p: p.stat().st_mtime, reverse=True)
-    total = 0
-    for path in files:
-        total += path.stat().st_size
-        if total > KEPT:
-            path.unlink(missing_ok=True)

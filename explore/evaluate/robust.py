@@ -2,19 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks import ATTACKS, NOISES, Attack, Noise, gradient
+from ..attacks import ATTACKS, NOISES, attack_named
 from ..config import check_eps
 from ..datasets import Split
 from ..errors import UserError, nearest
 from ..nets import Encoder, TorchEncoder, as_encoder
 from ..objectives import classify, contrast
-from ..random import seeded, untouched
+from ..perturbation.engine import Batch
+from ..random import untouched
 from ..results import Check, Robustness
 from .features import Progress
 
@@ -47,6 +49,35 @@ def robust_accuracy(
     One gradient serves all eps of fgsm. The result's `checks` guard against gradient masking (Carlini et al. 2019,
     arXiv:1902.06705): they are measured, on the first images, and shown. Cost a batch and eps: 3 F a step and restart.
     """
+    grid, net = _checked(attacks, eps, steps, restarts), as_encoder(encoder)
+    judge = _Judge(net, probe, steps=steps, restarts=restarts, temperature=temperature, seed=seed)
+    right, loss, done, total = [], [], 0, len(images) * len(attacks) * len(grid)
+    with untouched(net):
+        net.eval()
+        for b, (x, y) in enumerate(images.batches(batch_size)):
+            rows = []
+            for name in attacks:
+                rows.append(judge(name, grid, x, y, b))
+                done += len(y) * len(grid)
+                if progress is not None:
+                    progress(f"attacking with {name}", done, total)
+            right.append(torch.stack([r for r, _ in rows]).cpu())
+            loss.append(torch.stack([v for _, v in rows]).cpu())
+        found = {"right": torch.cat(right, 2), "loss": torch.cat(loss, 2)}
+        checks = _checks(judge, images, tuple(attacks), grid, **found) if check else ()
+    about = {"steps": steps, "restarts": restarts, "seed": seed, "temperature": temperature, "torch": torch.__version__}
+    return Robustness(
+        attacks=tuple(attacks),
+        eps=grid,
+        **found,
+        index=torch.arange(len(images)),
+        checks=checks,
+        provenance={"study": "robust", "device": str(images.device), **about, **(provenance or {})},
+    )
+
+
+def _checked(attacks: Sequence[str], eps: Sequence[float], steps: int, restarts: int) -> tuple[float, ...]:
+    """eps in ascending order, after the checks that all settings make sense."""
     known = [*ATTACKS, UNLABELLED, *NOISES]
     for name in attacks:
         if name not in known:
@@ -55,113 +86,62 @@ def robust_accuracy(
         raise UserError("robust_accuracy needs one attack and one eps or more.")
     if steps < 1 or restarts < 1:
         raise UserError(f"steps and restarts are 1 or more, got {steps} and {restarts}.")
-    grid = tuple(sorted({check_eps(float(e)) for e in eps}))
-    net = as_encoder(encoder)
-    under = _Under(net, probe, steps=steps, restarts=restarts, temperature=temperature, seed=seed)
-    right, loss, done, total = [], [], 0, len(images) * len(attacks) * len(grid)
-    with untouched(net):
-        net.eval()
-        for b, (x, y) in enumerate(images.batches(batch_size)):
-            rows = []
-            for name in attacks:
-                rows.append(under.curve(name, grid, x, y, b))
-                done += len(y) * len(grid)
-                if progress is not None:
-                    progress(f"attacking with {name}", done, total)
-            right.append(torch.stack([r for r, _ in rows]).cpu())
-            loss.append(torch.stack([v for _, v in rows]).cpu())
-        checks = _checks(under, images, tuple(attacks), grid, torch.cat(right, 2), torch.cat(loss, 2)) if check else ()
-    about = {"steps": steps, "restarts": restarts, "seed": seed, "temperature": temperature, "torch": torch.__version__}
-    return Robustness(
-        attacks=tuple(attacks),
-        eps=grid,
-        right=torch.cat(right, 2),
-        loss=torch.cat(loss, 2),
-        index=torch.arange(len(images)),
-        checks=checks,
-        provenance={"study": "robust", "device": str(images.device), **about, **(provenance or {})},
-    )
+    return tuple(sorted({check_eps(float(e)) for e in eps}))
 
 
-class _Under:
-    """Right or wrong, and the loss, of one batch under one attack."""
+@dataclass(frozen=True)
+class _Judge:
+    """A probe over an encoder, and how both are attacked."""
 
-    def __init__(
-        self,
-        net: Encoder | TorchEncoder,
-        probe: Callable[[Tensor], Tensor],
-        *,
-        steps: int,
-        restarts: int,
-        temperature: float,
-        seed: int,
-    ):
-        self.net, self.probe, self.steps, self.restarts = net, probe, steps, restarts
-        self.temperature, self.seed = temperature, seed
+    net: Encoder | TorchEncoder
+    probe: Callable[[Tensor], Tensor]
+    steps: int
+    restarts: int
+    temperature: float
+    seed: int
 
-    def curve(self, name: str, grid: Sequence[float], x: Tensor, y: Tensor, batch: int = 0) -> tuple[Tensor, Tensor]:
-        """(E, n) right and (E, n) loss of a batch over the eps of `grid`."""
-        towards = contrast(self.net, x, temperature=self.temperature) if name == UNLABELLED else self.objective(y)
-        direction = gradient(towards, x) if name == "fgsm" else None  # one for all eps
-        rows = [self.at(name, eps, x, y, batch, towards, direction) for eps in grid]
-        return torch.stack([r for r, _ in rows]), torch.stack([v for _, v in rows])
-
-    def objective(self, y: Tensor) -> classify:
-        """What an attack with labels pushes up."""
-        return classify(self.net, self.probe, y)
-
-    def at(
-        self, name: str, eps: float, x: Tensor, y: Tensor, batch: int, towards: Any, direction: Tensor | None = None
+    def __call__(
+        self, name: str, grid: Sequence[float], x: Tensor, y: Tensor, number: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """(n,) right after every restart, and (n,) the largest loss of them."""
-        right, worst = torch.ones_like(y, dtype=torch.bool), torch.full(y.shape, -torch.inf, device=x.device)
-        attack = self.preset(name, eps)
-        again = self.restarts if isinstance(attack, Attack) and attack.start != "none" and eps > 0 else 1
-        for restart in range(again):
-            if eps == 0:
-                moved = x
-            elif direction is not None and isinstance(attack, Attack):
-                moved = attack.move(x, x, direction)
-            else:
-                moved = attack(x, towards, generator=seeded(hash((self.seed, batch, restart)) % 2**31))
-            with torch.no_grad():
-                logits = self.probe(self.net.features(moved))
-            right &= logits.argmax(1) == y
-            worst = torch.maximum(worst, F.cross_entropy(logits, y, reduction="none"))
+        """(E, n) right after every restart, and (E, n) the largest loss of them, of batch `number` under one attack."""
+        objective: contrast | classify = classify(self.net, self.probe, y)
+        if name == UNLABELLED:
+            objective = contrast(self.net, x, temperature=self.temperature)
+        kind = "pgd" if name == UNLABELLED else name
+        right = torch.ones(len(grid), len(y), dtype=torch.bool, device=x.device)
+        worst = torch.full(right.shape, -torch.inf, device=x.device)
+        for restart in range(1 if attack_named(kind, 0.0).single_step else self.restarts):
+            seed = hash((self.seed, number, restart)) % 2**31
+            batch = Batch(x, objective, guide=None, steps=self.steps, seed=seed)
+            for e, eps in enumerate(grid):
+                if eps > 0 or not restart:
+                    with torch.no_grad():
+                        logits = self.probe(self.net.features(batch.at(kind, [eps])[0]))
+                    right[e] &= logits.argmax(1) == y
+                    worst[e] = torch.maximum(worst[e], F.cross_entropy(logits, y, reduction="none"))
         return right, worst
-
-    def preset(self, name: str, eps: float) -> Attack | Noise:
-        if name in NOISES:
-            return NOISES[name](eps, norm="linf")
-        return Attack.pgd(eps, steps=self.steps) if name in ("pgd", UNLABELLED) else ATTACKS[name](eps)
 
 
 def _checks(
-    under: _Under, images: Split, attacks: tuple[str, ...], grid: tuple[float, ...], right: Tensor, loss: Tensor
+    judge: _Judge, images: Split, attacks: tuple[str, ...], grid: tuple[float, ...], right: Tensor, loss: Tensor
 ) -> tuple[Check, ...]:
     """Signs that would tell a masked gradient from a robust encoder."""
     x, y = images[:PROBED]
-    mid = max(e for e in grid if e <= 8 / 255) or grid[-1] or 8 / 255
-    losses = []
-    for steps in (1, 5, under.steps * 2):
-        few = _Under(under.net, under.probe, steps=steps, restarts=1, temperature=under.temperature, seed=under.seed)
-        losses.append(float(few.at("pgd", mid, x, y, 0, under.objective(y))[1].mean()))
-    huge = float(under.at("pgd", HUGE, x, y, 0, under.objective(y))[0].double().mean())
+    mid = max((e for e in grid if e <= 8 / 255), default=0.0) or grid[-1] or 8 / 255
+    more = (1, 5, 2 * judge.steps)
+    losses = [float(replace(judge, steps=steps, restarts=1)("pgd", [mid], x, y)[1].mean()) for steps in more]
+    huge = float(judge("pgd", [HUGE], x, y)[0].double().mean())
     k = f"{mid * 255:g}/255"
     steps_text = " → ".join(f"{v:.2f}" for v in losses)
     found = [
-        Check(f"more PGD steps raise the loss at {k}", _rising(losses), f"1, 5, {under.steps * 2} steps: {steps_text}"),
+        Check(f"more PGD steps raise the loss at {k}", _rising(losses), f"1, 5, {more[-1]} steps: {steps_text}"),
         Check("PGD at ε = 0.5 leaves next to nothing right", huge <= 0.02, f"{100 * huge:.0f} % of {len(y)} are right"),
     ]
     shares, means = right.double().mean(2), loss.double().mean(2)
-    for name in attacks:
-        if name in NOISES:
-            continue
-        row = [float(v) for v in means[attacks.index(name)]]
-        if len(row) > 1 and name != UNLABELLED:
-            found.append(
-                Check(f"a larger ε raises the loss under {name}", _rising(row), " → ".join(f"{v:.2f}" for v in row))
-            )
+    for name, row in zip(attacks, means.tolist(), strict=True):
+        if name in ATTACKS and len(row) > 1:
+            said = " → ".join(f"{v:.2f}" for v in row)
+            found.append(Check(f"a larger ε raises the loss under {name}", _rising(row), said))
     if "pgd" in attacks and "fgsm" in attacks:
         over = float((shares[attacks.index("pgd")] - shares[attacks.index("fgsm")]).max())
         found.append(Check("PGD is at least as strong as FGSM", over <= 0.005, f"at most {100 * over:+.1f} points"))

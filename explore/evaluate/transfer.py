@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import UserError, nearest
 from ..results import Transfer
 from ..runfolder import Run, environment
-from .encoders import open_encoder, usual_size
+from .encoders import open_encoder
 from .features import Progress, embed
 from .probe import Probe
 
@@ -44,7 +44,7 @@ def transfer(
     absent: dict[str, str] = {}
     for name in names:
         for encoder, about in opened:
-            side = size or usual_size(encoder, about)
+            side = size or about.get("size", 224)
             try:
                 data = open_transfer(name, root, size=side, seed=seed, progress=progress)
             except UserError as error:
@@ -52,15 +52,9 @@ def transfer(
                 break
             rows.append(_row(name, encoder, about, data.to(device), seed, cache, progress))
     env = environment()
-    kept = {k: env[k] for k in ("time", "versions", "commit", "machine")}
-    about = {
-        "study": "transfer",
-        "seed": seed,
-        "encoders": [{k: v for k, v in a.items() if k != "data_dir"} for _, a in opened],
-        "device": device,
-        **kept,
-    }
-    return Transfer(tuple(rows), absent, about)
+    about = {"study": "transfer", "seed": seed, "device": device}
+    about["encoders"] = [{k: v for k, v in a.items() if k != "data_dir"} for _, a in opened]
+    return Transfer(tuple(rows), absent, about | {k: env[k] for k in ("time", "versions", "commit", "machine")})
 
 
 def _row(

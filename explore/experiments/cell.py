@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from .. import datasets
-from ..attacks import NOISES
+from ..attack_table import TABLE
+from ..attacks import NOISES, attack_named
 from ..config import TrainConfig
 from ..errors import UserError
 from ..results import Sweep
@@ -27,9 +28,7 @@ from .metrics import USUAL, Measure, measured
 SCHEMA = 1  # raise it when the same settings measure something else than before
 NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "seed")
 NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # images are hashed; live kNN only looks
-MEASURING = (
-    5.0  # what measuring costs beside a training, in forward passes of each image (on `fashion`, with the probe)
-)
+MEASURING = 5.0  # cost of measuring, in forward passes of each image (on `fashion`, with the probe)
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
 ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0}
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
@@ -52,7 +51,7 @@ class Cell:
         elif c.attack in NOISES:
             dropped |= {"steps", "attack_branch"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
         else:
-            dropped |= {"gaussian_by", "noise_norm"} | (set() if c.attack == "pgd" else {"steps"})
+            dropped |= {"gaussian_by", "noise_norm"} | (set() if TABLE[c.attack].steps else {"steps"})
         dropped |= {name for name, value in ADDED.items() if kept[name] == value}
         kept = {name: value for name, value in kept.items() if name not in dropped}
         if not self.trained:
@@ -80,10 +79,13 @@ def step_passes(config: TrainConfig) -> int:
     if config.authors_step:
         return 15
     own = (config.adv_reference, config.attack_branch) != ("other_view", "clean")
-    if config.attack in NOISES or (config.attack == "fgsm" and not own):
+    if config.attack in NOISES or (attack_named(config.attack, 0.0).single_step and not own):
         return 9
-    steps = config.steps if config.attack == "pgd" else 1
-    return 9 + 2 * steps + (config.adv_reference == "self" and config.attack_branch == "adv")
+    return (
+        9
+        + 2 * TABLE[config.attack].gradients(config.steps)
+        + (config.adv_reference == "self" and config.attack_branch == "adv")
+    )
 
 
 def cost_of(config: TrainConfig) -> int:
@@ -124,7 +126,7 @@ def images_of(config: TrainConfig) -> tuple[datasets.Data, str]:
 
 
 def read_cell(out: Path, key: str) -> dict[str, Any] | None:
-    """A finished cell from disk; None where it is not there, or is not what its name says."""
+    """A finished cell from disk; None where there is none, or where its content does not match its name."""
     try:
         record = json.loads((out / "cells" / f"{key}.json").read_text())
         same = content_hash({**record["training"], "measure": record["measure"]})[:16] == key
@@ -154,46 +156,51 @@ def run_cell(
     """
     if threads:
         torch.set_num_threads(threads)
-    where, (data, found), began = resolve_device(device), images_of(cell.config), time.perf_counter()
+    where, (data, found) = resolve_device(device), images_of(cell.config)
     if found != expect:
         raise UserError(
             f"The images of '{cell.config.dataset}' on this machine are not those the sweep was started with; give every "
             "machine the same copy."
         )
-    name, trained = None, 0.0
-    if cell.trained:
-        run = _run_of(cell, out, expect)
-        name = run.name
-        if not _finished(run):
-            for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop):
-                pass
-            if run.status["state"] != "done":
-                return None
+    run = _run_of(cell, out, expect) if cell.trained else None
+    if run is not None and not _finished(run):
+        for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop):
+            pass
+        if run.status["state"] != "done":
+            return None
+    began = time.perf_counter()
+    if run is not None:
         (run.path / "resume.safetensors").unlink(missing_ok=True)
-        encoder, trained = run.encoder(where), run.rows()[-1]["seconds"]
-        began = time.perf_counter()
+        encoder = run.encoder(where)
     else:
         encoder = build_encoder(cell.config).to(where).eval().requires_grad_(False)
     rows = measured(encoder, data.to(where).for_choosing(cell.config.validation), cell.measure)
-    env = environment()
-    record = {
-        "training": cell.training(expect),
-        "measure": cell.measure.to_dict(),
-        "config": cell.config.with_(data_dir=None).to_dict(),
-        "rows": rows,
-        "run": name,
-        "seconds": trained + time.perf_counter() - began,
-        "training_seconds": trained,
-        "device": describe_device(where),
-        "threads": torch.get_num_threads(),
-        **{key: env[key] for key in ("versions", "commit", "machine", "time")},
-    }
+    record = _record(cell, expect, run, rows, describe_device(where), time.perf_counter() - began)
     write_cell(out, cell.key(expect), record)
     return record
 
 
+def _record(
+    cell: Cell, data: str, run: Run | None, rows: list[dict[str, Any]], device: str, seconds: float
+) -> dict[str, Any]:
+    """A finished cell as its file holds it; `seconds`: of the measuring."""
+    env, trained = environment(), run.rows()[-1]["seconds"] if run is not None else 0.0
+    return {
+        "training": cell.training(data),
+        "measure": cell.measure.to_dict(),
+        "config": cell.config.with_(data_dir=None).to_dict(),
+        "rows": rows,
+        "run": run.name if run is not None else None,
+        "seconds": trained + seconds,
+        "training_seconds": trained,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        **{key: env[key] for key in ("versions", "commit", "machine", "time")},
+    }
+
+
 def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str, Any], runs: str = "") -> Sweep:
-    """Finished cells (name, content) as a `Sweep`; `runs`: what stands before a run's name for `open_run`."""
+    """Finished cells (name, content) as a `Sweep`; `runs`: the prefix of the runs' names for `open_run`."""
     rows: list[dict[str, Any]] = []
     configs: dict[str, dict[str, Any]] = {}
     for key, record in records:

@@ -10,43 +10,29 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from .task import RETRIES, Done, Stop, Task, work
+from .task import RETRIES, Done, Engine, Stop, Task, work
 
 
-def on_ray(
-    jobs: list[Task],
-    out: Path,
-    workers: int,
-    threads: int | None,
-    address: str | None,
-    gpu_share: float | None,
-    device: str,
-    should_stop: Stop,
-) -> Generator[Done, None, None]:
-    """One task a cell; Ray places it, gives it its share of a GPU, and starts it again where its worker is lost."""
+def on_ray(tasks: list[Task], out: Path, engine: Engine, should_stop: Stop) -> Generator[Done, None, None]:
+    """One Ray task a cell; Ray places it, gives it its share of a GPU, and starts it again where its worker is lost."""
     ray = _ray()
-    cpus = threads or (max(1, torch.get_num_threads() // workers) if address is None else 1)
+    cpus = engine.threads or (max(1, torch.get_num_threads() // engine.workers) if engine.address is None else 1)
     started = not ray.is_initialized()
     if started:
-        _start(ray, address, workers * cpus)
+        _start(ray, engine.address, engine.workers * cpus)
     waiting: dict[Any, Task] = {}
     try:
-        has = ray.cluster_resources()
-        if has.get("CPU", 0) < cpus:
-            raise UserError(f"A cell needs {cpus} CPUs and the Ray cluster has {has.get('CPU', 0):g}; use --threads.")
-        if gpu_share is None:
-            gpus = 0.0 if device == "cpu" else has.get("GPU", 0.0)
-            gpu_share = min(1.0, gpus) if address else min(1.0, math.floor(1e4 * gpus / workers) / 1e4)
-        task = ray.remote(num_cpus=cpus, num_gpus=gpu_share, max_retries=RETRIES)(work)
-        waiting = {task.remote(job, out, device, cpus): job for job in jobs}
+        share = _gpu_share(ray.cluster_resources(), cpus, engine)
+        remote = ray.remote(num_cpus=cpus, num_gpus=share, max_retries=RETRIES)(work)
+        waiting = {remote.remote(task, out, engine.device, cpus): task for task in tasks}
         while waiting and not should_stop():
             for ref in ray.wait(list(waiting), timeout=0.5)[0]:
-                job = waiting.pop(ref)
+                task = waiting.pop(ref)
                 try:
                     done = ray.get(ref)
                 except ray.exceptions.WorkerCrashedError:
                     error = f"Its worker was lost {RETRIES + 1} times, out of memory perhaps; run fewer cells at once."
-                    done = Done(job.cell, job.key, None, error=error)
+                    done = Done(task.cell, task.key, None, error=error)
                 if done is not None:
                     yield done
     finally:
@@ -54,6 +40,16 @@ def on_ray(
             ray.cancel(ref, force=True)
         if started:
             ray.shutdown()
+
+
+def _gpu_share(has: dict[str, float], cpus: int, engine: Engine) -> float:
+    """The share of a GPU for each cell; UserError where the cluster has too few CPUs for one."""
+    if has.get("CPU", 0) < cpus:
+        raise UserError(f"A cell needs {cpus} CPUs and the Ray cluster has {has.get('CPU', 0):g}; use --threads.")
+    if engine.gpu_share is not None:
+        return engine.gpu_share
+    gpus = 0.0 if engine.device == "cpu" else has.get("GPU", 0.0)
+    return min(1.0, gpus) if engine.address else min(1.0, math.floor(1e4 * gpus / engine.workers) / 1e4)
 
 
 def _ray() -> Any:

@@ -1,4 +1,4 @@
-"""What a training costs on this machine, told before it is begun."""
+"""How long trainings take on this machine, estimated before they start."""
 
 import time
 from collections.abc import Sequence
@@ -43,3 +43,14 @@ def price_of(cells: Sequence[Cell], a_pass: float) -> float:
         images = min(cell.config.train_images or len(data.train), len(data.train))
         total += (cell.work - MEASURING) * images + MEASURING * len(data.train)
     return total * a_pass
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '4 min 50 s', '12 min', '1 h 40 min'."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 600:
+        minutes, rest = divmod(round(seconds / 10) * 10, 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,23 +1,30 @@
-"""Which trainings answer a question: noise or adversary over eps, attack against attack, equal compute."""
+"""Which trainings answer a question: noise or adversary over eps, attack against attack, equal compute; and their results.
 
+Also the other way round: which finished cells belong to one figure, and the command that trains given cells.
+"""
+
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..attacks import ATTACKS
+from ..attacks import ATTACKS, NOISES
 from ..config import ATTACK_NAMES, TrainConfig
 from ..errors import UserError, nearest
 from ..results import Sweep
 from ..runfolder import environment
-from .cell import USUAL, Cell, Measure, collect, read_cell, step_passes
+from .cell import USUAL, Cell, Measure, attack_of, collect, read_cell, step_passes
 from .runner import run_cells
 from .task import Done, StudyProgress, tasks_of
 
 TRAIN_EPS = tuple(k / 255 for k in (2, 4, 6, 8, 12, 16))
 METHODS = (*ATTACK_NAMES, "gaussian-variance")
-Watch = Callable[[Done, StudyProgress], None]
+# settings in which the points of one figure may differ, and settings without effect on a result
+FREE = {"attack", "eps", "steps", "gaussian_by", "noise_norm", "epochs", "seed", "data_dir", "knn_every", "knn_images"}
+OWN = ("attack", "eps", "seed", "gaussian_by", "noise_norm", "knn_every", "data_dir")  # not settings of `sweep_command`
 
 
 def train_eps_cells(
@@ -92,7 +99,12 @@ def equal_compute(base: TrainConfig | None = None, **options: Any) -> Sweep:
 
 
 def run_grid(
-    name: str, cells: Sequence[Cell], *, out: str | Path | None = None, progress: Watch | None = None, **engine: Any
+    name: str,
+    cells: Sequence[Cell],
+    *,
+    out: str | Path | None = None,
+    progress: Callable[[Done, StudyProgress], None] | None = None,
+    **engine: Any,
 ) -> Sweep:
     """Run what is missing of a grid, then read all of it: the `Sweep`, saved as <out>/<name>.parquet, .csv, .json.
 
@@ -120,15 +132,51 @@ def gather(name: str, cells: Sequence[Cell], out: str | Path, failed: dict[str, 
     """What is finished of a grid, read from disk; nothing is run. `.provenance["missing"]` counts the rest."""
     out, jobs = Path(out).resolve(), tasks_of(cells)
     found = [(job.key, record) for job in jobs if (record := read_cell(out, job.key)) is not None]
-    root, env = paths.runs_root().resolve(), environment()
-    before = f"{(out / 'runs').relative_to(root).as_posix()}/" if out.is_relative_to(root) else ""
+    env = environment()
     command = " ".join(["python", "-m", "explore", *env["argv"]]) if Path(sys.argv[0]).name == "__main__.py" else None
     about: dict[str, Any] = {"study": name, "command": command}
     about |= {"data": sorted({job.data for job in jobs}), "missing": len(jobs) - len(found), "failed": failed or {}}
     about |= {"seconds": sum(record["seconds"] for _, record in found)}
     about |= {key: sorted({record[key] for _, record in found}) for key in ("device", "machine", "threads")}
     about |= {key: env[key] for key in ("time", "commit", "versions")}
-    return collect(found, about, before)
+    return collect(found, about, _runs_below(out))
+
+
+def same_figure(config: dict[str, Any], base: TrainConfig) -> bool:
+    """Whether trainings with these settings may be points of one figure: they differ at most in those of `FREE`."""
+    kept = {**TrainConfig().to_dict(), **config}
+    return all(kept[name] == value for name, value in base.to_dict().items() if name not in FREE)
+
+
+def finished(out: Path, base: TrainConfig, data: Sequence[str], measure: Measure) -> Sweep:
+    """The cells in `out` that belong to one figure with `base`, on images with these fingerprints and measured so."""
+    found = []
+    for path in sorted((out / "cells").glob("*.json")):
+        record = read_cell(out, path.stem)
+        if record is None or record["training"]["data"] not in data or record["measure"] != measure.to_dict():
+            continue
+        if same_figure(record["config"], base):
+            found.append((path.stem, record))
+    return collect(found, {"study": "points computed here"}, _runs_below(out))
+
+
+def sweep_command(config: TrainConfig, seeds: Sequence[int]) -> str:
+    """`python -m explore sweep ...` that trains these cells; '' where the seeds have gaps."""
+    if list(seeds) != list(range(min(seeds), min(seeds) + len(seeds))):
+        return ""
+    k = round(config.eps * 255, 6)
+    words = ["--study train-eps", f"--methods {attack_of(config)}"]
+    words += [f"--eps {f'{k:.0f}/255' if k == int(k) else repr(config.eps)}"] if config.attack != "none" else []
+    words += [f"--seeds {len(seeds)}"] + ([f"--seed {min(seeds)}"] if min(seeds) else [])
+    words += [f"--noise-norm {config.noise_norm}"] if config.noise_norm and config.attack in NOISES else []
+    words += [f"--dataset {shlex.quote(config.dataset)}"] if config.dataset != TrainConfig().dataset else []
+    usual = TrainConfig(dataset=config.dataset)
+    for name in (f.name for f in fields(TrainConfig)):
+        value = getattr(config, name)
+        if name not in OWN and value != getattr(usual, name) and value is not None:
+            text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+            words.append(f"--{name.replace('_', '-')} {text}")
+    return " ".join(["python -m explore sweep", *words])
 
 
 def shipped(*names: str) -> Sweep:
@@ -144,8 +192,14 @@ def shipped(*names: str) -> Sweep:
 
 
 def default_out() -> Path:
-    """Where studies keep their cells unless told otherwise."""
+    """The default folder of studies' cells and tables."""
     return paths.runs_root() / "sweeps"
+
+
+def _runs_below(out: Path) -> str:
+    """The prefix of the names of this folder's runs for `open_run`: 'sweeps/runs/'."""
+    root, runs = paths.runs_root().resolve(), out.resolve() / "runs"
+    return f"{runs.relative_to(root).as_posix()}/" if runs.is_relative_to(root) else ""
 
 
 def _answer(name: str, plan: Callable[..., list[Cell]], base: TrainConfig | None, options: dict[str, Any]) -> Sweep:

@@ -1,4 +1,4 @@
-"""Cells on their way: named, counted, and worked through one by one in whichever process this is."""
+"""Cells as tasks of an engine: named, counted, and run one by one in whichever process this is."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -10,16 +10,39 @@ import torch
 
 from ..errors import UserError
 from ..runfolder import build_encoder
+from ..training import resolve_device
 from .cell import Cell, images_of, run_cell
 
 Stop = Callable[[], bool]
 RETRIES = 3  # times that a cell may lose its worker
-_stop: Stop = bool  # what `work` asks whether to stop where it is not told: False until `stop_by` says otherwise
+_stop: Stop = bool  # `work`'s default for `should_stop`: always False until `stop_by` replaces it
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where cells run, see `run_cells`; UserError for settings that make no sense."""
+
+    engine: str = "local"
+    workers: int = 1
+    threads: int | None = None
+    address: str | None = None
+    gpu_share: float | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise UserError(f"engine is 'local' or 'ray', got '{self.engine}'.")
+        if self.workers < 1 or (self.threads is not None and self.threads < 1):
+            raise UserError(f"workers and threads are 1 or more, got {self.workers} and {self.threads}.")
+        if self.gpu_share is not None and not 0 <= self.gpu_share <= 1:
+            raise UserError(f"A cell's share of a GPU lies in 0 to 1, got {self.gpu_share}.")
+        if self.address is None:
+            resolve_device(self.device)
 
 
 @dataclass(frozen=True)
 class Done:
-    """A cell that is through: `record` is what stands in its file, None where it failed; then `error` is the sentence."""
+    """A cell that was run or found on disk: `record` is the content of its file, None where it failed; then `error` says why."""
 
     cell: Cell
     key: str
@@ -107,6 +130,6 @@ def work(job: Task, out: Path, device: str, threads: int | None, should_stop: St
 
 
 def stop_by(stop: Stop) -> None:
-    """In a process of its own: whom `work` asks from now on."""
+    """Set the default `should_stop` of `work` in this process."""
     global _stop
     _stop = stop

@@ -6,6 +6,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..attack_table import TABLE
+
 COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark; explore.css repaints text by it
     "clean": "#3467d2",
     "adv": "#e36a0e",
@@ -14,19 +16,13 @@ COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark;
     "sign": "#ae81cf",
     "ref": "#808080",
 }
-MARKS = {
-    "clean": "circle-open",
-    "adv": "circle",
-    "gauss": "square",
-    "uniform": "diamond",
-    "sign": "triangle-up",
-    "ref": "x",
-}
+MARKS = {"clean": "circle-open", "adv": "circle", "ref": "x"}
+MARKS |= {row.colour: row.marker for row in TABLE.values() if row.role == "noise"}
 WIDTHS = {"adv": 2.25, "ref": 1.5}
 GREY, GRID, CLEAR = "#808080", "rgba(128,128,128,.25)", "rgba(0,0,0,0)"
 FONT = "var(--jp-ui-font-family, system-ui, sans-serif)"
 TRAINED = {"SimCLR": "clean", "CLAE": "adv", "Gaussian": "gauss", "Uniform": "uniform", "Sign": "sign"}
-ADDED = {"fgsm": "adv", "rfgsm": "adv", "ffgsm": "adv", "pgd": "adv", "contrast": "adv", "gaussian": "gauss"}
+ADDED = {"contrast": "adv", **{name: row.colour for name, row in TABLE.items()}}
 FOCUS = 16  # points below the best epoch that `selection` shows
 MARGIN = {"l": 56, "r": 16, "t": 8, "b": 44}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..attack_table import NOISE_NAMES, TABLE
 from ..results import Robustness
 from ..results.probes import ProbeComparison, Selection
 from .base import ADDED, COLOURS, FOCUS, GREY, MARKS, blank, end_labels, line, roles
@@ -77,9 +78,10 @@ def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 6
     ends: list[tuple[float, str, str]] = []
     for name, robust in many.items():
         for attack, rows in robust.table.groupby("attack", sort=False):
-            word, noise = str(attack), str(attack) in ("gaussian", "uniform", "sign")
+            word, noise = str(attack), attack in NOISE_NAMES
             role = kinds[name] if name else ADDED.get(word, word)
-            label = " ".join(part for part in (name, f"{word} noise" if noise else word.upper()) if part)
+            called = TABLE[word].title if word in TABLE else word.upper()
+            label = " ".join(part for part in (name, f"{word} noise" if noise else called) if part)
             text = [
                 f"{label}, ε = {r.k:g}/255<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
                 for r in rows.itertuples()
@@ -88,7 +90,7 @@ def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 6
             trace = line(
                 role, rows.k.tolist(), *values, hovertext=text, hovertemplate="%{hovertext}<extra></extra>", name=label
             )
-            trace.line.dash = "dot" if noise else "dash" if word not in ("pgd", "contrast") else "solid"
+            trace.line.dash = "dot" if noise else "dash" if word in TABLE and not TABLE[word].steps else "solid"
             figure.add_trace(trace)
             ends.append((100 * float(rows.accuracy.iloc[-1]), role, label))
     most, low = max(r.eps[-1] for r in many.values()) * 255, -float("inf")

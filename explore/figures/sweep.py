@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..attack_table import TABLE
 from ..errors import UserError
 from ..results import Sweep
 from .base import COLOURS, GREY, blank, line
@@ -15,16 +16,7 @@ WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
 DODGE = 0.22  # k/255 between the whiskers of two kinds
 BAND = 0.13  # opacity
-NAMES = {  # an attack's role and name
-    "none": ("clean", "SimCLR"),
-    "fgsm": ("adv", "FGSM"),
-    "rfgsm": ("adv", "R-FGSM"),
-    "ffgsm": ("adv", "F-FGSM"),
-    "pgd": ("adv", "PGD"),
-    "gaussian": ("gauss", "Gaussian"),
-    "uniform": ("uniform", "uniform"),
-    "sign": ("sign", "sign noise"),
-}
+NAMES = {"none": ("clean", "SimCLR"), **{name: (row.colour, row.title) for name, row in TABLE.items()}}
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,11 @@
 `tag.div("a < b", class_="ex-h")` is an element, `fill("<b>{}</b>", name)` a template; below them what several panels show.
 """
 
-import base64
 import math
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup, escape
 
 from ..results import Check
@@ -137,18 +133,3 @@ def ruler(grid: Sequence[int], mark: float) -> Markup:
     own = tag.em("authors’ --eps 0.03", style=f"left:{100 * mark / grid[-1]:.2f}%")
     places = [("" if k % 2 else k, f"{100 * k / grid[-1]:.3f}%") for k in grid]
     return scale(places, "ex-ticks", own, aria_hidden="true")
-
-
-def png(image: np.ndarray) -> str:
-    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as a data URI."""
-    h, wide, channels = image.shape
-    gray = channels < 4 and bool((image == image[:, :, :1]).all())
-    rows = image[:, :, 0] if gray else image.reshape(h, -1)
-    raw = np.concatenate([np.zeros((h, 1), np.uint8), rows], axis=1).tobytes()
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", wide, h, 8, 0 if gray else 6 if channels == 4 else 2, 0, 0, 0)
-    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 6)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(whole).decode()

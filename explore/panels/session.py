@@ -10,9 +10,8 @@ from torch import Tensor
 from .. import datasets
 from ..errors import UserError
 from ..evaluate import embed
-from ..results import to_pixels
+from ..results import png, to_pixels
 from ..runfolder import Run, open_run
-from .html import png
 
 
 class LRU(OrderedDict):
@@ -66,8 +65,10 @@ class Session:
         """The data set behind 'fashion · test', as a run that was trained on it reads it; nothing is downloaded."""
         name = images.split(" · ")[0]
         if name not in self._sets:
-            found = [run.config for run in self._runs.values() if run.config.dataset == name]
-            where: dict[str, Any] = {"data_dir": found[0].data_dir, "size": found[0].image_size} if found else {}
+            found = [run for run in self._runs.values() if run.config.dataset == name]
+            where: dict[str, Any] = {}
+            if found:
+                where = {"data_dir": found[0].config.data_dir, "size": found[0].image_size}
             self._sets[name] = datasets.load(name, download=False, progress=_silent, **where)
         return self._sets[name]
 

@@ -1,6 +1,6 @@
 """What do an adversary and equally long noise do to a batch?"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,16 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks import ATTACKS, Attack, Noise, gradient, norms
+from ..attack_table import TABLE
+from ..attacks import ATTACKS, attack_named, gradient
 from ..errors import UserError, nearest
-from ..losses import nt_xent
+from ..losses import LOSSES
 from ..objectives import contrast
-from ..random import seeded
-from ..results import KINDS, Check, Perturbation
+from ..results import KINDS, Perturbation
 from ..views import Views
+from .checks import NetworkState, raised_loss, small_change, valid_pixels
+from .engine import Batch, Watch, other_view
 
 GRID = tuple(range(17))  # eps in k/255
-Watch = Callable[[int], None]  # called with the number of gradients taken so far; may raise to stop an attack
 
 
 def perturb(encoder: nn.Module, x: Tensor, eps: float, **settings: Any) -> Perturbation:
@@ -29,8 +30,8 @@ class PerturbationStudy:
     """One batch under one attack, at any eps: everything that does not depend on eps is computed once.
 
     `reference`: 'view' (another random view of every image, Algorithm 1), 'self' (the image's own embedding, the
-    authors' code) or images. `match`: the length, after clipping, that noises share with the adversary:
-    'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's
+    authors' code) or images; `loss`: the contrastive loss, of `losses.LOSSES`. `match`: the length, after clipping, that
+    noises share with the adversary: 'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's
     own places in it, where it has one.
     """
 
@@ -45,6 +46,7 @@ class PerturbationStudy:
         reference: str | Tensor = "view",
         match: str = "linf",
         temperature: float = 0.5,
+        loss: str = "nt_xent",
         views: Views | None = None,
         pool: Tensor | None = None,
         pool_index: Tensor | None = None,
@@ -59,31 +61,29 @@ class PerturbationStudy:
             raise UserError(f"match is 'linf' or 'l2', the length that noises share with the adversary, got '{match}'.")
         self.encoder, self.x, self.attack, self.steps, self.seed = encoder, x.detach(), attack, steps, seed
         self._net: Any = encoder
-        self.match, self.temperature, self.classes = match, temperature, tuple(classes)
+        self.match, self.temperature, self.loss, self.classes = match, temperature, loss, tuple(classes)
         self.index = torch.arange(len(x)) if index is None else index.cpu()
         self.labels = torch.full((len(x),), -1) if labels is None else labels.cpu()
         self.set_pool(pool, pool_index)
-        self._was = _condition(encoder)
-        self.reference = _reference(reference, self.x, seed, views)
-        self.objective = contrast(encoder, self.reference, temperature=temperature)
-        self.provenance = {
+        self._before = NetworkState(encoder)
+        self.reference = other_view(self.x, reference, views=views, seed=seed)
+        self.objective = contrast(encoder, self.reference, temperature=temperature, loss=loss)
+        about = {
             "study": "perturb",
             "attack": attack,
-            "steps": steps if attack == "pgd" else 1,
+            "steps": TABLE[attack].gradients(steps),
             "seed": seed,
             "match": match,
-            "reference": reference if isinstance(reference, str) else "images",
-            "temperature": temperature,
-            "device": str(x.device),
-            "torch": torch.__version__,
-            **(provenance or {}),
         }
-        self._grad = gradient(self.objective, self.x)
-        self.single_step = self._preset(0.0).single_step
+        about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
+        about |= {"loss": loss, "device": str(x.device), "torch": torch.__version__}
+        self.provenance = about | (provenance or {})
+        self.single_step = attack_named(attack, 0.0).single_step
+        self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed)
         # (3, n, ...) the noises' directions, in steps of 1/32767 so that the browser can hold the very same numbers
-        self.codes = torch.stack([_codes(self._draw(kind)) for kind in KINDS[1:]])
+        self.codes = torch.stack([_codes(self._batch.direction(kind)) for kind in KINDS[1:]])
+        self._batch.codes = dict(zip(KINDS[1:], self.codes, strict=True))
         self._adversaries: dict[float, Tensor] = {}
-        self._scales: dict[float, Tensor] = {}
         self._measured: dict[tuple[str, float], tuple[Tensor, Tensor, Tensor]] = {}
         self._share: Tensor | None = None
 
@@ -95,35 +95,24 @@ class PerturbationStudy:
     @property
     def sign(self) -> Tensor:
         """Direction of a single step: the gradient's sign at x, of x's shape; equal channels where x is gray."""
-        return (Attack.fgsm(1.0, clamp=None).move(self.x, self.x, self._grad) - self.x).round()
+        return self._batch.sign
 
     def adversary(self, k: float, watch: Watch | None = None) -> Tensor:
         """Adversarial images at eps = k/255; computed once. `watch` is called before every gradient."""
         if k not in self._adversaries:
-            if self.single_step:
-                moved = self._preset(k / 255).move(self.x, self.x, self._grad)
-            else:
-                objective = _Watched(self.objective, watch) if watch else self.objective
-                moved = self._preset(k / 255)(self.x, objective, generator=seeded(self.seed))
-            self._adversaries[k] = moved
+            self._adversaries[k] = self._batch.at(self.attack, [k / 255], watch)[0]
         return self._adversaries[k]
 
     def scales(self, *ks: float) -> Tensor:
         """(len(ks), 3, n): factors s that make a noise's clip(x + s direction) - x as long as the adversary's delta."""
-        missing = [k for k in ks if k not in self._scales]
-        if missing:
-            lengths = torch.stack([norms(self.adversary(k) - self.x)[self.match] for k in missing])
-            solve = scale_linf if self.match == "linf" else scale_l2
-            rows = torch.stack([solve(self._direction(i), self.x, lengths) for i in range(3)], dim=1)
-            self._scales |= dict(zip(missing, rows, strict=True))
-        return torch.stack([self._scales[k] for k in ks])
+        for k in ks:
+            self.adversary(k)
+        return torch.stack([self._batch.scales(kind, [k / 255 for k in ks]) for kind in KINDS[1:]], dim=1)
 
     def images(self, kind: str, k: float) -> Tensor:
         """Images of a kind at eps = k/255: clip(x + s direction), in float32, as the browser computes them."""
-        if kind == "adversary":
-            return self.adversary(k)
-        i = KINDS.index(kind) - 1
-        return (self.x + self.scales(k)[0, i].view(-1, 1, 1, 1) * self._direction(i)).clamp(0, 1)
+        self.adversary(k)
+        return self._adversaries[k] if kind == "adversary" else self._batch.at(kind, [k / 255])[0]
 
     @torch.no_grad()
     def measure(self, kind: str, k: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +120,7 @@ class PerturbationStudy:
         key = (kind, 0.0 if kind == "clean" else k)
         if key not in self._measured:
             h = self._net.features(self.x if kind == "clean" else self.images(kind, k))
-            loss = nt_xent(self.objective.z, self._net.project(h), self.temperature)
+            loss = LOSSES[self.loss](self.objective.z, self._net.project(h), self.temperature)
             h = F.normalize(h, dim=1)
             if kind == "clean":
                 self._h = h
@@ -160,50 +149,42 @@ class PerturbationStudy:
         """(n,) the positive pair's share of the gradient's L2 norm at x: |positive| / (|positive| + |negative|).
 
         The loss is -cos/temperature + log-sum-exp: the first term's gradient is the positive part, the rest the
-        negative.
+        negative. UEL holds the target side constant, so only half of its first term depends on x.
         """
         if self._share is None:
-            positive = gradient(lambda x: -(self.encoder(x) * self.objective.z).sum(1) / self.temperature, self.x)
-            towards, away = positive.flatten(1).norm(dim=1), (self._grad - positive).flatten(1).norm(dim=1)
+            scale = self.temperature * (2 if self.loss == "uel" else 1)
+            positive = gradient(lambda x: -(self.encoder(x) * self.objective.z).sum(1) / scale, self.x)
+            negative = self._batch.gradient - positive
+            towards, away = positive.flatten(1).norm(dim=1), negative.flatten(1).norm(dim=1)
             self._share = (towards / (towards + away).clamp_min(1e-30)).cpu()
         return self._share
 
     def at(self, k: float, watch: Watch | None = None) -> Perturbation:
         """Everything at eps = k/255."""
-        self.adversary(k, watch)
-        rows = [self.measure("clean", 0.0), *(self.measure(kind, k) for kind in KINDS)]
+        delta = self.adversary(k, watch) - self.x
+        direction = self.sign if self.single_step else delta * (255 / max(k, 1e-9))
+        measured = [self.measure("clean", 0.0), *(self.measure(kind, k) for kind in KINDS)]
+        loss, cosine, neighbours = (torch.stack(rows) for rows in zip(*measured, strict=True))
         perturbed = {kind: self.images(kind, k).cpu() for kind in KINDS}
-        x, direction = (
-            self.x.cpu(),
-            self.sign if self.single_step else (self.adversary(k) - self.x) * (255 / max(k, 1e-9)),
-        )
+        low, high = min(float(p.min()) for p in perturbed.values()), max(float(p.max()) for p in perturbed.values())
+        changed = small_change(float(delta.abs().max()), k / 255)
         return Perturbation(
-            x=x,
+            x=self.x.cpu(),
             perturbed=perturbed,
             eps=k / 255,
             attack=self.attack,
             match=self.match,
             direction=direction.cpu(),
             share=self.share(),
-            loss=torch.stack([r[0] for r in rows]),
-            cosine=torch.stack([r[1] for r in rows]),
-            neighbours=torch.stack([r[2] for r in rows]),
+            loss=loss,
+            cosine=cosine,
+            neighbours=neighbours,
             index=self.index,
             labels=self.labels,
             classes=self.classes,
-            checks=self._checks(k, perturbed, rows[0][0], rows[1][0]),
+            checks=(changed, valid_pixels(low, high), *self._before.checks(), raised_loss(loss[0], loss[1], k)),
             provenance={**self.provenance, "eps": k / 255},
         )
-
-    def _preset(self, eps: float) -> Attack:
-        return Attack.pgd(eps, steps=self.steps) if self.attack == "pgd" else ATTACKS[self.attack](eps)
-
-    def _draw(self, kind: str) -> Tensor:
-        noise = getattr(Noise, kind)(1.0, clamp=None)
-        return noise(self.x, generator=seeded(self.seed)) - self.x
-
-    def _direction(self, i: int) -> Tensor:
-        return self.codes[i].to(self.x.device).float() / 32767
 
     def _nearest(self, h: Tensor) -> Tensor:
         if self.pool is None:
@@ -215,93 +196,8 @@ class PerturbationStudy:
             similar[rows, own[rows]] = -torch.inf
         return similar.topk(5, dim=1).indices
 
-    def _checks(self, k: float, perturbed: dict[str, Tensor], clean: Tensor, adversarial: Tensor) -> tuple[Check, ...]:
-        most = float((perturbed["adversary"] - self.x.cpu()).abs().max()) * 255
-        low, high = min(float(p.min()) for p in perturbed.values()), max(float(p.max()) for p in perturbed.values())
-        (buffers, modes), fell = _moved(self._was, self.encoder), int((adversarial < clean - 1e-6).sum())
-        return (
-            Check(f"|δ| ≤ {k:g}/255", most <= k + 1e-4, f"reaches {most:.2f}/255"),
-            Check("pixels in [0, 1]", low >= 0 and high <= 1, f"they reach {low:.3f} … {high:.3f}"),
-            Check("BN statistics untouched", not buffers, buffers),
-            Check("modes restored", not modes, modes),
-            Check("loss above clean" if k else "loss as clean", not fell, f"lower in {fell} of {len(clean)} images"),
-        )
-
-
-class _Watched:
-    """An objective that reports every call."""
-
-    def __init__(self, objective: contrast, watch: Watch):
-        self.objective, self.watch, self.modules, self.calls = objective, watch, objective.modules, 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.watch(self.calls)
-        self.calls += 1
-        return self.objective(x)
-
-
-def scale_linf(direction: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
-    """s (m, n) so that the largest change by clip(x + s direction) is `lengths` (m, n), or as near as clipping allows.
-
-    Only pixels with that much room can reach it; of these the one with the largest direction gets there first.
-    """
-    size, room = direction.flatten(1).abs(), _room(direction, x)
-    lengths = torch.minimum(lengths, room.amax(1))
-    able = [torch.where(room >= row[:, None] - 1e-6, size, 0).amax(1) for row in lengths]
-    return lengths / torch.stack(able).clamp_min(1e-12)
-
-
-def scale_l2(direction: Tensor, x: Tensor, lengths: Tensor) -> Tensor:
-    """s (m, n) so that clip(x + s direction) - x has the L2 length `lengths` (m, n), or as near as clipping allows.
-
-    Between two pixels' saturation the squared length is (what is saturated) + s^2 (what is not): sort, sum up, solve.
-    """
-    size, room = direction.flatten(1).abs().double(), _room(direction, x).double()
-    at, order = torch.where(size > 0, room / size.clamp_min(1e-12), 0).sort(dim=1)  # s at which a pixel saturates
-    full, free = room.gather(1, order).square(), size.gather(1, order).square()
-    before = F.pad(full.cumsum(1), (1, -1))  # saturated earlier than this pixel
-    after = free.flip(1).cumsum(1).flip(1)  # this pixel and the later ones
-    reached = before + at.square() * after  # squared length where this pixel saturates; ascending
-    target = torch.minimum(lengths.double().square(), reached[:, -1]).T.contiguous()  # (n, m)
-    j = torch.searchsorted(reached.contiguous(), target).clamp_max(at.shape[1] - 1)
-    left = (target - before.gather(1, j)).clamp_min(0)
-    return (left / after.gather(1, j).clamp_min(1e-24)).sqrt().T.to(x.dtype)
-
-
-def _room(direction: Tensor, x: Tensor) -> Tensor:
-    """How far every pixel can go along its direction before 0 or 1, (n, pixels); none where the direction is 0."""
-    room = torch.where(direction > 0, 1 - x, x)
-    return torch.where(direction == 0, 0, room).flatten(1)
-
 
 def _codes(draw: Tensor) -> Tensor:
     """A draw as int16, its largest entry of every image +-32767."""
     largest = draw.flatten(1).abs().amax(1).clamp_min(1e-12).view(-1, 1, 1, 1)
     return (draw / largest * 32767).round().to(torch.int16).cpu()
-
-
-def _reference(reference: str | Tensor, x: Tensor, seed: int, views: Views | None) -> Tensor:
-    if isinstance(reference, Tensor):
-        return reference
-    if reference not in ("view", "self"):
-        raise UserError(f"reference is 'view', 'self' or a batch of images, got '{reference}'.")
-    gray = bool((x == x[:, :1]).all())
-    views = views or Views(size=x.shape[-1])
-    return x if reference == "self" else (views.for_gray() if gray else views)(x, seeded(seed))
-
-
-def _condition(encoder: nn.Module) -> tuple[dict[str, Tensor], dict[str, bool]]:
-    buffers = {name: b.detach().clone() for name, b in encoder.named_buffers()}
-    return buffers, {name: m.training for name, m in encoder.named_modules()}
-
-
-def _moved(was: tuple[dict[str, Tensor], dict[str, bool]], encoder: nn.Module) -> tuple[str, str]:
-    """What moved since `was`: first buffer and by how much, first module in another mode; '' where none did."""
-    buffers, modes = _condition(encoder)
-    moved = [
-        f"{n}, by {(b.float() - was[0][n].float()).abs().max():.1g}"
-        for n, b in buffers.items()
-        if not b.equal(was[0][n])
-    ]
-    other = [f"{n or 'encoder'} in {'training' if on else 'eval'} mode" for n, on in modes.items() if was[1][n] != on]
-    return moved[0] if moved else "", other[0] if other else ""

@@ -2,7 +2,8 @@
 
 from .atlas import Atlas
 from .attribution import Attribution, Seen
-from .perturbation import KINDS, Check, Perturbation, to_pixels
+from .base import Check
+from .perturbation import KINDS, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
@@ -29,6 +30,7 @@ __all__ = [
     "Selection",
     "Sweep",
     "Transfer",
+    "png",
     "to_pixels",
     "wilson",
 ]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import load_arrays, save_arrays
+from .base import SavedResult
 
 FIGURES = ("kept", "moved", "knn", "loss", "trustworthiness", "alignment", "uniformity")
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
+class Atlas(SavedResult):
     """One encoder, one set of images, one kind of attack with Gaussian noise (std = eps) as control, in one fixed map.
 
     E eps (ascending, the first 0), n images. `figures`: one row an eps and kind ('adversary', 'gaussian'): k, and the means of kept,
@@ -25,6 +24,7 @@ class Atlas:
     alignment of the projections with the reference view's, and their uniformity.
     """
 
+    called = "a saved atlas"
     eps: tuple[float, ...]  # pixel units
     attack: str  # 'fgsm', ...
     method: str  # the map: 'pca' or 'umap'
@@ -76,24 +76,3 @@ class Atlas:
         table = pd.DataFrame(columns)
         table.attrs = dict(self.provenance)
         return table
-
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
-        if self.vendor is not None:
-            arrays["vendor"] = self.vendor.numpy()
-        rest = {name: getattr(self, name) for name in ("eps", "attack", "method", "classes", "vendors", "provenance")}
-        figures = self.figures.astype(object).where(self.figures.notna(), None).to_dict(orient="list")
-        return save_arrays(path, arrays, rest | {"figures": figures})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Atlas":
-        """Read what `save` wrote."""
-        tensors, rest = load_arrays(path, "a saved atlas")
-        figures = pd.DataFrame(rest.pop("figures"))
-        figures[["eps", "k", *FIGURES]] = figures[["eps", "k", *FIGURES]].astype(float)
-        rest |= {name: tuple(rest[name]) for name in ("eps", "classes", "vendors")}
-        return cls(figures=figures, **{**rest, **tensors})
-
-
-_ARRAYS = ("xy", "xy_control", "index", "labels", "moved", "kept", "loss", "right")

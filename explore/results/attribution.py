@@ -2,26 +2,22 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from .base import load_arrays, save_arrays
-from .perturbation import Check
+from .base import Check, SavedResult
 
 TOP = 0.1  # share of the pixels that `top_share` looks at
-_ARRAYS = ("x", "channels", "value", "at_baseline", "delta")
-_WORDS = ("method", "target", "layer", "baseline", "provenance")
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(SavedResult):
     """How much every pixel of n images adds to one number an image. Tensors on the CPU."""
 
+    called = "a saved attribution"
     x: Tensor  # (n, c, h, w) the images, in [0, 1]
     channels: Tensor  # (n, c or 1, h, w) signed, in the number's unit (saliency: per unit of pixel)
     value: Tensor  # (n,) the number at x
@@ -61,34 +57,12 @@ class Attribution:
         table.attrs = {"method": self.method, "target": self.target, "baseline": self.baseline, **self.provenance}
         return table
 
-    def arrays(self, before: str = "") -> dict[str, np.ndarray]:
-        """The tensors that there are, by name."""
-        found = {name: getattr(self, name) for name in _ARRAYS}
-        return {before + name: tensor.numpy() for name, tensor in found.items() if tensor is not None}
-
-    def words(self) -> dict[str, Any]:
-        """All but the tensors, as plain JSON."""
-        return {name: getattr(self, name) for name in _WORDS}
-
-    @classmethod
-    def of(cls, tensors: dict[str, Tensor], words: dict[str, Any], before: str = "") -> "Attribution":
-        """What `arrays` and `words` came from."""
-        return cls(**{name: tensors.get(before + name) for name in _ARRAYS}, **words)  # type: ignore[arg-type]
-
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        return save_arrays(path, self.arrays(), self.words())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Attribution":
-        """Read what `save` wrote."""
-        return cls.of(*load_arrays(path, "a saved attribution"))
-
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(SavedResult):
     """The same maps for clean images, for perturbed ones, and for the clean ones through randomised weights."""
 
+    called = "a saved pair of attributions"
     clean: Attribution
     perturbed: Attribution
     randomised: (
@@ -136,26 +110,6 @@ class Seen:
         table = pd.concat(parts, ignore_index=True)
         table.attrs = dict(self.provenance)
         return table
-
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        parts = {kind: getattr(self, kind) for kind in _KINDS}
-        arrays = {name: array for kind, part in parts.items() for name, array in part.arrays(f"{kind}_").items()}
-        arrays |= {"index": self.index.numpy(), "labels": self.labels.numpy()}
-        arrays |= {} if self.reference is None else {"reference": self.reference.numpy()}
-        rest = {name: getattr(self, name) for name in ("eps", "attack", "classes", "checks", "provenance")}
-        return save_arrays(path, arrays, {**rest, **{kind: part.words() for kind, part in parts.items()}})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Seen":
-        """Read what `save` wrote."""
-        tensors, rest = load_arrays(path, "a saved pair of attributions")
-        rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
-        rest |= {kind: Attribution.of(tensors, rest[kind], f"{kind}_") for kind in _KINDS}
-        return cls(index=tensors["index"], labels=tensors["labels"], reference=tensors.get("reference"), **rest)
-
-
-_KINDS = ("clean", "perturbed", "randomised")
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -1,35 +1,29 @@
 """A batch of images, what an adversary and noises add to it, and what that does to an encoder."""
 
+import base64
+import io
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from .base import load_arrays, save_arrays
+from .base import Check, SavedResult
 
 KINDS = ("adversary", "gaussian", "uniform", "sign")  # what can be added to an image, in the order of every table
 
 
-class Check(NamedTuple):
-    """One invariant as measured: what should hold, whether it does, and where and by how much it does not."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-
-
 @dataclass(frozen=True)
-class Perturbation:
+class Perturbation(SavedResult):
     """A batch of images, what an adversary and three noises add to them at one eps, and what that does to an encoder.
 
     Tensors are on the CPU. Row k of `loss`, `cosine`, `neighbours` is 'clean' for k = 0, then `KINDS` in their order.
     """
 
+    called = "a saved perturbation"
     x: Tensor  # (n, 3, h, w) clean images in [0, 1]
     perturbed: dict[str, Tensor]  # kind -> (n, 3, h, w) in [0, 1]
     eps: float  # pixel units, k/255
@@ -86,26 +80,17 @@ class Perturbation:
         table.attrs = dict(self.provenance)
         return table
 
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {name: getattr(self, name).numpy() for name in _ARRAYS}
-        arrays |= {f"perturbed_{kind}": images.numpy() for kind, images in self.perturbed.items()}
-        rest = {name: getattr(self, name) for name in ("eps", "attack", "match", "classes", "checks", "provenance")}
-        return save_arrays(path, arrays, rest)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Perturbation":
-        """Read what `save` wrote."""
-        tensors, rest = load_arrays(path, "a saved perturbation")
-        rest |= {"classes": tuple(rest["classes"]), "checks": tuple(Check(*c) for c in rest["checks"])}
-        perturbed = {kind: tensors[f"perturbed_{kind}"] for kind in KINDS}
-        rest |= {name: tensors[name] for name in _ARRAYS}
-        return cls(perturbed=perturbed, **rest)
-
-
-_ARRAYS = ("x", "direction", "share", "loss", "cosine", "neighbours", "index", "labels")
-
 
 def to_pixels(x: Tensor) -> np.ndarray:
     """Images (n, c, h, w) in [0, 1] to uint8 (n, h, w, c): floor(255 x + 1/2) in float32, as pixels.js does."""
     return (x.float() * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def png(pixels: np.ndarray) -> str:
+    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as the data URI of a PNG, gray where it is gray."""
+    from PIL import Image
+
+    gray = pixels.shape[2] == 3 and bool((pixels == pixels[:, :, :1]).all())
+    file = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if gray else pixels).save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import load_arrays, save_arrays
-from .perturbation import Check, to_pixels
+from .base import Check, SavedResult
+from .perturbation import to_pixels
 from .scores import Paired, Scores
 
 TESTS = ("clean", "attacked", "noise")  # what the test images are
@@ -41,9 +40,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class ProbeComparison:
+class ProbeComparison(SavedResult):
     """Probes on one encoder, or on two and the same labels, and what they say of every test image."""
 
+    called = "a saved comparison of probes"
     a: Scores
     b: Scores | None
     names: tuple[str, ...]  # of the encoders: 'SimCLR', 'CLAE'
@@ -139,41 +139,21 @@ class ProbeComparison:
         parts = [f"{name} {100 * s.top1:.1f} %" for name, s in zip(self.names, self.scores, strict=True)]
         return f"<{', '.join(parts)} of {self.a.n:,} right, probes on {self.labels:,} labels>"
 
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {
-            f"{k}_{name}": getattr(s, name).numpy() for k, s in zip("ab", self.scores, strict=False) for name in _SCORES
-        }
-        arrays |= {"index": self.index.numpy()} | {f"seen_{k}": v.numpy() for k, v in self.seen.items()}
-        rest = {name: getattr(self, name) for name in _REST}
-        rest |= {"classes": self.classes, "own": [s.provenance for s in self.scores]}
-        return save_arrays(path, arrays, rest | {"curve": self.curve.to_dict("list")})
-
     @classmethod
-    def load(cls, path: str | Path) -> "ProbeComparison":
-        """Read what `save` wrote."""
-        arrays, rest = load_arrays(path, "a saved comparison of probes")
-        classes, own = tuple(rest.pop("classes")), rest.pop("own")
-        scores: list[Scores | None] = [
-            Scores(**{name: arrays[f"{k}_{name}"] for name in _SCORES}, classes=classes, provenance=about)
-            for k, about in zip("ab", own, strict=False)
-        ]
-        a, b = (*scores, None)[:2]
-        assert a is not None
-        seen = {k: arrays[f"seen_{k}"] for k in "ab" if f"seen_{k}" in arrays}
-        rest |= {"names": tuple(rest["names"]), "l2": tuple(rest["l2"]), "curve": curve_table(rest["curve"])}
-        rest |= {"checks": tuple(Check(*c) for c in rest["checks"])}
-        return cls(a=a, b=b, index=arrays["index"], seen=seen, **rest)
-
-
-_SCORES = ("labels", "ranked", "confidence")
-_REST = ("names", "share", "labels", "train", "seed", "features", "test", "eps", "l2", "checks", "provenance")
+    def upgrade(cls, arrays: dict[str, Tensor], rest: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Before, classes and the scores' provenance stood beside the scores."""
+        if "own" in rest:
+            classes = rest.pop("classes")
+            about = zip("ab", rest.pop("own"), strict=False)
+            rest |= {key: {"classes": classes, "provenance": own} for key, own in about}
+        return arrays, rest
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(SavedResult):
     """One protocol, reported by several rules: what each of them would have printed."""
 
+    called = "a saved selection"
     table: pd.DataFrame  # rule, looks_at, accuracy (mean over draws), least, most, draws
     curve: pd.DataFrame  # seed, epoch, loss, test, half_a, half_b, held_out: accuracies after every epoch
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -192,17 +172,10 @@ class Selection:
                 gaps.append(part.loc[best, own] - part.loc[best, other])
         return float(np.mean(gaps))
 
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (the curve) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {name: self.curve[name].to_numpy() for name in self.curve}
-        return save_arrays(path, arrays, {"table": self.table.to_dict("list"), "provenance": self.provenance})
-
     @classmethod
-    def load(cls, path: str | Path) -> "Selection":
-        """Read what `save` wrote."""
-        arrays, rest = load_arrays(path, "a saved selection")
-        curve = pd.DataFrame({name: values.numpy() for name, values in arrays.items()})
-        return cls(pd.DataFrame(rest["table"]), curve, rest["provenance"])
+    def upgrade(cls, arrays: dict[str, Tensor], rest: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Before, the columns of the curve were arrays."""
+        return {}, {"curve": {name: values.tolist() for name, values in arrays.items()}} | rest
 
 
 def curve_row(name: str, share: float, labels: int, seed: int, l2: float, scores: Scores) -> tuple:

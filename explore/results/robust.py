@@ -1,21 +1,20 @@
 """Accuracy under attack and noise, at every eps."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from .base import load_arrays, save_arrays
-from .perturbation import Check
+from .base import Check, SavedResult
 from .scores import wilson
 
 
 @dataclass(frozen=True)
-class Robustness:
+class Robustness(SavedResult):
     """Which test images a classifier still gets right under each attack and noise at each eps. Tensors on the CPU."""
 
+    called = "a saved robustness curve"
     attacks: tuple[str, ...]  # names of attacks and noises, A of them
     eps: tuple[float, ...]  # pixel units, E of them, ascending
     right: Tensor  # (A, E, n) bool
@@ -41,22 +40,3 @@ class Robustness:
         table = pd.DataFrame(rows, columns=["attack", "eps", "k", "accuracy", "low", "high", "loss", "n"])
         table.attrs = dict(self.provenance)
         return table
-
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {"right": self.right.numpy(), "loss": self.loss.numpy(), "index": self.index.numpy()}
-        rest = {name: getattr(self, name) for name in ("attacks", "eps", "checks", "provenance")}
-        return save_arrays(path, arrays, rest)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Robustness":
-        """Read what `save` wrote."""
-        arrays, rest = load_arrays(path, "a saved robustness curve")
-        checks = tuple(Check(*c) for c in rest.pop("checks"))
-        return cls(
-            **arrays,
-            attacks=tuple(rest["attacks"]),
-            eps=tuple(rest["eps"]),
-            checks=checks,
-            provenance=rest["provenance"],
-        )

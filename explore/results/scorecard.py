@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
+from .base import fixed
 
 HOLDS, FAILS, OPEN = "holds", "does not hold at this scale", "not settled at this scale"
 OUT_OF_REACH, NOT_RUN = "not reachable here", "not run"
-FORMATS = {"points": "{:+.1f}", "times": "{:.2f}", "nats": "{:+.2f}", "share": "{:.3f}", "percent": "{:.1f}"}
+DIGITS = {"points": 1, "times": 2, "nats": 2, "share": 3, "percent": 1}
 VERDICTS = (HOLDS, FAILS, OPEN, OUT_OF_REACH, NOT_RUN)
 
 
@@ -42,7 +43,7 @@ class Finding:
 
     def show(self, value: float) -> str:
         """A value of this finding's unit in words: '+0.3', '1.52', '0.592'."""
-        return FORMATS[self.unit].format(value).replace("-", "−")
+        return fixed(value, DIGITS[self.unit], sign=self.unit in ("points", "nats"))
 
     @property
     def interval(self) -> str:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .base import load_arrays, save_arrays
+from .base import SavedResult
 
 Z95 = 1.959964
 
@@ -23,9 +22,10 @@ def wilson(share: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(SavedResult):
     """What a probe said of every test image. Tensors are on the CPU."""
 
+    called = "saved scores"
     labels: Tensor  # (n,) true classes
     ranked: Tensor  # (n, min(5, C)) predicted classes, the surest first
     confidence: Tensor  # (n,) probability given to the first
@@ -122,17 +122,6 @@ class Scores:
         low, high = self.interval
         return f"<{100 * self.top1:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {self.n:,}, {len(self.classes)} classes>"
 
-    def save(self, path: str | Path) -> Path:
-        """Write `path`.npz (arrays) and `path`.json (the rest); returns the path of the arrays."""
-        arrays = {name: getattr(self, name).numpy() for name in ("labels", "ranked", "confidence")}
-        return save_arrays(path, arrays, {"classes": self.classes, "provenance": self.provenance})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Scores":
-        """Read what `save` wrote."""
-        arrays, rest = load_arrays(path, "saved scores")
-        return cls(**arrays, classes=tuple(rest["classes"]), provenance=rest["provenance"])
-
 
 @dataclass(frozen=True)
 class Paired:
@@ -173,9 +162,8 @@ class Paired:
 
     @property
     def p(self) -> float:
-        """McNemar's exact test, two-sided: how often equal classifiers would differ so much or more."""
+        """McNemar's exact test, two-sided (scipy.stats.binomtest): how often equal classifiers would differ so much or more."""
+        from scipy.special import bdtr  # the binomial distribution alone; scipy.stats takes a second to import
+
         k, m = min(self.only_a, self.only_b), self.only_a + self.only_b
-        logs = [
-            math.lgamma(m + 1) - math.lgamma(i + 1) - math.lgamma(m - i + 1) - m * math.log(2) for i in range(k + 1)
-        ]
-        return min(1.0, 2 * math.fsum(math.exp(v) for v in logs))
+        return min(1.0, 2 * float(bdtr(k, m, 0.5)))

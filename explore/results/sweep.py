@@ -167,19 +167,15 @@ class Sweep:
         return dict(zip(found.seed.tolist(), found.value.tolist(), strict=True))
 
     def save(self, path: str | Path) -> Path:
-        """Write `path`.json (provenance), `path`.csv and, where pyarrow is installed, `path`.parquet; returns the last one's path."""
+        """Write `path`.json (provenance), `path`.csv and `path`.parquet; returns the last one's path."""
         path = _stem(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _placed(path, ".json") as temp:
             temp.write_text(json.dumps(self.provenance, indent=1) + "\n")
         with _placed(path, ".csv") as temp:
             self.table.to_csv(temp, index=False)
-        try:
-            with _placed(path, ".parquet") as temp:
-                self.table.to_parquet(temp, index=False)
-        except ImportError:
-            _with(path, ".parquet").unlink(missing_ok=True)  # an older one would be read instead of the CSV
-            return _with(path, ".csv")
+        with _placed(path, ".parquet") as temp:
+            self.table.to_parquet(temp, index=False)
         return _with(path, ".parquet")
 
     @classmethod

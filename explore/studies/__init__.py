@@ -17,8 +17,8 @@ from ..experiments.grid import (
 )
 from ..experiments.runner import run_cells
 from ..experiments.task import Done, StudyProgress
-from ..perturbation.engine import TEST_KINDS, Batch, passes
-from ..perturbation.study import GRID, PerturbationStudy, perturb, scale_l2, scale_linf
+from ..perturbation.engine import TEST_KINDS, Batch, contrast_with, passes, scale_l2, scale_linf
+from ..perturbation.study import GRID, PerturbationStudy, perturb
 from .atlas import AtlasStudy, atlas, compare_atlases, study_of
 from .attribution import AttributionStudy, cascade, randomised, what_it_sees
 from .probes import authors_trap, compare_probes, label_curve, robust_curve
@@ -50,6 +50,7 @@ __all__ = [
     "compare_atlases",
     "compare_attacks",
     "compare_probes",
+    "contrast_with",
     "cost_of",
     "default_out",
     "equal_compute",

@@ -31,7 +31,7 @@ from ..maps import (
 )
 from ..results.atlas import FIGURES, Atlas
 from ..runfolder import Run, environment, open_run
-from ..training import make_views, resolve_device
+from ..training import contrast_settings, resolve_device
 from .trajectory import KINDS, Progress, Trajectory
 
 UNIFORM = 2000  # images that uniformity is measured on: it takes all pairs
@@ -198,8 +198,7 @@ def study_of(
     encoder, c, env = run.encoder(where), run.config, environment()
     about = {"run": run.name, "data": data.name, "split": split, "config": c.with_(data_dir=None).to_dict()}
     about |= {key: env[key] for key in ("time", "machine", "commit", "versions")}
-    usual: dict[str, Any] = {"temperature": c.temperature, "loss": c.loss, "views": make_views(c, data)}
-    usual |= {"batch_size": c.batch_size, "classes": data.classes, "provenance": about}
+    usual = contrast_settings(c, data) | {"batch_size": c.batch_size, "classes": data.classes, "provenance": about}
     study = AtlasStudy(encoder, chosen, progress=progress, **{**usual, **options})
     labelled, names = data.labelled, data.classes
 

@@ -10,16 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..attacks import attack_named
 from ..attribution import Target, attribute, logit, similarity
-from ..config import show_eps
 from ..errors import UserError, nearest
 from ..nets import as_encoder
 from ..objectives import classify, contrast
-from ..perturbation.study import _condition, _moved
+from ..perturbation.checks import NetworkState, small_change
+from ..perturbation.engine import Batch, other_view
 from ..random import seeded
 from ..results import Attribution, Check, Seen
 from ..results.attribution import rank_correlation
+from ..views import Views
 
 TARGETS = ("similarity", "logit", "loss")
 SANE = 0.5  # a rank correlation with randomised weights below it counts as destroyed
@@ -37,8 +37,8 @@ def what_it_sees(
 class AttributionStudy:
     """One batch and one number an image, at any eps and by any method; adversaries and maps are made once.
 
-    `target`: 'similarity' (cosine of z to `reference`, another view of every image), 'loss' (the contrastive loss against it, the other
-    images held fixed) or 'logit' (what `head` gives to the class `labels[i]`). `attack` raises the contrastive loss, for 'logit' the
+    `target`: 'similarity' (cosine of z to `reference`, images or 'view', another view of each by `views`), 'loss' (the contrastive
+    loss against it, the other images held fixed) or 'logit' (what `head` gives to the class `labels[i]`). `attack` raises the contrastive loss, for 'logit' the
     head's cross-entropy. Randomised weights: every weight tensor's own numbers in an order drawn from `seed`.
     """
 
@@ -48,13 +48,14 @@ class AttributionStudy:
         x: Tensor,
         *,
         target: str = "similarity",
-        reference: Tensor | None = None,
+        reference: str | Tensor | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
         labels: Tensor | None = None,
         attack: str = "fgsm",
         seed: int = 0,
         temperature: float = 0.5,
         loss: str = "nt_xent",
+        views: Views | None = None,
         index: Tensor | None = None,
         classes: tuple[str, ...] = (),
         provenance: dict[str, Any] | None = None,
@@ -66,11 +67,12 @@ class AttributionStudy:
         if target != "logit" and reference is None:
             raise UserError(f"The target '{target}' needs reference=..., another view of every image.")
         self.encoder, self.net, self.x, self.target = encoder, as_encoder(encoder), x.detach(), target
-        self.reference, self.head, self.labels = reference, head, labels
+        self.head, self.labels = head, labels
+        self.reference = None if reference is None else other_view(self.x, reference, views=views, seed=seed)
         self.attack, self.seed, self.temperature, self.loss = attack, seed, temperature, loss
         self.index = torch.arange(len(x)) if index is None else index.cpu()
         self.classes = tuple(classes)
-        self._was = _condition(encoder)
+        self._before = NetworkState(encoder)
         self._random: nn.Module | None = None
         self._targets = [self.on(self.net)]
         self._moved: dict[float, Tensor] = {}
@@ -92,13 +94,13 @@ class AttributionStudy:
     def adversary(self, k: float) -> Tensor:
         """The whole batch attacked at eps = k/255; computed once."""
         if k not in self._moved:
-            objective: Target
+            objective: contrast | classify
             if self.target == "logit":
                 objective = classify(self.net, self.head, self.labels.to(self.x.device))  # type: ignore[arg-type, union-attr]
             else:
                 objective = self._contrast(self.net)
-            attack = attack_named(self.attack, k / 255)
-            self._moved[k] = attack(self.x, objective, generator=seeded(self.seed))
+            batch = Batch(self.x, objective, match="plain", steps=10, seed=self.seed)
+            self._moved[k] = batch.at(self.attack, [k / 255])[0]
         return self._moved[k]
 
     def look(
@@ -154,9 +156,7 @@ class AttributionStudy:
         return self._maps[key]
 
     def _checks(self, found: Seen, k: float) -> tuple[Check, ...]:
-        delta = found.perturbed.x - found.clean.x
-        most, (buffers, modes) = float(delta.abs().max()) * 255, _moved(self._was, self.encoder)
-        checks = [Check(f"|δ| ≤ {show_eps(k / 255)}", most <= k + 1e-4, f"reaches {most:.2f}/255")]
+        checks = [small_change(float((found.perturbed.x - found.clean.x).abs().max()), k / 255)]
         if found.clean.delta is not None:
             worst = float(torch.cat([found.clean.error, found.perturbed.error]).max())
             checks.append(
@@ -170,9 +170,7 @@ class AttributionStudy:
         )
         checks.append(Check(words, left < SANE, "the map survives them"))
         hooks = sum(len(m._forward_hooks) + len(m._backward_hooks) for m in self.encoder.modules())
-        checks.append(Check("BN statistics untouched", not buffers, buffers))
-        checks.append(Check("modes restored", not modes, modes))
-        return (*checks, Check("no hooks left", not hooks, f"{hooks} are left"))
+        return (*checks, *self._before.checks(), Check("no hooks left", not hooks, f"{hooks} are left"))
 
 
 def _rho(correlation: Tensor) -> str:

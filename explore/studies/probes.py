@@ -115,32 +115,17 @@ def authors_trap(
         curves.append(curve)
         rows.append(_rules(curve) | {"optimum (L-BFGS), l2 chosen on held-out labels": optimum})
     reported = pd.DataFrame(rows)
-    looks = (
-        "the test images",
-        "nothing",
-        "training labels",
-        "half of the test images",
-        "the other half",
-        "training labels",
-    )
-    table = pd.DataFrame(
-        {
-            "rule": list(reported),
-            "looks_at": looks,
-            "accuracy": reported.mean().tolist(),
-            "least": reported.min().tolist(),
-            "most": reported.max().tolist(),
-            "draws": seeds,
-        }
-    )
-    about = {
-        **study.about[key],
-        "images": study.data.name,
-        "share": share,
-        "epochs": epochs,
-        "test": len(study.data.test),
-    }
-    return Selection(table, pd.concat(curves, ignore_index=True), {"study": "authors_trap", **about})
+    columns = {"rule": list(reported), "looks_at": _LOOKS_AT, "accuracy": reported.mean().tolist()}
+    columns |= {"least": reported.min().tolist(), "most": reported.max().tolist(), "draws": seeds}
+    about = {"images": study.data.name, "share": share, "epochs": epochs, "test": len(study.data.test)}
+    about = {"study": "authors_trap", **study.about[key], **about}
+    return Selection(pd.DataFrame(columns), pd.concat(curves, ignore_index=True), about)
+
+
+_LOOKS_AT = (  # what each of the rules of `_rules`, and then the optimum, chooses by
+    *("the test images", "nothing", "training labels", "half of the test images", "the other half"),
+    "training labels",
+)
 
 
 def _trap(
@@ -195,5 +180,4 @@ def _data(what: Encodes, images: str | Data | None) -> Data:
             "Only a run knows its own images, and this encoder is none; say which to probe it on: images='fashion'."
         )
     run = what if isinstance(what, Run) else open_run(what)
-    config = run.config
-    return load(config.dataset, config.data_dir, size=config.image_size)
+    return load(run.config.dataset, run.config.data_dir, size=run.image_size)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attacks import Attack, Noise
-from ..config import check_eps, show_eps
+from ..config import check_eps
 from ..datasets import Data
 from ..errors import UserError
 from ..evaluate import Probe, embed, open_encoder, take_labels
 from ..nets import Encoder
 from ..objectives import classify
-from ..perturbation.study import _condition, _moved
+from ..perturbation.checks import NetworkState, small_change, valid_pixels
+from ..perturbation.engine import Batch
 from ..random import seeded
 from ..results import Check, Scores, to_pixels
 from ..results.probes import TESTS, ProbeComparison, curve_row, curve_table
@@ -138,41 +138,29 @@ class Probing:
     def _perturb(
         self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None
     ) -> ProbedImages:
-        probe, net, index, draws = (
-            self.probe(key, share, seed, progress),
-            self.encoders[key],
-            self.index(test),
-            seeded(seed),
-        )
-        was, most, low, high = _condition(net), 0.0, 0.0, 1.0
+        probe, net, index = self.probe(key, share, seed, progress), self.encoders[key], self.index(test)
+        before, most, low, high, draws = NetworkState(net), 0.0, 0.0, 1.0, seeded(seed)
         features, pixels, labels = [], [], []
-        if test == "noise":
-            move: Attack | Noise = Noise.sign(eps)
-            what = "sign noise"
-        else:
-            move = Attack.fgsm(eps) if self.attack == "fgsm" else Attack.pgd(eps, steps=self.steps)
-            what = self.attack.upper() + (f", {self.steps} steps" if self.attack == "pgd" else "")
+        kind, what = ("sign", "sign noise") if test == "noise" else (self.attack, self.attack.upper())
+        what += f", {self.steps} steps" if kind == "pgd" else ""
         for done, part in enumerate(index.split(BATCH)):
             if progress is not None:
                 progress(what, done * BATCH, len(index))
             x, y = self.data.test[part]
-            x_adv = move(x, self._objective(net, probe, y), generator=draws)
-            most = max(most, float((x_adv - x).abs().max()))
-            low, high = min(low, float(x_adv.min())), max(high, float(x_adv.max()))
-            features.append(embed(net, x_adv, self.features)[0])
-            shown = torch.from_numpy(to_pixels(x_adv)).permute(0, 3, 1, 2)
+            batch = Batch(x, self._objective(net, probe, y), match="plain", steps=self.steps, seed=draws)
+            moved = batch.at(kind, [eps])[0]
+            most = max(most, float((moved - x).abs().max()))
+            low, high = min(low, float(moved.min())), max(high, float(moved.max()))
+            features.append(embed(net, moved, self.features)[0])
+            shown = torch.from_numpy(to_pixels(moved)).permute(0, 3, 1, 2)
             pixels.append(shown[:, :1] if self.data.gray else shown)
             labels.append(y)
         scores = probe.score(
             torch.cat(features), torch.cat(labels), encoder=self.about[key]["encoder"], test=test, eps=eps
         )
-        (buffers, modes) = _moved(was, net)
-        checks = (
-            Check(f"|δ| ≤ {show_eps(eps)}", most <= eps + 4e-7, f"reaches {255 * most:.2f}/255"),
-            Check("pixels in [0, 1]", low >= 0 and high <= 1, f"they reach {low:.3f} … {high:.3f}"),
-            Check("BN statistics untouched", not buffers and not modes, buffers or modes),
-        )
-        return ProbedImages(scores, torch.cat(pixels), checks)
+        buffers, modes = before.checks()
+        untouched = buffers if modes.ok else buffers._replace(ok=False, detail=buffers.detail or modes.detail)
+        return ProbedImages(scores, torch.cat(pixels), (small_change(most, eps), valid_pixels(low, high), untouched))
 
     def _objective(self, net: Any, probe: Probe, y: Tensor) -> classify:
         """What the attack pushes up: the probe's cross-entropy over the encoder."""

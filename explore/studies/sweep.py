@@ -18,11 +18,11 @@ from ..evaluate import Probe, embed, knn_accuracy
 from ..experiments.cell import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
 from ..losses import LOSSES, chance
 from ..objectives import classify, contrast
-from ..perturbation.engine import Batch, check_grid, guide_of, passes
+from ..perturbation.engine import Batch, check_grid, contrast_with, guide_of, passes
 from ..random import seeded
 from ..results import Sweep, wilson
 from ..runfolder import Run, environment, open_run
-from ..training import describe_device, make_views, resolve_device
+from ..training import contrast_settings, describe_device, resolve_device
 
 TEST_EPS = tuple(k / 255 for k in range(0, 17, 2))
 Watch = Callable[[int, int], None]  # called with the batches done and their number; may raise to stop
@@ -59,12 +59,11 @@ def loss_vs_eps(
     kinds, grid = check_grid(kinds, eps, match)
     _among("reference", [reference], ("view", "self"))
     where, run, data, x, _ = _opened(run, device, data, images)
-    encoder, views, config = run.encoder(where), make_views(run.config, data), run.config
+    encoder, config, settings = run.encoder(where), run.config, contrast_settings(run.config, data)
     parts = _parts(x, batch_size or config.batch_size)
     found: dict[tuple[str, float], list[Tensor]] = {}
     for i, part in enumerate(parts):
-        other = part if reference == "self" else views(part, seeded(_mix(seed, i)))
-        objective = contrast(encoder, other, temperature=config.temperature, loss=config.loss)
+        objective = contrast_with(encoder, part, reference, seed=_mix(seed, i), **settings)
         batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))
         for kind, at, moved in batch.all(kinds, grid):
             with torch.no_grad():
@@ -124,7 +123,7 @@ def accuracy_vs_test_eps(
     where, run, data, x, y = _opened(run, device, data, images)
     if data.labelled is None:
         raise UserError(f"'{run.config.dataset}' has no labelled images, so there is no accuracy to measure.")
-    encoder, views, config = run.encoder(where), make_views(run.config, data), run.config
+    encoder, config, settings = run.encoder(where), run.config, contrast_settings(run.config, data)
     judge: dict[str, Callable[[Tensor, Tensor], int]] = {}
     if "knn" in judges:
         bank = embed(encoder, data.labelled.take(min(neighbours, len(data.labelled)), seeded(0)))
@@ -142,8 +141,7 @@ def accuracy_vs_test_eps(
         for whom in against:
             objective: contrast | classify
             if whom == "contrast" or probe is None:
-                reference = views(part, seeded(_mix(seed, i)))
-                objective = contrast(encoder, reference, temperature=config.temperature, loss=config.loss)
+                objective = contrast_with(encoder, part, seed=_mix(seed, i), **settings)
             else:
                 objective = classify(encoder, probe, truth)
             batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attacks import ATTACKS, Attack
+from ..attack_table import TABLE
+from ..attacks import ATTACKS, Attack, attack_named
 from ..config import check_eps
 from ..datasets import Split
 from ..errors import UserError, nearest
 from ..evaluate import embed
 from ..losses import LOSSES
 from ..nets import as_encoder
-from ..objectives import contrast
-from ..perturbation.engine import Batch
+from ..perturbation.engine import Batch, contrast_with
 from ..random import seeded, untouched
 from ..training import describe_device
 from ..views import Views
@@ -66,7 +66,7 @@ class Trajectory:
         self.parts = torch.arange(len(self.index)).tensor_split(max(1, math.ceil(len(self.index) / batch_size)))
         self.reference, self._views = self._checked(reference), views
         self._film: dict[str, Tensor] = {}
-        about = {"attack": attack, "steps": steps if attack == "pgd" else 1, "seed": seed, "loss": loss}
+        about = {"attack": attack, "steps": TABLE[attack].gradients(steps), "seed": seed, "loss": loss}
         about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
         about |= {"batch": len(self.parts[0]), "device": describe_device(self.split.device), "torch": torch.__version__}
         self.provenance: dict[str, Any] = about
@@ -128,7 +128,7 @@ class Trajectory:
 
     @property
     def _single_step(self) -> bool:
-        return ATTACKS[self.attack](0.0).single_step
+        return attack_named(self.attack, 0.0).single_step
 
     def _checked(self, reference: str | Tensor) -> str | Tensor:
         if isinstance(reference, str):
@@ -148,15 +148,11 @@ class Trajectory:
     def _batch(self, j: int) -> Batch:
         """One batch with its objective, as drawn."""
         x, seed = self.split[self.parts[j]][0], _mix(self.seed, j)
-        if isinstance(self.reference, Tensor):
-            other = self.reference[self.parts[j].to(self.reference.device)].to(x.device)
-        elif self.reference == "self":
-            other = x
-        else:
-            views = self._views or Views(size=x.shape[-1])
-            gray = self._views is None and bool((x == x[:, :1]).all())
-            other = (views.for_gray() if gray else views)(x, seeded(seed))
-        objective = contrast(self.encoder, other, temperature=self.temperature, loss=self.loss)
+        reference = self.reference
+        if isinstance(reference, Tensor):
+            reference = reference[self.parts[j].to(reference.device)]
+        settings: dict[str, Any] = {"views": self._views, "temperature": self.temperature, "loss": self.loss}
+        objective = contrast_with(self.encoder, x, reference, seed=seed, **settings)
         return Batch(x, objective, match="plain", steps=self.steps, seed=seed)
 
     def _filmed(self, name: str) -> Tensor:
@@ -194,8 +190,7 @@ class Trajectory:
         if first:
             found["reference"] = reference
             if self._single_step:
-                unit = Attack.fgsm(1.0, clamp=None)
-                found["sign"] = (unit.move(batch.x, batch.x, batch.gradient) - batch.x).round().to(torch.int8)
+                found["sign"] = batch.sign.to(torch.int8)
         return {name: tensor.cpu() for name, tensor in found.items()}
 
     def _projected(self, h: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...evaluate import Probe, embed
-from ...results import Atlas, to_pixels
+from ...results import Atlas, png, to_pixels
 from ...studies import AtlasStudy
-from ...training import make_views
-from ..html import png
+from ...training import contrast_settings
 from ..session import LRU, Session
 
 Progress = Callable[[str, int, int], None]
@@ -46,10 +45,8 @@ class Stages:
             images=points,
             attack=attack,
             steps=3,
-            temperature=opened.config.temperature,
-            loss=opened.config.loss,
             batch_size=opened.config.batch_size,
-            views=make_views(opened.config, data),
+            **contrast_settings(opened.config, data),
             classes=tuple(data.classes),
             provenance=about,
         )

@@ -6,12 +6,12 @@ import ipywidgets as w
 import traitlets
 from traitlets import Enum, Int, Unicode
 
+from ...attack_table import ATTACK_MENU as ATTACKS
 from ...runfolder import runs
 from ..base import Panel
 from ..session import Session
 from . import cache
 
-ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 POINTS, NEIGHBOURS = (500, 1000, 2000, 5000, 10000), (5, 15, 50)
 TRAILS = ("none", "picked", "all")
 

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ...results import Atlas, to_pixels
+from ...results import Atlas, png, to_pixels
 from ...studies import AtlasStudy
-from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, png, tag
+from ..html import Markup, Thumb, dotted, fill, heading, join, note, origin, tag
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ...results import Seen, to_pixels
 from ...runfolder import Run
 from ...studies.attribution import AttributionStudy
 from ...studies.probing import Probing
-from ...training import make_views
+from ...training import contrast_settings
 from ..base import Job, NothingToCompute
 from ..encoder_panel import EncoderPanel
 from ..html import finding, foot
@@ -112,12 +112,11 @@ class WhatItSees(EncoderPanel):
             self.shelf.encoder(run),
             x,
             target=target,
-            reference=make_views(opened.config, self.shelf.set(images))(x, seeded(seed)),
+            reference="view",
+            **contrast_settings(opened.config, self.shelf.set(images)),
             head=self._head(job, run, images) if target == "logit" else None,
             labels=y,
             seed=seed,
-            temperature=opened.config.temperature,
-            loss=opened.config.loss,
             index=index,
             classes=tuple(self.shelf.set(images).classes),
             provenance={"run": run, "commit": opened.env.get("commit"), "images": images},

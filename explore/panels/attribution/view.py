@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...config import show_eps
 from ...figures import COLOURS
-from ...results import Attribution, Seen, to_pixels
+from ...results import Attribution, Seen, png, to_pixels
 from ...studies.attribution import AttributionStudy
-from ..html import Markup, fill, png, signed, tag
+from ..html import Markup, fill, signed, tag
 
 
 @dataclass(frozen=True)

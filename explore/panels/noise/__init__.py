@@ -1,6 +1,5 @@
-"""The noise-or-adversary panel: `supply` brings the rows, `points` says what is shown, `verdicts` what was found, the rest draws and orders."""
+"""Noise or adversary: `source` gives the rows, `points` selects them, `verdicts` states the result, `missing` trains, the rest draws."""
 
-from .four import FourAttacks
-from .panel import NoiseOrAdversary
+from .panel import FourAttacks, NoiseOrAdversary
 
 __all__ = ["FourAttacks", "NoiseOrAdversary"]

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import PurePath
-from typing import Any
 
 from ...config import TrainConfig
-from ...experiments.queue import TrainingProgress
+from ...experiments.cost import duration
+from ...experiments.jobs import BackgroundTraining
 from ..widgets.html import ClickableHTML
 from .points import Kind, Point, Scene, cost_of, fair
 
@@ -20,8 +20,8 @@ Cards = ClickableHTML
 def pinned(
     scene: Scene, point: Point, *, here: Iterable[str] = (), command: str = "", rest: tuple[str, str] = ("", "")
 ) -> str:
-    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`: what
-    computes the seeds it lacks, and at which price.
+    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`:
+    the action that computes the seeds it lacks, and its price.
     """
     u, rows = scene.unit, point.rows
     per_seed = " · ".join(u.value(v) for v in point.values.values())
@@ -33,7 +33,7 @@ def pinned(
         cost = f"{cost_of(point) / base:.3g} × SimCLR" if base else f"{cost_of(point):,.0f} passes an image"
         seconds = float(rows.seconds.mean())
         facts += [("cost", cost)]
-        facts += [("time", f"{lasting(seconds)} a seed, {escape(rows.device.iloc[0])}")] if seconds > 0 else []
+        facts += [("time", f"{duration(seconds)} a seed, {escape(rows.device.iloc[0])}")] if seconds > 0 else []
     runs = [name for name in dict.fromkeys(rows.run.tolist()) if name]
     facts += [("runs" if len(runs) > 1 else "run", _runs(runs, set(here)))] if runs else []
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts)
@@ -78,47 +78,30 @@ def missing(kind: Kind, k: float, *, act: str, price: str, text: str = "Compute 
     return _card(kind, k, "none yet", "", _button(text, act, primary=True) if act else "", price)
 
 
-def under_way(kind: Kind, k: float, state: dict[str, Any], now: TrainingProgress, *, name: str, cores: str) -> str:
-    """A job: how far it is, or how it ended."""
+def under_way(kind: Kind, k: float, job: BackgroundTraining) -> str:
+    """A job that is at this point: how far it is, or how it ended."""
+    state, now, name = job.state, job.progress(), job.name
+    word = "Training" if job.study else "Seed"
+    dismiss = _button("Dismiss", f"forget:{name}")
     if state["state"] in ("failed", "lost"):
-        return _card(
-            kind,
-            k,
-            "not computed",
-            f'<div class="ex-bad">{escape(state["error"])}</div>',
-            _button("Dismiss", f"forget:{name}"),
-        )
+        return _card(kind, k, "not computed", f'<div class="ex-bad">{escape(state["error"])}</div>', dismiss)
+    where = f"{word.lower()} {now.cell} of {now.cells}, epoch {now.epoch}"
     if state["state"] == "stopped":
-        text = f"Stopped at seed {now.seed} of {now.seeds}, epoch {now.epoch}; it goes on from there."
-        return _card(
-            kind,
-            k,
-            "stopped",
-            text,
-            _button("Go on", f"again:{name}", primary=True) + _button("Dismiss", f"forget:{name}"),
-        )
-    where = f"Seed {now.seed} of {now.seeds}, epoch {now.epoch} of {now.epochs}"
-    where = where if state["state"] == "running" else "Starts, or waits for its turn"
-    left = f"about {lasting(now.seconds_left)} left, " if now.seconds_left is not None else ""
+        go_on = _button("Go on", f"again:{name}", primary=True)
+        return _card(kind, k, "stopped", f"Stopped at {where}; it goes on from there.", go_on + dismiss)
+    running = state["state"] == "running"
+    where = f"{where.capitalize()} of {now.epochs}" if running else "Starts, or waits for its turn"
+    about = f"about {duration(now.seconds_left)}" if now.seconds_left is not None else ""
+    left = f"{about} {'left' if running else 'once it has begun'}, " if about else ""
+    n = job.engine["threads"]
+    cores = f"{n} CPU core{'s' * (n != 1)}" if n else "all CPU cores"
     bar = (
         f'<div class="ex-bar" role="progressbar" aria-label="{kind.name} at {k:g}/255" aria-valuenow="{100 * now.share:.0f}" '
         f'aria-valuemin="0" aria-valuemax="100"><i style="width:{now.share:.1%}"></i></div>'
     )
     note = f"{left}{cores}. Goes on if you close the page."
-    return _card(
-        kind, k, "new", f'<div>{where}</div>{bar}<div class="ex-note">{note}</div>', _button("Stop", f"stop:{name}")
-    )
-
-
-def lasting(seconds: float) -> str:
-    """'45 s', '4 min 50 s', '12 min', '1 h 40 min'."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 600:
-        minutes, rest = divmod(round(seconds / 10) * 10, 60)
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+    shown = f'<div>{where}</div>{bar}<div class="ex-note">{note}</div>'
+    return _card(kind, k, "new", shown, _button("Stop", f"stop:{name}"))
 
 
 def _card(kind: Kind, k: float, small: str, inner: str, buttons: str = "", note: str = "") -> str:
@@ -182,7 +165,7 @@ def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -
     seconds = about.get("seconds")
     note = f' <span role="status">{escape(saved)}</span>' if saved else ""
     save = f'<span><button class="ex-link" data-act="save:">Save table</button>{note}</span>'
-    made = [about.get("command"), f"{lasting(seconds)} of computing" if seconds else "", about.get("commit")]
+    made = [about.get("command"), f"{duration(seconds)} of computing" if seconds else "", about.get("commit")]
     origin = " · ".join(escape(str(part)) for part in made if part)
     return f'<div class="ex-foot"><span>{escape(" · ".join(words))}</span>{theirs}{save}<span class="prov mono">{origin}</span></div>'
 

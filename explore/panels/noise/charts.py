@@ -4,15 +4,20 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from ...attack_table import TABLE
 from ...figures import Curve, Figure, Level, Waiting, sweep_curves
 from .cards import short_runs
-from .points import KINDS, LEVELS, Point, Scene
+from .points import KINDS, LEVELS, RIVALS, Point, Scene
 
 STYLE: dict[str, dict[str, Any]] = {
     "probe": {"line": {"dash": "dot"}, "marker": {"symbol": "cross", "size": 9, "line": {"width": 0}}},
-    "rfgsm": {"line": {"dash": "dash", "width": 1.5}, "marker": {"symbol": "triangle-up", "size": 9}},
-    "ffgsm": {"line": {"dash": "dashdot", "width": 1.5}, "marker": {"symbol": "square", "size": 7}},
-    "pgd": {"line": {"dash": "dot", "width": 1.5}, "marker": {"symbol": "diamond", "size": 9}},
+    **{
+        name: {
+            "line": {"dash": TABLE[name].dash, "width": 1.5},
+            "marker": {"symbol": TABLE[name].marker, "size": 7 if TABLE[name].marker == "square" else 9},
+        }
+        for name in RIVALS[1:]
+    },
 }
 CURVES = tuple(key for key in KINDS if key not in LEVELS)
 ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # curves, lines across, points under way that the chart has traces for
@@ -40,7 +45,7 @@ def most(scene: Scene) -> float:
 
 
 def place(scene: Scene, key: str, k: float) -> float:
-    """Where a point that is not there yet stands: on the line between its neighbours, else at SimCLR, else in the middle."""
+    """The height of a point that is not there yet: on the line between its neighbours, else at SimCLR, else in the middle."""
     own = scene.of(key)
     before, after = [p for p in own if p.k <= k], [p for p in own if p.k >= k]
     if before and after:
@@ -51,8 +56,8 @@ def place(scene: Scene, key: str, k: float) -> float:
     return scene.unit.scale * nearest[0].mean if nearest else 50.0
 
 
-def said(scene: Scene, point: Point) -> str:
-    """What hovering over a point says: what, value with interval and n, run, what a click does."""
+def hover_text(scene: Scene, point: Point) -> str:
+    """The hover text of a point: name, value with interval and n, runs, what a click does."""
     u, n = scene.unit, f"n = {point.n}" if point.n > 1 else f"one seed, {point.rows.n.iloc[0]:,} images"
     name = point.kind.name if point.kind.level else f"{point.kind.name}, ε = {point.k:g}/255"
     value = f"{u.value(point.mean)}{u.mark}  {u.bounds(point.low, point.high)}, {n}"
@@ -71,7 +76,7 @@ def _curve(scene: Scene, key: str) -> Curve:
         low,
         high,
         [[scale * v for v in p.values.values()] for p in own],
-        [said(scene, p) for p in own],
+        [hover_text(scene, p) for p in own],
         [f"{key},{p.k:g}" for p in own],
         STYLE.get(key, {}),
     )
@@ -84,7 +89,7 @@ def _level(scene: Scene, key: str) -> Level | None:
     whole = key == "simclr"  # a band for one line only
     low, high = (scale * point.low, scale * point.high) if whole else (None, None)
     return Level(
-        role, name, scale * point.mean, low, high, "solid" if whole else "dash", said(scene, point), f"{key},0"
+        role, name, scale * point.mean, low, high, "solid" if whole else "dash", hover_text(scene, point), f"{key},0"
     )
 
 

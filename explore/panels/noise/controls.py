@@ -29,8 +29,8 @@ class Controls(Panel):
     kinds = traitlets.List(Enum(list(KINDS)), [key for key in offers if key != "sign"])
     encoder = Unicode("", help="of the sweeps over test eps: a method of the tables, or a run")
     images = Int(1000, min=2, help="test images of a sweep that is made now")
-    supply: SweepSource
-    shelf: Session
+    source: SweepSource
+    session: Session
     _matches: dict[str, str]  # axis -> the match that was chosen for it
 
     @traitlets.validate("encoder")
@@ -38,13 +38,13 @@ class Controls(Panel):
         """A run that the dropdown does not list yet is opened first, then listed; an unknown one is a UserError."""
         name, field = proposal["value"], getattr(self, "_encoder", None)
         if field is not None and name not in dict(field.options).values():
-            if name not in self.supply.methods:
-                self.shelf.run(name)
+            if name not in self.source.methods:
+                self.session.run(name)
             field.options = [*field.options, (name, name)]
         return name
 
     def controls(self) -> list[w.Widget]:
-        names = [*self.supply.methods, self.encoder, *(name for name in runs().get("run", []) if "/runs/" not in name)]
+        names = [*self.source.methods, self.encoder, *(name for name in runs().get("run", []) if "/runs/" not in name)]
         self._encoder = w.Dropdown(options=[(name, name) for name in dict.fromkeys(names)])
         self._gaussian = w.ToggleButtons(options=list(GAUSSIANS)).add_class("ex-seg")
         self._judge = w.Dropdown(options=list(JUDGES))

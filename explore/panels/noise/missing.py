@@ -1,122 +1,166 @@
-"""Points that are ordered here: what they lack, what they cost, and the jobs that compute them in the background."""
+"""Points that are not there yet: which trainings they are, what these cost, and the jobs that run them in the background."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from ...attacks import NOISES
+from ...config import TrainConfig
 from ...errors import UserError
-from ...experiments.cost import price_of, seconds_a_pass
-from ...experiments.queue import ENDED, BackgroundTraining
+from ...experiments.cost import duration, price_of, seconds_a_pass
+from ...experiments.grid import same_figure, sweep_command
+from ...experiments.jobs import BackgroundTraining, JobWatch
 from ...studies import Cell
 from ..session import Session
-from . import cards
-from .commands import cells_of, config_of, train_command
-from .jobs import Jobs, family_of
-from .points import KINDS, LEVELS, Kind, Scene, adversary
+from .points import KINDS, LEVELS, MATCHES, Choice, Kind, Scene, adversary, longer
 from .source import SweepSource
 
 
+def config_of(kind: Kind, k: float, base: TrainConfig, choice: Choice, attack: str = "fgsm") -> TrainConfig:
+    """The settings of a kind's training at eps = k/255, all else as in `base`. `attack`: the adversary's."""
+    if kind.level:
+        return base.with_(attack="none", epochs=longer(base, attack) if kind.key == "same" else base.epochs)
+    name = attack if kind.key == "adversary" else kind.key
+    own: dict[str, object] = {"attack": name, "eps": k / 255}
+    if name in NOISES:
+        match = MATCHES[choice.match]
+        own["noise_norm"] = None if match == "plain" else match
+        own["gaussian_by"] = "variance" if kind.where["attack"] == "gaussian-variance" else "std"
+    return base.with_(**own)
+
+
+def point_of(config: TrainConfig, base: TrainConfig, attack: str = "fgsm") -> tuple[str, float]:
+    """(kind, k) of a training, the reverse of `config_of`."""
+    if config.attack == "none":
+        return point_key("simclr" if config.epochs == base.epochs else "same", 0.0)
+    return point_key("adversary" if config.attack == attack else config.attack, round(config.eps * 255, 6))
+
+
+def point_key(key: str, k: float) -> tuple[str, float]:
+    """(kind, k); a line across the chart has one point, at 0."""
+    return key, 0.0 if key in LEVELS else k
+
+
 class MissingPoints:
-    """The trainings that complete a figure. `changed(ended)`, a bound method, is told in a thread that jobs have moved."""
+    """The trainings that complete a figure of these kinds. `changed(ended)`, a bound method: see `JobWatch`."""
 
-    def __init__(self, supply: SweepSource, threads: int, changed: Callable[[bool], None]):
-        base = supply.base
-        self.supply, self.threads = supply, threads
-        self.jobs = Jobs(supply.out, family_of(base, supply.data) if base is not None else "", changed)
-        self.why_not = "" if supply.grows else "settings or images of this sweep are not kept"
+    def __init__(self, source: SweepSource, kinds: Sequence[str], threads: int, changed: Callable[[bool], None]):
+        self.source, self.kinds, self.threads = source, kinds, threads
+        self.jobs = JobWatch(source.out, self._of_figure, changed)
+        self.why_not = "" if source.grows else "settings or images of this sweep are not kept"
         self._a_pass: float | None = None  # seconds of a forward pass of an image on this machine
-        self._asked = False  # a card waits for a price
+        self._needed = False  # a card waits for a price
 
-    def place(self, scene: Scene, key: str, k: float) -> BackgroundTraining:
-        """Begin to train the seeds that a point lacks."""
+    @property
+    def attack(self) -> str:
+        """The attack that is called the adversary."""
+        return adversary(self.source.training, self.source.base)
+
+    def start(self, scene: Scene, key: str, k: float) -> BackgroundTraining:
+        """Start to train the seeds that a point lacks."""
+        name = f"{scene.kinds[key].name} at {k:g}/255"
         if self.why_not:
             raise UserError(f"This point cannot be computed here: {self.why_not}.")
         cells = self.lacking(scene, key, k)
         if not cells:
-            raise UserError(f"{scene.kinds[key].name} at {k:g}/255 has all its seeds.")
-        if (key, k) in {(own, at) for own, at, _ in self.under_way(scene)}:
-            raise UserError(f"{scene.kinds[key].name} at {k:g}/255 is being computed.")
-        about = {"kind": key, "k": float(k), "match": scene.choice.match, "gaussian": scene.choice.gaussian}
-        return self.jobs.start(cells, about, self.seconds(cells), self.threads)
+            raise UserError(f"{name} has all its seeds.")
+        if point_key(key, k) in {(own, at) for own, at, _ in self.under_way(scene)}:
+            raise UserError(f"{name} is being computed.")
+        return self.jobs.start(cells, self.seconds(cells), self.threads)
 
     def lacking(self, scene: Scene, key: str, k: float) -> list[Cell]:
         """The cells of the seeds that a point lacks."""
-        if self.supply.base is None or not scene.choice.training:
+        if self.source.base is None or not scene.choice.training:
             return []
-        point, base = scene.at(key, k), self.supply.base
-        seeds = [seed for seed in self.supply.seeds if point is None or seed not in point.values]
-        config = config_of(scene.kinds[key], k, base, scene.choice, adversary(self.supply.training, base))
-        return cells_of(config, seeds, self.supply.measure)
+        point, config = scene.at(key, k), self._config(scene, key, k)
+        seeds = [seed for seed in self.source.seeds if point is None or seed not in point.values]
+        return [Cell(config.with_(seed=seed), self.source.measure) for seed in seeds]
 
     def command(self, scene: Scene, key: str, k: float) -> str:
-        """What trains a point on another machine."""
-        if self.supply.base is None:
-            return ""
-        attack = adversary(self.supply.training, self.supply.base)
-        return train_command(config_of(scene.kinds[key], k, self.supply.base, scene.choice, attack), self.supply.seeds)
+        """The command that trains a point on another machine."""
+        return "" if self.source.base is None else sweep_command(self._config(scene, key, k), self.source.seeds)
 
     def seconds(self, cells: list[Cell]) -> float | None:
         """About how long cells take here; None until that was measured."""
-        self._asked = True
+        self._needed = True
         return None if self._a_pass is None else price_of(cells, self._a_pass)
 
     def price(self, cells: list[Cell]) -> str:
         """'3 seeds, about 9 min on this machine'."""
         seconds, n = self.seconds(cells), len(cells)
-        said = "its time is being measured" if seconds is None else f"about {cards.lasting(seconds)} on this machine"
-        return f"{n} seed{'s' * (n != 1)}, {said}"
+        text = "its time is being measured" if seconds is None else f"about {duration(seconds)} on this machine"
+        return f"{n} seed{'s' * (n != 1)}, {text}"
 
-    def measure(self, shelf: Session) -> bool:
-        """Measure what a training costs here, where a card asks for it and it is not known; False where there is nothing to do."""
-        base = self.supply.base
-        if not self._asked or self._a_pass is not None or self.why_not or base is None:
+    def measure(self, session: Session) -> bool:
+        """Measure what a training costs here, where a card needs it and it is not known; False where there is nothing to do."""
+        base = self.source.base
+        if not self._needed or self._a_pass is not None or self.why_not or base is None:
             return False
         try:
-            shelf.set(base.dataset)  # refuses to download
+            session.set(base.dataset)  # refuses to download
             self._a_pass = seconds_a_pass(base, self.threads)
         except UserError as error:
             self.why_not = str(error).rstrip(".")
         return True
 
+    def points(self, job: BackgroundTraining) -> dict[tuple[str, float], TrainConfig]:
+        """(kind, k) of what a job has left to train, in its order, with the settings."""
+        base, cells = self.source.base, zip(job.cells, job.finished(), strict=True)
+        if base is None:
+            return {}
+        own = [(point_of(cell.config, base, self.attack), cell.config, done) for cell, done in cells if cell.trained]
+        own = [(at, config, done) for at, config, done in own if at[0] in self.kinds]
+        left = [(at, config) for at, config, done in own if not done]
+        return dict(left or [(at, config) for at, config, _ in own])
+
     def under_way(self, scene: Scene) -> list[tuple[str, float, str]]:
-        """(kind, k, 'computing' or 'waiting') of the jobs whose points belong on this screen."""
+        """(kind, k, 'computing' or 'waiting') of the jobs' points that belong on this screen."""
         found = []
-        for _, job in self.jobs:
-            at, state = job.about, job.state["state"]
-            if state not in ENDED and self._belongs(at, scene):
-                found.append((at["kind"], at["k"], "computing" if state == "running" else "waiting"))
+        for job in self.jobs:
+            if job.alive:
+                words = ["computing" if job.state["state"] == "running" else "waiting"] + ["waiting"] * len(job.cells)
+                points = self.points(job).items()
+                found += [(*at, word) for (at, c), word in zip(points, words, strict=False) if self._on(scene, at, c)]
         return found
 
-    def ordered(self, scene: Scene) -> set[tuple[str, float]]:
-        """(kind, k) of all jobs whose points belong on this screen, ended ones too: they have a card of their own."""
-        return {(job.about["kind"], job.about["k"]) for _, job in self.jobs if self._belongs(job.about, scene)}
-
-    @staticmethod
-    def _belongs(at: dict[str, Any], scene: Scene) -> bool:
-        same = (at["match"], at["gaussian"]) == (scene.choice.match, scene.choice.gaussian)
-        return scene.choice.training and (same or at["kind"] in ("adversary", *LEVELS))
+    def requested(self, scene: Scene) -> set[tuple[str, float]]:
+        """(kind, k) of all jobs' points that belong on this screen, ended jobs too: they have a card of their own."""
+        return {at for job in self.jobs for at, config in self.points(job).items() if self._on(scene, at, config)}
 
     def running(self) -> int:
         """Jobs that have not ended."""
-        return sum(job.alive for _, job in self.jobs)
+        return sum(job.alive for job in self.jobs)
 
-    def cards(self) -> list[str]:
-        """A card a job, wherever its point belongs."""
-        cores = f"{self.threads} CPU core{'s' * (self.threads != 1)}"
-        return [
-            cards.under_way(_kind(job.about), job.about["k"], job.state, job.progress(), name=name, cores=cores)
-            for name, job in self.jobs
-        ]
+    def kind(self, job: BackgroundTraining) -> tuple[Kind, float]:
+        """The point that a job is at."""
+        key, k = next(iter(self.points(job)))
+        return Kind(key, *KINDS[key], {}, key in LEVELS), k
 
     def act(self, verb: str, name: str) -> None:
-        """What a job's button asks: 'stop', 'forget', or 'again', which goes on with what it has left."""
+        """Run a button of a job's card: 'stop', 'forget', or 'again', which goes on with what it has left."""
         job = self.jobs[name]
         if verb == "stop":
-            return job.stop()
-        self.jobs.forget(name)
-        if verb == "again":
-            self.jobs.start(job.cells, job.about, self.seconds(job.cells), self.threads)
+            job.stop()
+        elif verb == "forget":
+            self.jobs.forget(name)
+        else:
+            self.jobs.again(name, self.seconds(job.cells))
 
+    def _config(self, scene: Scene, key: str, k: float) -> TrainConfig:
+        assert self.source.base is not None
+        return config_of(scene.kinds[key], k, self.source.base, scene.choice, self.attack)
 
-def _kind(about: dict[str, Any]) -> Kind:
-    key = about["kind"]
-    return Kind(key, *KINDS[key], {}, key in LEVELS)
+    def _of_figure(self, job: BackgroundTraining) -> bool:
+        """Whether a job trains points of this figure, wherever it was started."""
+        base, data = self.source.base, self.source.data
+        if base is None or (data and not set(job.data) <= set(data)):
+            return False
+        cells = [cell for cell in job.cells if cell.trained and cell.measure == self.source.measure]
+        own = [cell.config for cell in cells if point_of(cell.config, base, self.attack)[0] in self.kinds]
+        return any(same_figure(config.to_dict(), base) for config in own)
+
+    def _on(self, scene: Scene, at: tuple[str, float], config: TrainConfig) -> bool:
+        """Whether a training makes a point of the chart on the screen."""
+        base, kind = self.source.base, scene.kinds.get(at[0])
+        if not scene.choice.training or base is None or kind is None:
+            return False
+        wanted = config_of(kind, at[1], base, scene.choice, self.attack).with_(eps=config.eps, seed=config.seed)
+        return Cell(wanted).training("") == Cell(config).training("")

@@ -1,10 +1,9 @@
 """Noise or adversary: accuracy and loss over eps, in training and at test, with seeds and intervals; missing points are computed here.
 
-Rows come from `supply`, `points` says what is shown and found, `charts`, `strip` and `cards` draw it. Trainings run in processes of
-their own (`background`), sweeps over test images in the panel's worker.
+Trainings run in processes of their own (`experiments.jobs`), sweeps over test images in the panel's worker.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import traitlets
 from traitlets import Enum, Float, Int
 
 from ... import figures
+from ...attacks import ATTACKS
 from ...errors import UserError
-from ...experiments.queue import BackgroundTraining
+from ...experiments.jobs import BackgroundTraining
 from ...results import Sweep
 from ...runfolder import Run
 from ..base import Job
@@ -24,14 +24,25 @@ from ..widgets.html import ClickableHTML
 from . import cards, charts
 from .controls import Controls
 from .missing import MissingPoints
-from .points import KINDS, LEVELS, Choice, Scene, scene_of
-from .sidebar import Look, desk
+from .points import KINDS, LEVELS, RIVALS, Choice, Scene, scene_of
+from .sidebar import Look, sidebar
 from .source import SweepSource, written
 from .strip import IMAGES, Strip, Strips, film_head, strip
 from .verdicts import reading, whiskers
 
 ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
 DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
+
+
+@dataclass(frozen=True)
+class View:
+    """All that is drawn but the slider's place and the jobs. `here`: runs whose encoder lies on this machine."""
+
+    result: Sweep
+    scene: Scene
+    film: Strip | None
+    here: set[str]
+    look: Look
 
 
 class NoiseOrAdversary(Controls):
@@ -44,27 +55,24 @@ class NoiseOrAdversary(Controls):
     picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
 
     def __init__(self, sweep: Any = None, run: Run | str | None = None, **traits: Any):
-        self.supply = SweepSource(sweep)
-        self.shelf = Session(*([run] if isinstance(run, Run) else []))
+        self.source = SweepSource(sweep)
+        self.session = Session(*([run] if isinstance(run, Run) else []))
         self._run = run.name if isinstance(run, Run) else run or ""
         if self._run:
-            self.shelf.run(self._run)
+            self.session.run(self._run)
         if traits.get("show") == "loss" and traits.setdefault("against", "test ε") != "test ε":
             raise UserError(
                 "The loss is measured over test ε, got against='training ε'; leave it out, or show accuracy."
             )
         self._matches = {"training ε": "ε", "test ε": "L∞"}
         traits.setdefault("match", self._matches[traits.get("against", "training ε")])
-        self._extra: dict[str, set[float]] = {}  # encoder -> eps asked for beyond the usual ones
-        self._films = Strips(self.shelf)
-        self._shown: tuple[Sweep, Scene, Strip | None, set[str]] | None = None
-        self._next: tuple[Sweep, Scene, Strip | None, set[str]] | None = None
+        self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
+        self._films = Strips(self.session)
         self._closed, self._upto, self._marked = False, "", ""
         self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
-        first = self._run or next(iter(sorted(self.supply.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
-        self.orders = MissingPoints(self.supply, torch.get_num_threads(), self._followed)
+        first = self._run or next(iter(sorted(self.source.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
+        self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
         super().__init__(**{"encoder": first, **traits})
-        self.orders.jobs.watch()
 
     # widgets
     def body(self) -> list[w.Widget]:
@@ -85,36 +93,37 @@ class NoiseOrAdversary(Controls):
         return [self._reading, w.Box([main, self.cards]).add_class("ex-sweep"), self._foot]
 
     # work
-    def compute(self, job: Job, **inputs: Any) -> Sweep:
+    def compute(self, job: Job, **inputs: Any) -> View:
         encoder, kinds, images = (inputs.pop(name) for name in ("encoder", "kinds", "images"))
         choice, run = Choice(**inputs, rivals=len(self.attacks) > 1), None
+        self.missing.jobs.watch()
         if choice.training:
-            rows = self.supply.trained()
-        elif encoder in self.supply.methods:
-            rows = self.supply.looked_at(choice, encoder, images, (), job.progress, self.attacks)
+            rows = self.source.trained()
+        elif encoder in self.source.methods:
+            rows = self.source.looked_at(choice, encoder, images, (), job.progress, self.attacks)
         else:
-            run = self.shelf.run(encoder)
-            self.shelf.set(run.config.dataset)  # refuses to download
+            run = self.session.run(encoder)
+            self.session.set(run.config.dataset)  # refuses to download
             job.busy("opening the encoder")
             extra = sorted(self._extra.get(encoder, ()))
-            rows = self.supply.looked_at(choice, run, images, extra, job.progress, self.attacks)
+            rows = self.source.looked_at(choice, run, images, extra, job.progress, self.attacks)
         job.check()
-        scene = scene_of(choice, rows, kinds, self.supply.base)
+        scene = scene_of(choice, rows, kinds, self.source.base)
         names = [encoder if run is not None else "", self._run, *DEMOS]
         film = self._films.through(
             names,
-            run.config.dataset if run else self.supply.dataset,
+            run.config.dataset if run else self.source.dataset,
             choice,
             charts.most(scene),
             [key for key in self.offers if key not in (*LEVELS, "probe")],
         )
         result = Sweep(scene.sweep.table, {**scene.sweep.provenance, "shown": {**asdict(choice), "kinds": kinds}})
-        self._next = (result, scene, film, self.supply.here(result.table.run.unique()))
-        return result
+        here = self.source.here(result.table.run.unique())
+        return View(result, scene, film, here, Look(encoder, encoder in self.source.methods, images))
 
     def idle(self) -> bool:
-        """The price of a training here, measured once when a card asks for it."""
-        if not self.orders.measure(self.shelf):
+        """Measure how long a training takes here, once, when a card needs it."""
+        if not self.missing.measure(self.session):
             return False
         self.redraw()
         return True
@@ -126,27 +135,27 @@ class NoiseOrAdversary(Controls):
         return self._order(kind, k)
 
     def _order(self, kind: str, k: float) -> BackgroundTraining | None:
-        if self._shown is None:
+        if self._outcome is None:
             raise UserError("There is no figure yet to add a point to; wait until it is drawn.")
-        scene = self._shown[1]
+        scene = self._outcome.scene
         if kind not in scene.kinds:
             raise UserError(f"There is no curve '{kind}' on the screen; it has {', '.join(scene.kinds)}.")
         if scene.choice.training:
-            job = self.orders.place(scene, kind, k)
-            self._followed(False)
+            job = self.missing.start(scene, kind, k)
+            self._jobs_changed(False)
             return job
-        if self.encoder in self.supply.methods:
+        if self.encoder in self.source.methods:
             raise UserError(f"The encoders of '{self.encoder}' are not on this machine; choose a run.")
         self._extra.setdefault(self.encoder, set()).add(float(k))
         self.refresh()
         return None
 
-    def _followed(self, ended: bool) -> None:
-        """The jobs have moved; `ended`: there are new points."""
+    def _jobs_changed(self, ended: bool) -> None:
+        """Show how far the jobs are; `ended`: there are new points."""
         if self._closed:
             return
         if ended:
-            self.supply.stale = True
+            self.source.stale = True
             self.refresh()
         else:
             self.redraw()
@@ -154,7 +163,7 @@ class NoiseOrAdversary(Controls):
                 self._settle("ready", self._upto)
 
     def _act(self, verb: str, what: str = "") -> None:
-        """What a card's button asks."""
+        """Run a card's button."""
         if verb == "save":
             self.export()
         elif verb == "open":
@@ -164,7 +173,7 @@ class NoiseOrAdversary(Controls):
             kind, k = what.split(",")
             self._order(kind, float(k))
         else:
-            self.orders.act(verb, what)
+            self.missing.act(verb, what)
             self.redraw()
 
     def _pin(self, key: str) -> None:
@@ -178,22 +187,18 @@ class NoiseOrAdversary(Controls):
 
     def export(self) -> Path:
         """Write what is shown as CSV, parquet and JSON into the current folder, under a name that is free."""
-        if self._shown is None:
+        if self._outcome is None:
             raise UserError("There is no table yet; wait until the figure is drawn.")
-        path, self._saved = written(self._shown[0], self.label(self._shown[0]))
+        path, self._saved = written(self._outcome.result, self.label(self._outcome.result))
         self.redraw()
         return path
 
     # pictures
-    def draw(self, result: Sweep) -> None:
-        if self._next is not None and self._next[0] is result:
-            self._shown = self._next
-        if self._shown is None:
-            return
-        _, scene, film, here = self._shown
+    def draw(self, view: View) -> None:
+        scene, film = view.scene, view.film
         self._slider.max = max(charts.most(scene), self.k)
         self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.k)}</p>{ALT}'
-        under_way = self.orders.under_way(scene)
+        under_way = self.missing.under_way(scene)
         if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
             figures.follow(self._chart, charts.chart(scene, self.k, under_way))
         elif self._drawn[2] != self.k:
@@ -205,9 +210,8 @@ class NoiseOrAdversary(Controls):
             film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
         )
         self._marked = self.film.picked = f"{key},{self.k:g}"
-        look = Look(self.encoder, self.encoder in self.supply.methods, self.images)
-        self.cards.html = desk(scene, key, self.k, self.orders, here, look)
-        self._foot.html = cards.foot(scene, self.supply.base, f"{self.images:,} test images", self._saved)
+        self.cards.html = sidebar(scene, key, self.k, self.missing, view.here, view.look)
+        self._foot.html = cards.foot(scene, self.source.base, f"{view.look.images:,} test images", self._saved)
 
     def _pinned(self, scene: Scene) -> str:
         """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
@@ -224,7 +228,16 @@ class NoiseOrAdversary(Controls):
 
     def _settle(self, state: str, text: str) -> None:
         self._upto = text
-        if state == "ready" and self._shown is not None:
-            n, running = self._shown[0].table.run.nunique(), self.orders.running()
+        if state == "ready" and self._outcome is not None:
+            n, running = self._outcome.result.table.run.nunique(), self.missing.running()
             text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
         super()._settle(state, text)
+
+
+class FourAttacks(NoiseOrAdversary):
+    """`FourAttacks(sweep, run)`: FGSM, R-FGSM, F-FGSM and PGD, and beside them sign noise of their size; all else as its base."""
+
+    title = "Four attacks"
+    offers = (*RIVALS, "sign", *LEVELS)
+    attacks = tuple(ATTACKS)
+    kinds = traitlets.List(traitlets.Enum(list(KINDS)), list(offers))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...attack_table import ATTACK_MENU, TABLE
 from ...attacks import ATTACKS, NOISES
 from ...config import TrainConfig
 from ...errors import UserError
@@ -19,21 +20,18 @@ MATCHES = {"L∞": "linf", "L2": "l2", "ε": "plain"}  # what noise shares with 
 GAUSSIANS = {"σ": "std", "σ²": "variance"}  # what eps is in N(0, eps)
 JUDGES = {"linear probe": "probe", "kNN": "knn"}
 SPREADS = ("95 %, t", "± sd")
+OTHERS = tuple(ATTACKS)[1:]  # attacks beside the first, which may stand for the adversary
 KINDS = {  # key -> role and name
     "adversary": ("adv", "adversary"),
-    "rfgsm": ("adv", "R-FGSM"),
-    "ffgsm": ("adv", "F-FGSM"),
-    "pgd": ("adv", "PGD"),
+    **{name: (TABLE[name].colour, TABLE[name].title) for name in OTHERS},
     "probe": ("adv", "probe’s adversary"),
-    "gaussian": ("gauss", "Gaussian"),
-    "uniform": ("uniform", "uniform"),
-    "sign": ("sign", "sign noise"),
+    **{name: (TABLE[name].colour, TABLE[name].title) for name in NOISES},
     "simclr": ("clean", "SimCLR"),
     "same": ("clean", "SimCLR, same compute"),
 }
 LEVELS = ("simclr", "same")  # lines across the chart
-RIVALS = ("adversary", "rfgsm", "ffgsm", "pgd")  # attack against attack: there the first one goes by its own name
-TITLES = {"fgsm": "FGSM", "rfgsm": "R-FGSM", "ffgsm": "F-FGSM", "pgd": "PGD"}
+RIVALS = ("adversary", *OTHERS)  # attack against attack: there the first one goes by its own name
+TITLES = {name: title for title, name in ATTACK_MENU.items()}
 SIMCLR = "SimCLR"
 
 
@@ -164,7 +162,7 @@ def kinds_of(choice: Choice, rows: Sweep, base: TrainConfig | None) -> dict[str,
         "adversary": {"attack": attack},
         "gaussian": {"attack": gaussian, "match": match},
     }
-    where |= {name: {"attack": name, "match": match} for name in ("uniform", "sign")}
+    where |= {name: {"attack": name, "match": match} for name in NOISES if name != "gaussian"}
     where |= {name: {"attack": name} for name in RIVALS[1:] if choice.rivals and name != attack}
     if not choice.training:
         own = {"match": match, "against": "contrast"}

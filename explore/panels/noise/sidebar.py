@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from . import cards
-from .commands import look_command
-from .missing import MissingPoints
+from .missing import MissingPoints, point_key
 from .points import LEVELS, MATCHES, Scene
 
 
@@ -17,40 +16,42 @@ class Look:
     images: int
 
 
-def desk(scene: Scene, key: str, k: float, orders: MissingPoints, here: set[str], look: Look) -> str:
+def sidebar(scene: Scene, key: str, k: float, missing: MissingPoints, here: set[str], look: Look) -> str:
     """All cards for the kind `key` at eps = k/255. `here`: runs whose encoder can be opened."""
-    found, point = [], scene.at(key, k)
-    ordered = orders.ordered(scene)
+    found, point, requested = [], scene.at(key, k), missing.requested(scene)
     if point is not None:
-        lacks = [] if (key, k) in ordered else orders.lacking(scene, key, k)
-        rest = (f"compute:{key},{k:g}", orders.price(lacks)) if lacks else ("", "")
-        found.append(cards.pinned(scene, point, here=here, command=_command(scene, key, k, orders, look), rest=rest))
-    found += orders.cards()
+        lacks = [] if point_key(key, k) in requested else missing.lacking(scene, key, k)
+        rest = (f"compute:{key},{k:g}", missing.price(lacks)) if lacks else ("", "")
+        found.append(cards.pinned(scene, point, here=here, command=_command(scene, key, k, missing, look), rest=rest))
+    found += [cards.under_way(*missing.kind(job), job) for job in missing.jobs]
     for other in [key, *(own for own in scene.kinds if own != key)]:
         drawn = other in scene.kinds and (other in LEVELS or k > 0 or not scene.choice.training)
-        if drawn and scene.at(other, k) is None and (other, k) not in ordered:
-            found.append(_missing(scene, other, k, orders, look))
+        if drawn and scene.at(other, k) is None and point_key(other, k) not in requested:
+            found.append(_missing(scene, other, k, missing, look))
     return "".join(found)
 
 
-def _missing(scene: Scene, key: str, k: float, orders: MissingPoints, look: Look) -> str:
+def _missing(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> str:
     kind, act = scene.kinds[key], f"compute:{key},{k:g}"
-    if scene.choice.training and orders.why_not:
-        return cards.missing(kind, k, act="", price=f"It cannot be computed here: {orders.why_not}.")
+    if scene.choice.training and missing.why_not:
+        return cards.missing(kind, k, act="", price=f"It cannot be computed here: {missing.why_not}.")
     if scene.choice.training:
-        return cards.missing(kind, k, act=act, price=orders.price(orders.lacking(scene, key, k)))
+        return cards.missing(kind, k, act=act, price=missing.price(missing.lacking(scene, key, k)))
     if look.tabled:
-        said = f"Not in the tables for {look.encoder}, whose encoders are not on this machine; choose a run as encoder."
-        return cards.missing(kind, k, act="", price=said)
+        text = f"Not in the tables for {look.encoder}, whose encoders are not on this machine; choose a run as encoder."
+        return cards.missing(kind, k, act="", price=text)
     return cards.missing(kind, k, act=act, price=f"{look.images:,} images, some seconds")
 
 
-def _command(scene: Scene, key: str, k: float, orders: MissingPoints, look: Look) -> str:
-    """What makes the pinned point by the command line; '' where nothing here can."""
+def _command(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> str:
+    """The command that makes the pinned point; '' where nothing here can."""
     if scene.choice.training:
-        return orders.command(scene, key, k)
+        return missing.command(scene, key, k)
     if look.tabled:
         return ""
     study = "loss-eps" if scene.choice.show == "loss" else "test-eps"
-    names = [str(kind.where["attack"]) for name, kind in scene.kinds.items() if name != "probe"]
-    return look_command(study, look.encoder, names, MATCHES[scene.choice.match], look.images)
+    kinds = ",".join(str(kind.where["attack"]) for name, kind in scene.kinds.items() if name != "probe")
+    return (
+        f"python -m explore sweep --study {study} --run {look.encoder} --kinds {kinds} "
+        f"--match {MATCHES[scene.choice.match]} --images {look.images}"
+    )

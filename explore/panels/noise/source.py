@@ -1,24 +1,23 @@
 """Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, sweeps made now."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import paths
+from ...attack_table import NOISE_NAMES
 from ...config import TrainConfig
 from ...errors import UserError
 from ...experiments.cell import images_of
-from ...experiments.queue import finished
+from ...experiments.grid import finished
 from ...results import Sweep
 from ...runfolder import Run
 from ...studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps, shipped
 from ...studies.sweep import kept
+from ...types import ProgressCallback
 from .points import MATCHES, Choice, adversary, is_training
 
-BASE = TrainConfig(
-    attack="fgsm", epochs=10, knn_every=0
-)  # points are computed with it where no study is there to go by
-Watch = Callable[[str, int, int], None]
+BASE = TrainConfig(attack="fgsm", epochs=10, knn_every=0)  # settings of computed points where there is no study
 
 
 class SweepSource:
@@ -50,7 +49,7 @@ class SweepSource:
 
     @property
     def dataset(self) -> str:
-        """That of the trainings."""
+        """The data set of the trainings."""
         named = self.training.table.dataset
         return named.iloc[0] if len(named) else self.base.dataset if self.base is not None else ""
 
@@ -63,16 +62,14 @@ class SweepSource:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the trainings: those that a new point is to have."""
+        """Seeds of the trainings, which a new point is to have too."""
         return sorted(self.training.table.seed.unique().tolist()) or [0, 1, 2]
 
     def trained(self) -> Sweep:
         """The trainings: shipped or given, and what was computed here with the same settings."""
         if self.stale and self.base is not None:
             data = self.data or ([] if len(self.training) else [images_of(self.base)[1]])
-            root, runs = paths.runs_root().resolve(), self.out.resolve() / "runs"
-            before = f"{runs.relative_to(root).as_posix()}/" if runs.is_relative_to(root) else ""
-            own = finished(self.out, self.base, data, self.measure, before)
+            own = finished(self.out, self.base, data, self.measure)
             known = set(self.training.table.cell)
             self._own, self.stale = Sweep(own.table[~own.table.cell.isin(known)], own.provenance), False
         return self.training.join(self._own) if len(self._own) else self.training
@@ -83,20 +80,21 @@ class SweepSource:
         encoder: "str | Run",
         images: int,
         extra: Iterable[float],
-        watch: Watch,
+        progress: ProgressCallback,
         attacks: Sequence[str] = ("fgsm",),
     ) -> Sweep:
         """Loss or accuracy over test eps: of a method from the tables, of a run by looking now (kept on disk for the next time).
 
-        `extra`: eps beyond the usual ones. `watch(what, done, total)` hears of every batch, and may raise to stop.
+        `extra`: eps beyond the usual ones. `progress` is called after every batch.
         """
         study = "loss_vs_eps" if choice.show == "loss" else "accuracy_vs_test_eps"
         if isinstance(encoder, str):
             own = self.tests.table[self.tests.table.metric == choice.metric]
             return Sweep(own[own.method == encoder], _about(self.tests, study))
         gaussian = "gaussian-variance" if (choice.match, choice.gaussian) == ("ε", "σ²") else "gaussian"
-        options: dict[str, Any] = {"kinds": (*attacks, gaussian, "uniform", "sign"), "match": MATCHES[choice.match]}
-        options |= {"images": images, "progress": lambda done, total: watch(f"{choice.show} over ε", done, total)}
+        others = [name for name in NOISE_NAMES if name != "gaussian"]
+        options: dict[str, Any] = {"kinds": (*attacks, gaussian, *others), "match": MATCHES[choice.match]}
+        options |= {"images": images, "progress": lambda done, total: progress(f"{choice.show} over ε", done, total)}
         question = loss_vs_eps if choice.show == "loss" else accuracy_vs_test_eps
         found = kept(question, encoder, self.out, eps=list(TEST_EPS), **options)
         more = [kept(question, encoder, self.out, eps=[k / 255], **options) for k in extra if k / 255 not in TEST_EPS]
@@ -104,7 +102,7 @@ class SweepSource:
 
     @staticmethod
     def here(names: Iterable[str]) -> set[str]:
-        """Those of the runs whose encoder lies on this machine."""
+        """The runs whose encoder is on this machine."""
         roots = (paths.runs_root(), paths.shipped())
         return {name for name in names if name and any((r / name / "encoder.safetensors").is_file() for r in roots)}
 

@@ -3,23 +3,23 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from html import escape
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...objectives import contrast
+from ...attack_table import NOISE_NAMES
 from ...random import seeded
-from ...results import to_pixels
-from ...studies import Batch
-from ...training import make_views
-from ..html import png
+from ...results import png, to_pixels
+from ...studies import Batch, contrast_with
+from ...training import contrast_settings
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 
 IMAGES, SIDE = 32, 64  # test images to choose from, attacked together; pixels of one on the screen
-FILMED = ("adversary", "gaussian", "uniform", "sign")
+FILMED = ("adversary", *NOISE_NAMES)
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,27 @@ class Strip:
 
 
 class Strips:
-    """Strips as they are asked for, the last few kept."""
+    """Strips through a session's runs; the last four are kept."""
 
-    def __init__(self, shelf: Session):
-        self.shelf = shelf
-        self._kept: dict[tuple, Strip] = {}
+    def __init__(self, session: Session):
+        self.session = session
+        self._film = lru_cache(maxsize=4)(partial(film_of, session))
 
     def through(
         self, names: Sequence[str], dataset: str, choice: Choice, most: float, kinds: Sequence[str] = FILMED
     ) -> Strip | None:
         """Through the first of these runs that was trained on `dataset`, at the chart's nine ticks up to `most`; None where none was."""
-        run = next((name for name in names if name and self.shelf.run(name).config.dataset == dataset), None)
+        run = next((name for name in names if name and self.session.run(name).config.dataset == dataset), None)
         if run is None:
             return None
-        key = (run, most, choice.match, choice.gaussian, *kinds)
-        if key not in self._kept:
-            self.shelf.set(dataset)  # refuses to download
-            ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
-            match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
-            film = film_of(self.shelf, run, ks, match=match, variance=variance, kinds=kinds)
-            self._kept = {**dict([*self._kept.items()][-3:]), key: film}
-        return self._kept[key]
+        self.session.set(dataset)  # refuses to download
+        ks = tuple(min(most / 8 * i, 255.0) for i in range(9))
+        match, variance = MATCHES[choice.match], choice.gaussian == "σ²"
+        return self._film(run, ks, match=match, variance=variance, kinds=tuple(kinds))
 
 
 def film_of(
-    shelf: Session,
+    session: Session,
     run: str,
     ks: tuple[float, ...],
     *,
@@ -73,19 +69,15 @@ def film_of(
     """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
     with eps as its variance, where it is as drawn.
     """
-    opened, images = shelf.run(run), f"{shelf.run(run).config.dataset} · test"
-    split, config = shelf.split(images), opened.config
+    opened, images = session.run(run), f"{session.run(run).config.dataset} · test"
+    split = session.split(images)
     index = torch.randperm(len(split), generator=seeded(0))[:IMAGES]
     x, y = split[index]
-    other = make_views(config, shelf.set(images))(x, seeded(0))
-    objective = contrast(shelf.encoder(run), other, temperature=config.temperature, loss=config.loss)
+    objective = contrast_with(session.encoder(run), x, **contrast_settings(opened.config, session.set(images)))
     batch, eps = Batch(x, objective, match=match), [k / 255 for k in ks]
     names = {"adversary": "fgsm", "gaussian": "gaussian-variance" if variance and match == "plain" else "gaussian"}
-    frames = {}
-    for kind in kinds:
-        moved = batch.at(names.get(kind, kind), [e for e in eps if e > 0])
-        frames[kind] = torch.cat([x[None].expand(len(eps) - len(moved), *x.shape), moved])
-    return Strip(run, ks, [shelf.class_name(images, int(label)) for label in y], index, frames)
+    frames = {kind: batch.at(names.get(kind, kind), eps) for kind in kinds}
+    return Strip(run, ks, [session.class_name(images, int(label)) for label in y], index, frames)
 
 
 def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> str:

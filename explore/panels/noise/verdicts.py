@@ -1,10 +1,10 @@
 """The finding of the noise-or-adversary panel in words: who is above whom, by how much, and whether that is settled."""
 
+from ...attack_table import NOISE_NAMES, TABLE
 from ...results import Difference
 from .points import RIVALS, SPREADS, Kind, Point, Scene, fair
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NOISE_NAMES = {"gaussian": "Gaussian noise", "uniform": "uniform noise", "sign": "sign noise"}
 
 
 def reading(scene: Scene, k: float) -> str:
@@ -29,7 +29,7 @@ def reading(scene: Scene, k: float) -> str:
 
 def _opponent(scene: Scene, k: float) -> Point | None:
     """What the adversary is first compared with: the first noise ticked that is there, else SimCLR."""
-    there = (scene.at(key, k) for key in ("gaussian", "uniform", "sign", "simclr", "same"))
+    there = (scene.at(key, k) for key in (*NOISE_NAMES, "simclr", "same"))
     return next((p for p in there if p is not None), None)
 
 
@@ -81,14 +81,17 @@ def _of_rivals(scene: Scene, k: float) -> str:
         beside = f"; sign noise of the same size: {u.value(noise.mean)}" if noise is not None else ""
         what = "the loss is, in nats," if scene.choice.show == "loss" else "the share of images right is, in %,"
         return f"{what} <b>{each}</b>{start}{beside}."
-    text = f"{'the attacks reach' if len(there) > 1 else 'only'} <b>{each}</b> %."
+    text = f"{'the attacks reach' if len(there) > 1 else 'one attack has been trained,'} <b>{each}</b> %."
     low, high = min(there, key=lambda p: p.mean), max(there, key=lambda p: p.mean)
     gap = scene.compare(low, high) if low is not high else None
     if gap is not None:
         text += f" Farthest apart: {high.kind.name} over {low.kind.name}, {u.value(gap.mean)} points {_verdict(scene, gap)}."
     plain = scene.at("simclr", k)
     against = [found for p in there if plain is not None and (found := scene.compare(plain, p)) is not None]
-    if against:
+    if len(there) == 1 and against:
+        side = "Above" if against[0].mean > 0 else "Below"
+        text += f" {side} SimCLR by {u.value(abs(against[0].mean))} points {_verdict(scene, against[0])}."
+    elif against:
         above, clear = sum(d.mean > 0 for d in against), sum(d.settled and d.mean > 0 for d in against)
         text += f" Above SimCLR: {above} of {len(against)}, settled for {NUMBERS[clear] if clear else 'none'}."
     return text
@@ -122,7 +125,7 @@ def called(scene: Scene, kind: Kind) -> str:
     """A kind in a sentence, with what eps is for noise: 'Gaussian noise (σ = ε)', 'uniform noise of equal L∞'."""
     if kind.key not in NOISE_NAMES:
         return kind.name
-    name, choice = NOISE_NAMES[kind.key], scene.choice
+    name, choice = f"{TABLE[kind.key].title.removesuffix(' noise')} noise", scene.choice
     if choice.match != "ε":
         return f"{name} of equal {choice.match}"
     return f"{name} of {choice.gaussian} = ε" if kind.key == "gaussian" else name

@@ -10,6 +10,8 @@ import torch
 import traitlets
 from traitlets import Enum, Int
 
+from ...attack_table import ATTACK_MENU as ATTACKS
+from ...attack_table import TABLE
 from ...config import k_of, show_eps
 from ...errors import UserError
 from ...random import seeded
@@ -17,7 +19,7 @@ from ...results import KINDS
 from ...results import Perturbation as Result
 from ...runfolder import Run
 from ...studies import GRID, PerturbationStudy
-from ...training import make_views
+from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
 from ..encoder_panel import EncoderPanel
 from ..html import Axis, foot
@@ -26,7 +28,6 @@ from ..widgets.pixels import Pixels
 from . import view
 
 BATCH = 32
-ATTACKS = {"FGSM": "fgsm", "R-FGSM": "rfgsm", "F-FGSM": "ffgsm", "PGD": "pgd"}
 REFERENCES = {"the other view": "view", "itself": "self"}
 LENGTHS = {"L∞": "linf", "L2": "l2"}
 PICTURE_FIRST = 0.06  # seconds that the browser has to itself before the numbers are computed
@@ -80,7 +81,7 @@ class Perturbation(EncoderPanel):
                 ("Noise of equal", w.ToggleButtons(options=list(LENGTHS)).add_class("ex-seg"), "match", "auto"),
             ]
         )
-        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: name != "PGD")
+        traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: not TABLE[ATTACKS[name]].steps)
         slider, hero = self.slider()
         w.jsdlink((slider, "value"), (self.pixels, "k"))
         return [row, hero]
@@ -136,8 +137,7 @@ class Perturbation(EncoderPanel):
             seed=inputs["seed"],
             reference=REFERENCES[inputs["reference"]],
             match=LENGTHS[inputs["match"]],
-            temperature=opened.config.temperature,
-            views=make_views(opened.config, self.shelf.set(images)),
+            **contrast_settings(opened.config, self.shelf.set(images)),
             index=index,
             labels=y,
             classes=tuple(self.shelf.set(images).classes),

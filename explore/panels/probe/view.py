@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import show_eps
+from ...results import png
 from ...results.probes import Cell, ProbeComparison
 from ...studies.probing import Probing
-from ..html import Markup, fill, heading, image, join, marks, origin, png, signed, tag
+from ..html import Markup, fill, heading, image, join, marks, origin, signed, tag
 from .matrices import points, possessive, roled
 
 

@@ -8,13 +8,11 @@ import torch
 from ... import datasets
 from ...evaluate import Probe, embed, transfer
 from ...losses import LOSSES
-from ...objectives import contrast
-from ...perturbation.engine import Batch
+from ...perturbation.engine import Batch, contrast_with
 from ...perturbation.study import PerturbationStudy
-from ...random import seeded
 from ...results import Sweep, wilson
 from ...runfolder import Run
-from ...training import make_views
+from ...training import contrast_settings
 from ..probes import authors_trap
 from ..sweep import Watch, _mix, _opened, _result
 
@@ -38,11 +36,11 @@ def every_batch(
     """
     began = time.perf_counter()
     where, run, data, x, _ = _opened(run, device, data, images)
-    encoder, views, config = run.encoder(where), make_views(run.config, data), run.config
+    encoder, config, settings = run.encoder(where), run.config, contrast_settings(run.config, data)
     parts = [part for part in x.split(config.batch_size) if len(part) == config.batch_size] or [x]
     rises: dict[tuple[str, float], list[float]] = {}
     for i, part in enumerate(parts):
-        away = contrast(encoder, views(part, seeded(_mix(seed, i))), temperature=config.temperature, loss=config.loss)
+        away = contrast_with(encoder, part, seed=_mix(seed, i), **settings)
         batch = Batch(part, away, match="plain", seed=_mix(seed, i))
         with torch.no_grad():
             clean = float(away(part).mean())
@@ -83,21 +81,14 @@ def gradient_parts(
     """
     began = time.perf_counter()
     where, run, data, x, _ = _opened(run, device, data, images)
-    encoder, config = run.encoder(where), run.config
+    encoder, settings = run.encoder(where), contrast_settings(run.config, data)
     found: dict[tuple[str, str], list[float]] = {}
     parts = x.split(min(128, len(x)))
     for i, part in enumerate(parts):
         with torch.no_grad():
             z = encoder(part)
         for reference in ("self", "view"):
-            study = PerturbationStudy(
-                encoder,
-                part,
-                reference=reference,
-                seed=_mix(seed, i),
-                temperature=config.temperature,
-                views=make_views(config, data),
-            )
+            study = PerturbationStudy(encoder, part, reference=reference, seed=_mix(seed, i), **settings)
             with torch.no_grad():
                 moved = encoder(study.adversary(eps * 255))
             others = ~torch.eye(len(part), dtype=torch.bool, device=where)
