@@ -11,7 +11,7 @@ WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test quick coverage style core setup lint format demo studies reproduce screenshots clean
+.PHONY: lab test quick coverage style core setup lint format demo studies reproduce screenshots docs clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -44,7 +44,7 @@ lint format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-demo: $(READY)         ## train the three shipped runs again (CPU; the time stands in LOG.md)
+demo: $(READY)         ## train the three shipped runs again (CPU; the times are in docs/benchmarks.md)
 	$(PY) data/make_demo.py
 
 studies: $(READY)      ## train the shipped studies again (CPU, one to two hours on two cores; goes on where it was stopped)
@@ -56,6 +56,10 @@ reproduce: $(READY)    ## the claims on CIFAR-10 again, TIER=cpu (hours on two c
 
 screenshots: $(READY)  ## the README's pictures, from the browser ring
 	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser
+
+docs: $(READY)         ## the page of all names, from the docstrings: build/api/index.html
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PY) -m pdoc --output-directory build/api explore '!explore.panels.widgets'
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

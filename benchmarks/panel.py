@@ -15,7 +15,7 @@ import nbformat
 from explore.errors import UserError
 
 CELL = """import explore as ex
-panel = ex.panels.Perturbation(ex.open_run("demo/clae"), attack={attack!r}, eps=0)
+panel = ex.panels.Perturbation(ex.open_run("demo/clae"), attack={attack!r}, k=0)
 {extra}
 panel"""
 WATCH = """() => {

@@ -1,7 +1,8 @@
-"""Adversaries and noises: `attack(x, objective, generator=...) -> x_adv`, all in pixel units.
+"""Adversarial attacks and noises: `attack(x, objective, generator=...) -> x_adv`.
 
-Images are float in [0, 1] and eps is in those units (8/255). One loop serves every attack: only start, step size, number
-of steps and norm differ. Noise has the same call and ignores the objective, so 'noise or adversary' is one line twice.
+Images are float in [0, 1] and eps is in the same units (8/255). All attacks share one loop; they
+differ in start, step size, number of steps and norm. Noise has the same signature and ignores the
+objective.
 """
 
 import inspect
@@ -24,12 +25,18 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Attack:
-    """Gradient ascent on a loss inside a ball of radius eps around x, in the images' pixel range.
+    """Gradient ascent on a loss within a ball of radius eps around x, clipped to the pixel range.
 
-    `norm="linf"`: sign steps, every pixel moves by eps at most. `norm="l2"`: normalised gradient steps; the radius is
-    eps * sqrt(pixels), the L2 length of a full sign step, so that the two are comparable at one eps.
-    `gray`: keep the channels equal; None does so for every image that came gray. `clamp=None` leaves the pixel range
-    open (the authors' code does). Use the presets: `Attack.fgsm(eps)`, `.rfgsm`, `.ffgsm`, `.pgd`.
+    `norm="linf"`: sign steps, no pixel changes by more than eps. `norm="l2"`: normalised gradient
+    steps; the radius is eps * sqrt(pixels), the L2 length of a full sign step, so that both norms
+    are comparable at one eps. `gray`: keep the channels equal; None does so for gray images.
+    `clamp=None` does not clip (as the authors' code). Presets: `Attack.fgsm(eps)`, `.rfgsm`,
+    `.ffgsm`, `.pgd`.
+
+    >>> x = torch.full((1, 3, 2, 2), 0.5)
+    >>> x_adv = ex.Attack.fgsm(8 / 255)(x, lambda images: images.sum((1, 2, 3)))
+    >>> f"{255 * (x_adv - x).max():.0f}/255"
+    '8/255'
     """
 
     name: str
@@ -49,46 +56,55 @@ class Attack:
 
     @classmethod
     def fgsm(cls, eps: float, **options: Any) -> "Attack":
-        """One full sign step (Goodfellow et al. 2015, arXiv:1412.6572); the attack of all of CLAE's experiments."""
+        """One full sign step (Goodfellow et al. 2015, arXiv:1412.6572); CLAE's default."""
         return cls("fgsm", eps, step=eps, **options)
 
     @classmethod
     def rfgsm(cls, eps: float, *, alpha: float | None = None, **options: Any) -> "Attack":
-        """A random sign step of alpha (eps/2), then a sign step of eps - alpha (Tramer et al. 2018, arXiv:1705.07204)."""
+        """A random sign step of alpha, one of eps - alpha (Tramer et al. 2018, arXiv:1705.07204).
+
+        `alpha` defaults to eps / 2.
+        """
         alpha = eps / 2 if alpha is None else alpha
         return cls("rfgsm", eps, step=eps - alpha, start="sign", start_size=alpha, **options)
 
     @classmethod
     def ffgsm(cls, eps: float, *, alpha: float | None = None, **options: Any) -> "Attack":
-        """Uniform start in the ball, one step of alpha (1.25 eps), projected (Wong et al. 2020, arXiv:2001.03994)."""
+        """A uniform start, one projected step of alpha (Wong et al. 2020, arXiv:2001.03994).
+
+        `alpha` defaults to 1.25 eps.
+        """
         return cls(
             "ffgsm", eps, step=1.25 * eps if alpha is None else alpha, start="uniform", start_size=eps, **options
         )
 
     @classmethod
     def pgd(cls, eps: float, *, steps: int = 10, step: float | None = None, random_start: bool = True, **options: Any):
-        """`steps` projected sign steps of 2.5 eps / steps from a uniform start (Madry et al. 2018, arXiv:1706.06083)."""
+        """Projected sign steps from a uniform start (Madry et al. 2018, arXiv:1706.06083).
+
+        `step` defaults to 2.5 eps / steps.
+        """
         size = 2.5 * eps / max(steps, 1) if step is None else step
         start: Literal["uniform", "none"] = "uniform" if random_start else "none"
         return cls("pgd", eps, step=size, steps=steps, start=start, start_size=eps, **options)
 
     @property
     def single_step(self) -> bool:
-        """True where the direction does not depend on eps: one step, from x itself."""
+        """True if the direction does not depend on eps: one step, starting at x."""
         return self.steps == 1 and self.start == "none"
 
     def at(self, eps: float) -> "Attack":
-        """The same attack at another radius, its step and start scaled along."""
+        """The same attack at another radius; step and start are scaled with it."""
         k = eps / self.eps if self.eps else 0.0
         if not self.eps and eps:
             raise UserError("An attack made with eps=0 has no step to scale; make it with the eps you want.")
         return replace(self, eps=eps, step=self.step * k, start_size=self.start_size * k)
 
     def __call__(self, x: Images, objective: Objective, *, generator: torch.Generator | None = None) -> Images:
-        """Adversarial images of x's shape; nothing but the returned tensor changes.
+        """Adversarial images of x's shape; x, weights, `.grad`, BN statistics, modes are unchanged.
 
-        `objective` maps images (n, c, h, w) to a loss per image (n,); its sum is pushed up. The BN statistics and modes of
-        the networks it runs are put back, also when it raises; no `.grad` is touched.
+        `objective` maps images (n, c, h, w) to one loss per image (n,); the sum is maximised. The
+        state of the networks it uses is restored even if it raises.
         """
         networks = modules_of(objective)
         with untouched(*networks), constant(*networks):
@@ -98,7 +114,7 @@ class Attack:
         return x_adv
 
     def move(self, x: Images, x_adv: Images, grad: Images) -> Images:
-        """One step from x_adv along `grad`, projected to the ball around x and to the pixel range."""
+        """One step from x_adv along `grad`, projected to the ball around x and the pixel range."""
         grad = _keep_gray(grad, x, self.gray)
         if self.norm == "l2":
             radius = self.eps * x[0].numel() ** 0.5
@@ -118,10 +134,16 @@ class Attack:
 
 @dataclass(frozen=True)
 class Noise:
-    """Random noise with an attack's call; the objective is ignored.
+    """Random noise with the signature of an attack; the objective is ignored.
 
-    `norm=None` adds the plain draw. `norm="linf"`: each image's draw is scaled so that its largest change is eps exactly,
-    `norm="l2"`: so that its L2 length is eps * sqrt(pixels), a full sign step's; both as measured after clipping to the pixel range.
+    `norm=None` adds the plain draw. `norm="linf"` scales each image's draw so that its largest
+    change is exactly eps, `norm="l2"` so that its L2 length is eps * sqrt(pixels), as that of a
+    full sign step; both are measured after clipping to the pixel range.
+
+    >>> x = torch.full((1, 3, 2, 2), 0.5)
+    >>> noisy = ex.Noise.sign(8 / 255)(x, generator=ex.seeded(0))
+    >>> f"{255 * (noisy - x).abs().min():.0f}/255"
+    '8/255'
     """
 
     name: str
@@ -137,7 +159,7 @@ class Noise:
 
     @classmethod
     def gaussian(cls, eps: float, *, by: Literal["std", "variance"] = "std", **options: Any) -> "Noise":
-        """N(0, eps): the rebuttal leaves open whether eps is the std or the variance, so say which."""
+        """N(0, eps); eps is the std or the variance, which the rebuttal does not say."""
         if by not in ("std", "variance"):
             raise UserError(f"Gaussian noise takes eps by 'std' or by 'variance', got '{by}'.")
         return cls("gaussian", "gaussian", eps, scale=eps if by == "std" else eps**0.5, **options)
@@ -149,7 +171,7 @@ class Noise:
 
     @classmethod
     def sign(cls, eps: float, **options: Any) -> "Noise":
-        """+eps or -eps at every pixel: before clipping, exactly FGSM's L2 and L-infinity length without its aim."""
+        """+eps or -eps at every pixel: before clipping, FGSM's L2 and L-infinity length."""
         return cls("sign", "sign", eps, scale=eps, **options)
 
     single_step = True
@@ -157,7 +179,7 @@ class Noise:
     def __call__(
         self, x: Images, objective: Objective | None = None, *, generator: torch.Generator | None = None
     ) -> Images:
-        """Noisy images of x's shape; x stays as it is."""
+        """Noisy images of x's shape; x is unchanged."""
         x = x.detach()
         delta = _keep_gray(_draw(self.kind, x, generator) * self.scale, x, self.gray, first=True)
         if self.norm == "linf":
@@ -172,14 +194,18 @@ NOISES: dict[str, Callable[..., Noise]] = {n: getattr(Noise, n) for n, row in TA
 
 
 def attack_named(name: str, eps: float, **options: Any) -> Attack | Noise:
-    """The attack or noise of that name, one of `attack_table.TABLE`."""
+    """The attack or noise of this name, one of `attack_table.TABLE`.
+
+    >>> ex.attack_named("pgd", 8 / 255, steps=5).steps
+    5
+    """
     if name not in TABLE:
         raise UserError(f"attack must be one of {', '.join(TABLE)}, got '{name}'.{nearest(name, TABLE)}")
     return (ATTACKS[name] if name in ATTACKS else NOISES[name])(eps, **options)
 
 
 def gradient(objective: Objective, x: Images) -> Images:
-    """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is touched."""
+    """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is changed."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = objective(x)
@@ -194,7 +220,11 @@ def gradient(objective: Objective, x: Images) -> Images:
 
 
 def modules_of(objective: Objective | None) -> tuple[nn.Module, ...]:
-    """The networks an objective runs: its `.modules`, itself, or what a function closes over or reads as a global."""
+    """The networks an objective uses.
+
+    Its `.modules`, itself if it is a module, or those that a function refers to as closure or
+    global.
+    """
     if isinstance(objective, nn.Module):
         return (objective,)
     named = getattr(objective, "modules", None)
@@ -208,7 +238,11 @@ def modules_of(objective: Objective | None) -> tuple[nn.Module, ...]:
 
 
 def norms(delta: Images) -> dict[str, PerImage]:
-    """Length of every image's perturbation: {'linf': largest pixel change, 'l2': Euclidean}, each (n,)."""
+    """Size of every image's perturbation: 'linf' (largest pixel change) and 'l2', each (n,).
+
+    >>> {name: value.tolist() for name, value in ex.norms(torch.full((1, 1, 2, 2), -0.5)).items()}
+    {'linf': [0.5], 'l2': [1.0]}
+    """
     return {"linf": delta.flatten(1).abs().amax(1), "l2": _l2(delta)}
 
 
@@ -220,10 +254,14 @@ def match(
     l2: float | Tensor | None = None,
     clamp: tuple[float, float] | None = (0.0, 1.0),
 ) -> Images:
-    """Scale every image's delta so that what is left of it after clipping x + delta has exactly the length asked for.
+    """Scale each image's delta so that, after clipping x + delta, it has exactly the given length.
 
-    Lengths are one number or one an image (n,). Where clipping makes a length unreachable, the longest reachable is
-    given. Returns the scaled delta, before clipping.
+    `linf`, `l2`: one number or one per image (n,). If clipping makes a length unreachable, the
+    longest reachable one is used. Returns the scaled delta, before clipping.
+
+    >>> x, delta = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), 0.1)
+    >>> round(ex.match(delta, x, linf=0.25).max().item(), 4)
+    0.25
     """
     if (linf is None) == (l2 is None):
         raise UserError("match() takes one of linf=... or l2=...: the length that the perturbation is to have.")
@@ -258,7 +296,7 @@ def _draw(kind: str, x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _keep_gray(change: Tensor, x: Tensor, gray: bool | None, first: bool = False) -> Tensor:
-    """Equal channels for gray images: the sum of a gradient (the chain rule's), the first channel of a draw."""
+    """Equal channels for gray images: a gradient's sum (chain rule), a draw's first channel."""
     if gray is False or x.shape[1] == 1:
         return change
     one = (change[:, :1] if first else change.sum(1, keepdim=True)).expand_as(change)

@@ -1,4 +1,4 @@
-"""What is here, in plain words: torch, device, data, runs, widgets, browser; and what to do about what is not."""
+"""Check torch, device, data, runs, widgets and browser, and say what to do if one is missing."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ WIDGETS = ("jupyterlab", "ipywidgets", "anywidget", "plotly", "captum", "umap-le
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, whether it is fine, what was found, what to do."""
+    """One finding: its subject, whether it is fine, what was found, what to do."""
 
     name: str
     ok: bool
@@ -36,7 +36,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True where nothing that is needed is missing."""
+        """True if nothing required is missing."""
         return all(c.ok or not c.needed for c in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Report:
 
 
 def diagnose() -> Report:
-    """Look at this machine and say what works."""
+    """Check this machine and report what works (`doctor` on the command line)."""
     return Report([_python(), _torch(), _device(), _data(), _runs(), *_widgets(), _browser()])
 
 
@@ -162,7 +162,7 @@ def _browser() -> Check:
 
 
 def find_browser(names: tuple[str, ...] = BROWSERS) -> str | None:
-    """Path of an installed browser: $CLAE_BROWSER, or the first of `names` on the PATH, or macOS' Chrome."""
+    """Path of a browser: $CLAE_BROWSER, the first of `names` on the PATH, macOS' Chrome."""
     mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
     named = os.environ.get("CLAE_BROWSER") or next(filter(None, map(shutil.which, names)), None)
     return named or (mac if os.path.exists(mac) else None)

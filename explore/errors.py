@@ -1,11 +1,16 @@
-"""Errors a user can act on: one sentence that says what was expected, what came, what to do."""
+"""Errors a user can act on: one sentence with what was expected, what came, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Bad input, told in one sentence. The CLI prints it and exits with 2; panels show it in their banner."""
+    """Bad input, explained in one sentence; the command line prints it and exits with status 2.
+
+    >>> try: ex.Attack.fgsm(8)
+    ... except ex.UserError as error: print(error)
+    ε = 8 is outside 0 to 1, the range of a pixel. Did you mean 8/255?
+    """
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Open the notebooks in JupyterLab: loopback, token, no news popup, every cell kept drawn while scrolling."""
+"""Open the notebooks in JupyterLab: loopback, token, no news popup."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Contrastive losses, sized from their tensors, and two numbers that describe an embedding."""
+"""Contrastive losses, and two numbers that describe an embedding."""
 
 import math
 
@@ -9,18 +9,22 @@ from torch import Tensor
 from .errors import UserError
 from .types import Embeddings, PerImage, Scalar
 
-# Every loss takes two (n, d) batches whose rows are pairs and returns one number an image pair, in nats; the mean
-# over the batch is the loss that papers print. Rows are scaled to unit length here, whatever came. `rows` asks for the
-# losses of some pairs alone, against the whole batch: a large one is computed block by block, or by several processes.
+# Every loss takes two (n, d) batches of paired rows and returns one number per pair, in nats; the mean over the batch
+# is the loss that papers print. Rows are scaled to unit length first. `rows` selects pairs whose losses, against the
+# whole batch, are computed: large batches go block by block, or are shared by several processes.
 
 ALL = slice(None)
 
 
 def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL) -> PerImage:
-    """NT-Xent: each of the 2n embeddings must find its partner among the 2n - 1 others.
+    """NT-Xent, per pair (n,) in nats: each of 2n embeddings finds its partner.
 
-    Row i is the mean of the two anchors of pair i, so `nt_xent(z1, z2).mean()` is equation 1 of SimCLR
-    (Chen et al. 2020, arXiv:2002.05709). Chance is `chance(n)` = ln(2n - 1).
+    Row i is the mean over the two anchors of pair i, so `nt_xent(z1, z2).mean()` is equation 1 of
+    SimCLR (Chen et al. 2020, arXiv:2002.05709). Its chance level is `chance(n)` = ln(2n - 1).
+
+    >>> z1 = z2 = torch.eye(4)  # pairs are equal, different images orthogonal
+    >>> ex.nt_xent(z1, z2, temperature=0.1).mean().item() < 0.001 < ex.chance(4)
+    True
     """
     _check(z1, z2, temperature)
     n = len(z1)
@@ -32,9 +36,10 @@ def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slic
 
 
 def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
-    """One direction, n candidates: embedding i of the first batch must find row i of the second.
+    """One direction, n candidates: row i of z1 has to find row i of z2. Per pair (n,), nats.
 
-    The 'Plain' baseline of CLAE (Ho & Vasconcelos 2020), temperature 0.1 in the authors' code. Chance is ln(n).
+    The 'Plain' baseline of CLAE (Ho & Vasconcelos 2020), temperature 0.1 in the authors' code. Its
+    chance level is ln(n).
     """
     _check(z1, z2, temperature)
     logits = F.normalize(z1[rows], dim=1) @ F.normalize(z2, dim=1).T / temperature
@@ -44,9 +49,9 @@ def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, ro
 def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
     """Batch loss of unsupervised embedding learning: 'the partner is me' and 'nobody else is me'.
 
-    -log P(i | partner of i) - sum over j != i of log(1 - P(i | j)), for all 2n embeddings; the target side is
-    held constant as in the public code (Ye et al. 2019, arXiv:1904.03436, equations 3 to 6). Row i is the mean of
-    the two embeddings of pair i.
+    -log P(i | partner of i) - sum over j != i of log(1 - P(i | j)), for all 2n embeddings; the
+    target side is held constant as in the public code (Ye et al. 2019, arXiv:1904.03436, equations
+    3 to 6). Row i is the mean of the two embeddings of pair i.
     """
     _check(z1, z2, temperature)
     n = len(z1)
@@ -63,9 +68,13 @@ LOSSES = {"nt_xent": nt_xent, "softmax": softmax_one_way, "uel": uel}
 
 
 def chance(n: int, loss: str = "nt_xent") -> float:
-    """Loss of an encoder that tells nothing apart, in nats, for n pairs: ln(2n - 1) for NT-Xent, ln(n) for softmax.
+    """Loss of an encoder that cannot tell images apart, in nats, for n pairs.
 
-    For 'uel' every embedding is recognised with probability 1 / (2n - 1).
+    ln(2n - 1) for NT-Xent, ln(n) for softmax; for 'uel' every embedding is recognised with
+    probability 1 / (2n - 1).
+
+    >>> round(ex.chance(32), 2)  # ln 63
+    4.14
     """
     m = 2 * n - 1
     if loss == "uel":
@@ -74,17 +83,29 @@ def chance(n: int, loss: str = "nt_xent") -> float:
 
 
 def alignment(z1: Embeddings, z2: Embeddings) -> Scalar:
-    """Mean squared distance of the unit embeddings of a pair, 0 (same) to 4 (Wang & Isola 2020, arXiv:2005.10242)."""
+    """Mean squared distance of paired unit embeddings, 0 (equal) to 4 (opposite).
+
+    Wang & Isola 2020, arXiv:2005.10242.
+
+    >>> ex.alignment(torch.eye(2), -torch.eye(2)).item()
+    4.0
+    """
     return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).pow(2).sum(dim=1).mean()
 
 
 def uniformity(z: Embeddings, t: float = 2.0) -> Scalar:
-    """Log of the mean Gaussian potential over all pairs, at most 0; lower is more uniform (Wang & Isola 2020)."""
+    """Log of the mean Gaussian potential over all pairs, at most 0; lower is more uniform.
+
+    Wang & Isola 2020, arXiv:2005.10242.
+
+    >>> round(ex.uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item(), 3)
+    -8.0
+    """
     return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-t).exp().mean().log()
 
 
 def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Both embeddings of the pairs asked for, as m rows of the 2n; (m, 2n) True where a column is the anchor itself; partners (m,)."""
+    """Rows of the chosen pairs' embeddings (m,), mask of self (m, 2n), partners (m,)."""
     first = torch.arange(n, device=device)[rows]
     anchors = torch.cat([first, first + n])
     itself = anchors[:, None] == torch.arange(2 * n, device=device)

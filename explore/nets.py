@@ -27,16 +27,16 @@ STEMS = {  # what stands before the first stage: kernel, stride, max-pool
 
 
 class Use:
-    """How the batch norms of one encoder normalise in a pass: shared by them, so that a pass sets it once."""
+    """How all batch norms of one encoder normalise in a forward pass."""
 
     branch: Branch = "clean"
     views: int = 1
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """torch's batch norm, in train mode of each of `use.views` equal parts of the batch by itself, as if each came in a pass of its own.
+    """torch's batch norm; in train mode, each of `use.views` sub-batches separately.
 
-    `over`, where set, normalises in train mode in its place, over more images than these (ranks.py).
+    `over`, if set, replaces it in train mode: statistics over several processes (distributed.py).
     """
 
     over: Callable[[nn.BatchNorm2d, Tensor], Tensor] | None = None
@@ -53,10 +53,17 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class DualBatchNorm2d(BatchNorm2d):
-    """Batch norm with its own statistics and affine weights for adversarial images (AdvProp, arXiv:1911.09665).
+    """Batch norm with separate statistics and affine weights for adversarial images.
 
-    The module itself is the clean norm, so torchvision's weights fit; `.adv` is the other. Which one a forward pass
-    uses is `use.branch`, set for a whole encoder by `Encoder.forward(x, branch=...)`: blocks never see it.
+    AdvProp, arXiv:1911.09665. The module itself is the clean norm, so torchvision's weights fit;
+    `.adv` is the other. `use.branch` chooses; `Encoder.forward(x, branch=...)` sets it for all
+    layers.
+
+    >>> norm = ex.DualBatchNorm2d(3).train()
+    >>> norm.use.branch = "adv"
+    >>> _ = norm(torch.rand(2, 3, 4, 4))
+    >>> norm.num_batches_tracked.item(), norm.adv.num_batches_tracked.item()
+    (0, 1)
     """
 
     def __init__(self, num_features: int, adv_momentum: float = 0.1):
@@ -68,7 +75,7 @@ class DualBatchNorm2d(BatchNorm2d):
 
 
 class _Pool(nn.AdaptiveAvgPool2d):
-    """Mean over a map's pixels; of channels_last maps with a gradient in their own layout, which torch's has not."""
+    """Global average pooling whose gradient keeps the channels_last layout."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_contiguous(memory_format=torch.channels_last):
@@ -77,7 +84,7 @@ class _Pool(nn.AdaptiveAvgPool2d):
 
 
 class _Trunk(ResNet):
-    """torchvision's ResNet with every width scaled and the stem of our choice; returns pooled features."""
+    """torchvision's ResNet with scaled widths and a choice of stem; returns pooled features."""
 
     def __init__(self, arch: str, width: int, stem: str, norm_layer):
         block, blocks = ARCHS[arch]
@@ -103,10 +110,15 @@ class _Trunk(ResNet):
 
 
 class Encoder(nn.Module):
-    """ResNet + two-layer projector; normalises its input itself, so images stay in [0, 1] everywhere else.
+    """ResNet with a two-layer projector; it normalises its input, images in [0, 1].
 
-    `encoder(x)` gives unit projections z (n, proj_dim); `encoder.features(x)` the features h (n, feature_dim) that
-    probes and kNN read. `branch="adv"` uses the adversarial batch-norm statistics where `dual_bn` is on.
+    `encoder(x)` returns unit projections z (n, proj_dim), `encoder.features(x)` the features h
+    (n, feature_dim) that probes and kNN use. `branch="adv"` uses the batch-norm statistics for
+    adversarial images, if `dual_bn` is on.
+
+    >>> encoder = ex.Encoder("resnet10", width=8, stem="small", proj_dim=16)
+    >>> encoder(torch.rand(2, 3, 32, 32)).shape, encoder.features(torch.rand(2, 3, 32, 32)).shape
+    (torch.Size([2, 16]), torch.Size([2, 64]))
     """
 
     def __init__(
@@ -149,7 +161,7 @@ class Encoder(nn.Module):
                 part.use = self._use
 
     def features(self, x: Images, branch: Branch = "clean", views: int = 1) -> Embeddings:
-        """Features h (n, feature_dim) of images in [0, 1], before the projector; `views` as in `forward`."""
+        """Features h (n, feature_dim) of images in [0, 1]; `views` as in `forward`."""
         if x.dim() != 4 or x.shape[1] != 3:
             raise UserError(
                 f"An encoder reads images of shape (n, 3, height, width) in [0, 1], got {tuple(x.shape)}; "
@@ -165,7 +177,8 @@ class Encoder(nn.Module):
     def forward(self, x: Images, branch: Branch = "clean", views: int = 1) -> Embeddings:
         """Unit-length projections z (n, proj_dim): what the contrastive loss compares.
 
-        x may hold several `views`, one after the other and of one size; batch norms in train mode take each by itself.
+        x may hold several `views` of the same size, one after the other; in train mode batch norms
+        normalise each separately.
         """
         return self.project(self.features(x, branch, views))
 
@@ -174,7 +187,7 @@ class Encoder(nn.Module):
         return F.normalize(self.projector(h), dim=1)
 
     def behind_stem(self, x: Images) -> int:
-        """How many activations the first stage reads of images x (n, 3, height, width)."""
+        """Number of activations after the stem for images x (n, 3, height, width)."""
         halved = self.trunk.conv1.stride[0] * (1 if isinstance(self.trunk.maxpool, nn.Identity) else 2)
         return len(x) * self.trunk.conv1.out_channels * (x.shape[2] // halved) * (x.shape[3] // halved)
 
@@ -190,9 +203,9 @@ class Encoder(nn.Module):
 
 
 class TorchEncoder(nn.Module):
-    """Anybody's network from images to features (n, D), called as an `Encoder` is: `.features(x)`, unit `forward(x)`.
+    """Any network from images to features (n, D), with an `Encoder`'s methods.
 
-    `mean` and `std` normalise images in [0, 1] first, where the network does not do so itself.
+    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves.
     """
 
     def __init__(self, network: nn.Module, *, mean: Iterable[float] | None = None, std: Iterable[float] | None = None):
@@ -215,10 +228,10 @@ class TorchEncoder(nn.Module):
         return h
 
     def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
-        """Features (n, D) scaled to unit length: such a network has no projector."""
+        """Features (n, D) scaled to unit length: there is no projector."""
         return F.normalize(self.features(x), dim=1)
 
 
 def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":
-    """An `Encoder` itself, any other network as a `TorchEncoder` one."""
+    """The network itself if it is an `Encoder`, otherwise wrapped in a `TorchEncoder`."""
     return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(network)

@@ -1,7 +1,8 @@
-"""What an attack pushes up: functions `images -> loss per image`, made from an encoder.
+"""What an attack maximises: functions `images -> loss per image`, made from an encoder.
 
-An objective is any callable from images (n, c, h, w) to losses (n,). The two here carry `.modules`, the networks they
-run, so that an attack can hold those networks' statistics still; for a lambda the attack finds them itself.
+An objective is any callable from images (n, c, h, w) to losses (n,). The two here have `.modules`,
+the networks they use, so that an attack can restore the networks' statistics; for a lambda the
+attack finds them itself.
 """
 
 from collections.abc import Callable
@@ -20,10 +21,16 @@ Objective = Callable[[Tensor], Tensor]
 
 
 class contrast:
-    """Contrastive loss of images against a reference batch: row i's partner is `reference[i]`, the rest negatives.
+    """Contrastive loss of images against a reference batch, (n,) in nats; see `nt_xent`.
 
-    `reference` is images (n, c, h, w), embedded once without gradient, or embeddings z (n, d). The loss couples the
-    batch: moving one image moves the loss of all. Label-free (Ho & Vasconcelos 2020, section 3).
+    Row i's partner is `reference[i]`, all others are negatives. `reference`: images (n, c, h, w),
+    embedded once without gradient, or embeddings z (n, d). Needs no labels (Ho & Vasconcelos 2020,
+    section 3). Changing one image changes the loss of the whole batch.
+
+    >>> x = ex.load("fashion").test[:8][0]
+    >>> encoder = ex.Encoder("resnet10", width=8, stem="small").eval()
+    >>> ex.contrast(encoder, reference=x.flip(3))(x).shape
+    torch.Size([8])
     """
 
     def __init__(
@@ -52,7 +59,12 @@ class contrast:
 
 
 class classify:
-    """Cross-entropy, in nats, of a classifier head (features h -> logits) on the encoder's features."""
+    """Cross-entropy (n,), in nats, of a classifier head (features h -> logits).
+
+    >>> encoder, head = ex.Encoder("resnet10", width=8, stem="small"), torch.nn.Linear(64, 10)
+    >>> ex.classify(encoder, head, torch.tensor([3, 7]))(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2])
+    """
 
     def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
         encoder = as_encoder(encoder)

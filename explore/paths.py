@@ -1,4 +1,4 @@
-"""Where things lie: what the project ships, what it downloads, what it trains."""
+"""Folders of shipped data, downloads and runs."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ def checkout() -> Path | None:
 
 
 def shipped() -> Path:
-    """The folder of shipped data: `data/` of the checkout, or the same files inside an installed wheel."""
+    """Folder of shipped data: `data/` of the checkout, or its copy in an installed wheel."""
     return _checkout / "data" if _checkout else _package / "_data"
 
 

@@ -1,4 +1,4 @@
-"""Random generators, and networks put back as they were."""
+"""Random generators, and context managers that restore networks."""
 
 import contextlib
 import ctypes
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 
 
 def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A random generator that starts from `seed`; a CPU generator gives the same draws for every device."""
+    """A random generator with this seed; a CPU generator gives the same draws for every device.
+
+    >>> torch.rand(1, generator=ex.seeded(0)).equal(torch.rand(1, generator=ex.seeded(0)))
+    True
+    """
     return torch.Generator(device).manual_seed(seed)
 
 
 class Share(torch.Generator):
-    """A generator of one of several processes: `draw` gives it every world-th row of what one process would draw."""
+    """Generator of one of several processes: `draw` returns every world-th row."""
 
     def __new__(cls, rank: int = 0, world: int = 1):
         return super().__new__(cls)
@@ -26,7 +30,7 @@ class Share(torch.Generator):
 
 
 def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], generator: torch.Generator | None, **options: Any):
-    """`sample(shape)`, torch.rand or torch.randn, one row an image; a `Share` gets its rows of the whole batch's draw."""
+    """`sample(shape)` (torch.rand, torch.randn), one row per image; a `Share`'s rows."""
     if not isinstance(generator, Share):
         return sample(shape, generator=generator, **options)
     whole = (shape[0] * generator.world, *shape[1:])
@@ -34,9 +38,10 @@ def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], generator: torch
 
 
 def keep_memory() -> bool:
-    """Have glibc keep freed memory for the next step instead of handing it back, cleared page by page; True where it does.
+    """Make glibc reuse freed memory instead of returning it to the system; True if it does.
 
-    For processes that only train on a CPU: 6 % of a step of ResNet-18 was page faults. Up to 2 GiB stay with the process.
+    For processes that only train on a CPU: page faults took 6 % of a ResNet-18 step. Up to 2 GiB
+    stay with the process.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -47,9 +52,16 @@ def keep_memory() -> bool:
 
 @contextlib.contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Within it, modules may run in any mode; after it, buffers (BN statistics) and modes are what they were, bit for bit.
+    """Restore the modules' buffers (BN statistics) and train/eval modes on exit, bit for bit.
 
-    Holds also when the body raises. Weights are not copied: forward passes and `torch.autograd.grad` leave them alone.
+    Also if the body raises. Weights are not copied: forward passes and `torch.autograd.grad` do not
+    change them.
+
+    >>> encoder = ex.Encoder("resnet10", width=8, stem="small")
+    >>> with ex.untouched(encoder):
+    ...     _ = encoder.eval()
+    >>> encoder.training
+    True
     """
     parts = [m for module in modules for m in module.modules()]
     buffers = [b for module in modules for b in module.buffers()]
@@ -65,7 +77,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def constant(*modules: nn.Module) -> Iterator[None]:
-    """Within it no weight asks for a gradient, so that a backward pass computes that of the images alone; after it, as before."""
+    """No weight requires a gradient inside: backward computes the pixels' only."""
     weights = [p for module in modules for p in module.parameters() if p.requires_grad and p.is_leaf]
     for weight in weights:
         weight.requires_grad_(False)

@@ -1,8 +1,9 @@
-"""One training step, from two views to gradients in every weight: SimCLR, CLAE, and the authors' own.
+"""One training step, from two views to gradients: SimCLR, CLAE, and the authors' own.
 
-F is one forward pass of a view; a backward pass through weights and pixels is 2F, through pixels alone 1F. SimCLR is 6F,
-CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors' step 15F. In chunks (`Stepper.chunk`) every
-forward pass that is back-propagated runs twice: SimCLR 8F, CLAE with FGSM 12F.
+F is one forward pass of a view; a backward pass through weights and pixels costs 2F, through pixels
+alone 1F. SimCLR takes 6F, CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors'
+step 15F. With `Stepper.chunk` every forward pass that is back-propagated runs twice: SimCLR 8F,
+CLAE with FGSM 12F.
 """
 
 import contextlib
@@ -35,11 +36,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Stepper:
-    """A training step's settings; calling it with two views adds the step's gradients to the encoder's weights.
+    """A training step; called with two views it adds the step's gradients to the encoder's weights.
 
-    `autocast` is the precision of the encoder's passes (None: that of its weights); losses are computed in at least fp32.
-    `chunk` images go through the encoder at a time, the loss is the whole batch's: see `embed`. Of several `ranks` each is called
-    with its own images, and `ranks.average` of the weights' gradients makes them the whole batch's.
+    `autocast`: precision of the encoder's passes (None: that of its weights); losses use fp32 or
+    more. `chunk`: images per forward pass; the loss is still the whole batch's, see `embed`. With
+    several `ranks` each is called with its own images; `ranks.average` of the gradients then gives
+    the whole batch's.
     """
 
     encoder: nn.Module
@@ -64,16 +66,17 @@ class Stepper:
 
     @property
     def free(self) -> bool:
-        """True where the clean pass's own pixel gradient is the attack's: no pass is needed for it."""
+        """True if the clean pass already yields the attack's gradient."""
         algorithm1 = self.reference == "other_view" and self.attack_branch == "clean"
         return algorithm1 and isinstance(self.attack, Attack) and self.attack.single_step
 
     def embed(self, x: Images, branch: Branch = "clean") -> Tensor:
-        """Unit projections (n, d). In chunks, nothing but they is kept: gradient caching (Gao et al. 2021, arXiv:2101.06983).
+        """Unit projections (n, d); chunks by gradient caching (Gao et al. 2021, arXiv:2101.06983).
 
-        The backward pass first computes the loss's gradient at all embeddings, then runs one chunk after the other again and
-        back-propagates its share, so that the memory is a chunk's. A batch norm in train mode sees its chunk; its running
-        statistics move in the first pass alone.
+        Only the embeddings are stored. The backward pass computes the loss's gradient at all
+        embeddings, then runs each chunk again and back-propagates its share, so memory is that of
+        one chunk. In train mode batch norms see one chunk at a time; running statistics change in
+        the first pass only.
         """
         if self.chunk is None or self.chunk >= len(x):
             return self._pass(x, branch)
@@ -81,7 +84,7 @@ class Stepper:
         return torch.cat([checkpoint(self._pass, part, branch, context_fn=self._replay, **AGAIN) for part in parts])
 
     def _both(self, v1: Images, v2: Images) -> tuple[Tensor, Tensor]:
-        """Embeddings of both views, in one pass where that is faster: on a CPU, of maps so small that each operation's start counts."""
+        """Embeddings of both views; in one pass for small networks on a CPU."""
         few = isinstance(self.encoder, Encoder) and self.encoder.behind_stem(v1) <= 2**20
         if not few or v1.device.type != "cpu" or self.chunk is not None:
             return self.embed(v1), self.embed(v2)
@@ -100,7 +103,7 @@ class Stepper:
         return self.each(z1, z2).mean()
 
     def each(self, z1: Tensor, z2: Tensor) -> Tensor:
-        """Losses (n,) of the pairs against all ranks' negatives; in chunks, a block of rows of the similarity matrix at a time."""
+        """Losses (n,) against the negatives of all ranks; with `chunk`, block by block of rows."""
         loss, rows = LOSSES[self.loss], self.ranks.rows(len(z1))
         if self.ranks.world > 1:
             z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
@@ -111,10 +114,11 @@ class Stepper:
         return torch.cat([checkpoint(loss, z1, z2, self.temperature, rows, **AGAIN) for rows in blocks])
 
     def _clae(self, v1: Images, v2: Images, generator: torch.Generator | None) -> Step:
-        """Clean loss + alpha * adversarial loss, with every pass used for all that it can give.
+        """Clean loss + alpha * adversarial loss, without redundant passes.
 
-        The anchor's embedding is cut off as a leaf that collects its gradient from both losses, so that the anchor is
-        back-propagated once. FGSM's direction is the pixel gradient of the clean pass itself.
+        The anchor's embedding is detached into a leaf that collects the gradients of both losses,
+        so that the anchor is back-propagated once. FGSM's direction is the pixel gradient of the
+        clean loss.
         """
         anchor = self.embed(v1)
         leaf = anchor.detach().requires_grad_()
@@ -131,7 +135,7 @@ class Stepper:
         return Step(clean.detach(), adv.detach(), x_adv)
 
     def _attack(self, v1: Images, v2: Images, leaf: Tensor, generator: torch.Generator | None) -> Images:
-        """The adversary, by passes of its own; reference 'self' attacks the anchor's view away from its own embedding."""
+        """The adversary, by separate passes; reference 'self' attacks the anchor's view itself."""
         if isinstance(self.attack, Noise):
             return self.attack(v1 if self.reference == "self" else v2, generator=generator)
         z = leaf.detach()
@@ -147,9 +151,10 @@ class Stepper:
         return self.attack(v1 if self.reference == "self" else v2, away, generator=generator)
 
     def _authors(self, v1: Images, v2: Images) -> Step:
-        """chihhuiho/CLAE, SimCLR/main.py lines 48 to 90, pass by pass; its weight gradients of the attack are discarded.
+        """chihhuiho/CLAE, SimCLR/main.py, lines 48 to 90, without the attack's weight gradients.
 
-        Both embeddings of the attack go through the adversarial branch, in train mode, and move its statistics.
+        Both embeddings of the attack use the adversarial branch in train mode and change its
+        statistics.
         """
         grads = [p.grad for p in self.encoder.parameters()]
         x = v1.detach().clone().requires_grad_()

@@ -1,8 +1,7 @@
-"""Names for the tensors of this library, with their shapes.
+"""Names for the library's tensors, with their shapes.
 
-With jaxtyping installed (the tests have it) rank and type are checked at every call of the test suite; sizes that must
-agree are checked by the functions themselves, in a sentence. Without jaxtyping these are plain `torch.Tensor`, so that
-training needs nothing beyond torch.
+With jaxtyping installed, as in the tests, rank and dtype are checked at every call; functions check
+the sizes that must agree themselves. Without jaxtyping these are plain `torch.Tensor`.
 """
 
 from collections.abc import Callable

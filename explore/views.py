@@ -1,8 +1,8 @@
-"""SimCLR's augmentations for a whole batch at once, with a draw of its own for every image, on the images' device.
+"""SimCLR's augmentations for a whole batch, with separate parameters for every image.
 
-Drawing is apart from applying: `sample(n, generator)` gives parameters one can look at and keep, `apply(x, params)` is a
-pure function, differentiable in x. Draws are made on the generator's device (CPU as a rule), so that one seed gives one
-set of views on every device.
+`sample(n, generator)` draws the parameters, `apply(x, params)` is a pure function of them,
+differentiable in x. Draws are made on the generator's device (usually the CPU), so that one seed
+gives the same views on every device.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ CHUNK = 256  # images a CPU's cache holds while their colours change; the result
 
 @dataclass(frozen=True)
 class ViewParams:
-    """What `Views.sample` drew: one row an image."""
+    """Parameters drawn by `Views.sample`: one row per image."""
 
     box: Tensor  # (n, 4) crop as fractions of the image: top, left, height, width
     flip: Tensor  # (n,) bool
@@ -37,10 +37,14 @@ class ViewParams:
 
 @dataclass(frozen=True)
 class Views:
-    """Random resized crop, flip, colour jitter, gray: SimCLR's views (Chen et al. 2020, appendix A), without blur.
+    """Random resized crop, flip, colour jitter, gray (Chen et al. 2020, appendix A); no blur.
 
-    `scale`: range of the crop's area; `jitter`: strengths of brightness, contrast, saturation, hue. The values are the
-    ones of the authors' CIFAR code. Output is (n, 3, size, size) in [0, 1].
+    `scale`: range of the crop's area; `jitter`: strengths of brightness, contrast, saturation and
+    hue. The defaults are those of the authors' CIFAR code. Output is (n, 3, size, size) in [0, 1].
+
+    >>> views = ex.Views(size=32, scale=(0.2, 1.0))
+    >>> views(torch.rand(4, 3, 48, 48), ex.seeded(0)).shape
+    torch.Size([4, 3, 32, 32])
     """
 
     size: int = 32
@@ -58,7 +62,7 @@ class Views:
             raise UserError(f"The hue strength lies in 0 to 0.5 turns, got {self.jitter[3]}.")
 
     def for_gray(self) -> "Views":
-        """The same views without what cannot change a gray image: saturation, hue, gray."""
+        """The same views without saturation, hue and gray, which cannot change a gray image."""
         return replace(self, jitter=(*self.jitter[:2], 0.0, 0.0), gray_p=0.0)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> ViewParams:
@@ -95,7 +99,7 @@ class Views:
 
 
 def _crop(x: Tensor, params: ViewParams, size: int) -> Tensor:
-    """Crop, resize and flip as two small matrix products an image: bilinear weights for rows and for columns."""
+    """Crop, resize and flip as two small matrix products per image (bilinear)."""
     n, c, h, w = x.shape
     top, left, height, width = _sent(params.box, x).unbind(1)
     rows = _bilinear((top * h).round(), (height * h).round().clamp_min(1), h, size)
@@ -106,7 +110,7 @@ def _crop(x: Tensor, params: ViewParams, size: int) -> Tensor:
 
 
 def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
-    """Weights (n, size, source) that resize pixels start .. start + length of a line to `size`, edges repeated."""
+    """Weights (n, size, source) that resize pixels start .. start + length to `size`."""
     start = torch.minimum(start, source - length)
     at = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * (length[:, None] / size) - 0.5
     at = torch.minimum(at.clamp_min(0), length[:, None] - 1) + start[:, None]
@@ -114,11 +118,12 @@ def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
 
 
 def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tensor:
-    """Colour jitter in every image's own order, then gray; images without jitter pass unchanged. x may be written over.
+    """Colour jitter in every image's own order, then gray. x may be overwritten.
 
-    Brightness, contrast and saturation are one formula with three bases (black, mean gray, own gray): a blend. Sorted by how many
-    of an image's three blends come before its hue, the images of each blend are neighbours, and so all hues are turned at
-    once. What is to be done is worked out on the CPU, and nothing waits for the device.
+    Brightness, contrast and saturation are blends with black, the mean gray and the image's own
+    gray. Images are sorted by how many of their blends come before the hue shift, so that each
+    blend, and the hue shift, is one call. The order is computed on the CPU; nothing waits for the
+    device.
     """
     if any(strengths):
         order = params.order.cpu()
@@ -141,12 +146,12 @@ def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tens
 
 
 def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
-    """Small values on x's device, in its type or as truth values, without waiting for the device."""
+    """Small values on x's device, in its dtype or as bool, without synchronisation."""
     return values.to(x.device, values.dtype if bool else x.dtype, non_blocking=True)
 
 
 def _blend(x: Tensor, keep: Tensor, mean: Tensor, own: Tensor) -> None:
-    """In place: keep * x + mean * (the image's mean gray) + own * (its gray), clipped; shares are (n,)."""
+    """In place: keep * x + mean * (mean gray) + own * (gray), clipped; shares (n,)."""
     keep, mean, own = (share.view(-1, 1, 1, 1) for share in (keep, mean, own))
     luma = _luma(x)
     mean = mean * luma.mean((2, 3), keepdim=True)
@@ -164,11 +169,11 @@ _LUMA = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R 601-2, as torchvision and 
 
 
 def _shift_hue(x: Tensor, turns: Tensor) -> None:
-    """In place: turn the hue of every image by its own share of the colour circle, through HSV, without a branch.
+    """In place: shift the hue of every image by its fraction of the colour circle, branch-free.
 
-    In sixths of a turn from red, the hue is 0 to 3 on the side of green and 0 to -3 on that of blue: there
-    (high - 2 low - r + g + b) / (high - low) is its size in all three sextants. A channel is low within one sixth of its far side,
-    high beyond two, and linear between.
+    In sixths of a turn from red, hue is 0 to 3 on green's side and 0 to -3 on blue's; there (high -
+    2 low - r + g + b) / (high - low) is its size in all three sextants. A channel is low within one
+    sixth of its opposite, high beyond two, and linear between.
     """
     r, g, b = (x.clone() if x.requires_grad else x).unbind(1)
     high = torch.maximum(r, torch.maximum(g, b))
@@ -190,7 +195,12 @@ def _write(x: Tensor, base: Tensor, a: Tensor, b: Tensor) -> None:
 
 
 def two_views(views: Views, x: Images, generator: torch.Generator | None = None) -> tuple[Images, Images]:
-    """Two independent views of every image, as two calls of `views` draw them, computed in one."""
+    """Two independent views of every image, equal to two calls of `views`, computed in one.
+
+    >>> v1, v2 = ex.two_views(ex.Views(), torch.rand(4, 3, 32, 32), ex.seeded(0))
+    >>> v1.shape == v2.shape and not v1.equal(v2)
+    True
+    """
     params = [views.sample(len(x), generator) for _ in range(2)]
     both = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
     v1, v2 = views.apply(torch.cat([x, x]), both).chunk(2)

@@ -4,6 +4,7 @@
 is shut when it is closed. `lab.show(cells)` runs cells in a page and a kernel that are kept for the next call.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 with warnings.catch_warnings():
@@ -174,6 +176,7 @@ class Lab:
         return self._kept
 
     def close(self) -> None:
+        started = psutil.Process(self.server.pid).children(recursive=True)  # kernels, and the trainings that they began
         for session in self.api("GET", "/api/sessions"):
             self.api("DELETE", f"/api/sessions/{session['id']}")
         self.browser.close()
@@ -183,6 +186,9 @@ class Lab:
             self.server.wait(10)
         except subprocess.TimeoutExpired:
             self.server.kill()
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 class Notebook:

@@ -3,9 +3,12 @@
 `make test` gives whole files to parallel workers (pytest-xdist), the longest first; each worker has a browser of its own.
 """
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 
+import psutil
 import pytest
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes that they start, share the cores
@@ -41,6 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, so that no worker is left alone with one of them at the end."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Processes that a test started and did not end, because it failed perhaps, are killed at the end."""
+    yield
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "multiprocessing.resource_tracker" not in " ".join(child.cmdline()):
+                child.kill()
 
 
 @pytest.fixture

@@ -490,6 +490,7 @@ def test_a_job_that_fails_says_why_and_a_killed_one_is_lost(tiny, root, monkeypa
     broken = Cell(tiny.with_(lr=1e9, precision="fp32"))
     job = jobs.BackgroundTraining.start([broken], out, threads=1)
     assert job.wait(120) == "failed" and "The loss became" in job.state["error"]
+    jobs._processes[job.spec].wait()
     lost = jobs.BackgroundTraining.start([Cell(tiny.with_(epochs=4000))], out, threads=1)
     jobs._processes[lost.spec].kill()
     assert lost.wait(30) == "lost" and "ended without a report" in lost.state["error"]

@@ -1,7 +1,8 @@
-"""What an encoder looks at: captum's maps of one number an image, which we name.
+"""Attribution maps by captum: which pixels contribute to one number per image.
 
-A target is a function `images -> one number an image`, as an objective is: `similarity` to a reference view, a head's `logit`, the
-contrastive loss (an `ex.contrast`), or your own. The map says how much every pixel of an image adds to that image's number.
+A target is a function `images -> one number per image`, like an objective: `similarity` to a
+reference view, a head's `logit`, the contrastive loss (`ex.contrast`), or your own. The map says
+how much every pixel of an image contributes to that image's number.
 """
 
 from .attributing import BASELINES, METHODS, attribute, baseline_of

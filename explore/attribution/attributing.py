@@ -1,4 +1,4 @@
-"""`attribute`: one call for every method, which leaves encoder, target and images as they were."""
+"""`attribute`: one function for all methods; it leaves encoder, target and images unchanged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,14 +34,27 @@ def attribute(
     rows: Sequence[int] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Attribution:
-    """Signed maps of how much every pixel adds to the target's number; encoder, target and x stay as they are.
+    """Signed maps of how much every pixel contributes to the target's number.
 
-    `method`: 'integrated_gradients' (Sundararajan et al. 2017, arXiv:1703.01365; `steps` points from `baseline` to x, and as many in every part
-    of that line that is too rough for `tolerance`, the completeness delta allowed; None for one quadrature), 'saliency' (the gradient, Simonyan et al. 2013, arXiv:1312.6034), 'occlusion' (Zeiler & Fergus 2013, arXiv:1311.2901; what is lost when a square of `window` pixels, an eighth
-    of the side, shows the baseline), 'gradcam' (Selvaraju et al. 2016, arXiv:1610.02391; on `layer`, by its name, without the ReLU, so signed).
-    `baseline`: 'black', 'mean' (one colour, the image's own mean), 'blur', or images (n, c, h, w).
-    `rows`: those images of the batch alone. The network runs in eval mode. A target of one's own must give image i a number that
-    depends on image i alone; an `ex.contrast` is taken for each image with the others held fixed (`own_loss`).
+    `method`:
+    - 'integrated_gradients' (Sundararajan et al. 2017, arXiv:1703.01365): `steps` points from
+      `baseline` to x; the line is refined until the completeness delta is below `tolerance`
+      (None: no refinement);
+    - 'saliency': the gradient (Simonyan et al. 2013, arXiv:1312.6034);
+    - 'occlusion' (Zeiler & Fergus 2013, arXiv:1311.2901): the drop when a square of `window` pixels
+      (default an eighth of the side) shows the baseline;
+    - 'gradcam' (Selvaraju et al. 2016, arXiv:1610.02391) on `layer`, by name, without the ReLU.
+
+    `baseline`: 'black', 'mean' (the image's mean colour), 'blur', or images (n, c, h, w). `rows`:
+    only these images of the batch. The network runs in eval mode. In a target of your own, number i
+    must depend on image i alone; an `ex.contrast` is evaluated for each image with the others fixed
+    (`own_loss`).
+
+    >>> encoder, _ = ex.open_encoder("demo/clae")
+    >>> x = ex.load("fashion").test[:2][0]
+    >>> found = ex.attribute(encoder, x, ex.similarity(encoder, x.flip(3)), method="saliency")
+    >>> found.maps.shape
+    torch.Size([2, 32, 32])
     """
     _check(x, method, steps)
     nets = dict.fromkeys([encoder, *modules_of(target)])
@@ -95,7 +108,7 @@ _NEED_BASELINE = ("integrated_gradients", "occlusion")
 
 
 def baseline_of(x: Images, baseline: str | Tensor) -> Images:
-    """The images that a map starts from, of x's shape: 'black', 'mean', 'blur' (Gaussian, sigma an eighth of the side), or given ones."""
+    """Baseline images of x's shape: 'black', 'mean', 'blur' (sigma side / 8), or given."""
     if isinstance(baseline, Tensor):
         if baseline.shape != x.shape:
             raise UserError(
@@ -131,7 +144,7 @@ def _check(x: Tensor, method: str, steps: int) -> None:
 
 
 def _value(target: Target, x: Tensor) -> Tensor:
-    """The target's number at x, (n,): one an image, finite, with a gradient, and of that image alone."""
+    """The target at x (n,), checked: finite, differentiable, one number per image."""
     with torch.enable_grad():
         value = target(x.clone().requires_grad_())
     if not isinstance(value, Tensor) or value.shape != (len(x),):

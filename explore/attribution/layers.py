@@ -1,4 +1,4 @@
-"""Layers by name: which GradCAM can look at, and what is wrong with the others."""
+"""Layers by name: which GradCAM can use, and why not the others."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ COARSEST = 4  # the side in pixels that GradCAM's default layer has at least
 
 
 def feature_layers(encoder: nn.Module, x: Images, target: Target | None = None) -> dict[str, tuple[int, ...]]:
-    """Layers that give feature maps once in a pass, by name, with their shape (c, h, w): those that GradCAM can look at."""
+    """Layers with feature maps once per pass, which GradCAM can use: name -> shape (c, h, w)."""
     run = target or as_encoder(encoder).features
     with untouched(encoder):
         encoder.eval()
@@ -23,7 +23,7 @@ def feature_layers(encoder: nn.Module, x: Images, target: Target | None = None) 
 
 
 def _shapes(encoder: nn.Module, x: Tensor, run: Target) -> dict[str, list[tuple[int, ...]]]:
-    """What every named layer gave in one pass: a shape a call, () for what is no tensor."""
+    """Output shape of every named layer per call in one pass; () for outputs that are no tensor."""
     seen: dict[str, list[tuple[int, ...]]] = {}
 
     def note(name: str) -> Callable:
@@ -46,7 +46,7 @@ def _suits(shapes: list[tuple[int, ...]]) -> bool:
 
 
 def layer_named(encoder: nn.Module, name: str | None, x: Tensor, run: Target) -> nn.Module:
-    """The layer of that name; None is the last whose maps have 4 x 4 pixels or more."""
+    """The layer of this name; None: the last whose maps have at least 4 x 4 pixels."""
     known, seen = dict(encoder.named_modules()), _shapes(encoder, x, run)
     if not seen:
         raise UserError(

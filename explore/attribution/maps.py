@@ -1,4 +1,4 @@
-"""Maps: captum's methods on targets that take rows."""
+"""captum's methods, applied to targets that can select rows."""
 
 from typing import Any
 
@@ -13,11 +13,12 @@ HALVINGS, PIECES = 10, 32  # of the line that gradients are integrated along; pi
 
 
 def integrated(own: Any, x: Tensor, start: Tensor, rise: Tensor, steps: int, tolerance: float | None) -> Tensor:
-    """Integrated gradients along the straight line from start to x, in pieces where one quadrature of it is not enough.
+    """Integrated gradients along the line from start to x, refined where too coarse.
 
-    Every piece of the line has a completeness delta of its own. While an image's deltas add up to more than `tolerance` of its rise, its
-    pieces with large ones are halved, `HALVINGS` times at most. (A loss that holds one side constant, as 'uel' does, has no gradient to
-    integrate: its delta stays, and says so.)
+    Every segment has its own completeness delta. While an image's deltas add up to more than
+    `tolerance` of its rise, its worst segments are halved, at most `HALVINGS` times. (A loss that
+    holds one side constant, such as 'uel', has no gradient to integrate; its delta stays large and
+    is reported.)
     """
     per_image = torch.zeros_like(rise).index_add
     total, kept, kept_size = torch.zeros_like(x), torch.zeros_like(rise), torch.zeros_like(rise)  # of pieces that stay
@@ -44,7 +45,7 @@ def integrated(own: Any, x: Tensor, start: Tensor, rise: Tensor, steps: int, tol
 def _pieces(
     own: Any, x: Tensor, start: Tensor, rows: Tensor, low: Tensor, high: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """captum's integrated gradients of pieces of the lines, piece p from low[p] to high[p] of row rows[p]: maps and completeness deltas."""
+    """captum's integrated gradients of segments low[p] to high[p] of rows[p]: maps and deltas."""
     from captum.attr import IntegratedGradients
 
     maps, deltas = [], []
@@ -66,7 +67,7 @@ def _pieces(
 
 
 def sloped(own: Any, x: Tensor, module: nn.Module | None) -> Tensor:
-    """The gradient (n, c, h, w), or GradCAM's map of a layer (n, 1, h, w), enlarged to the image."""
+    """The gradient (n, c, h, w), or GradCAM's map of a layer (n, 1, h, w), scaled to the image."""
     from captum.attr import LayerGradCam, Saliency
 
     copies = copies_of(own, torch.arange(len(x), device=x.device))
@@ -78,7 +79,7 @@ def sloped(own: Any, x: Tensor, module: nn.Module | None) -> Tensor:
 
 
 def occluded(own: Any, x: Tensor, start: Tensor, window: int | None) -> Tensor:
-    """How much the number falls when a square shows the baseline, (n, 1, h, w): the mean over the squares that cover a pixel."""
+    """Drop of the number when a square shows the baseline, (n, 1, h, w), averaged over squares."""
     from captum.attr import Occlusion
 
     side = min(x.shape[-2:])

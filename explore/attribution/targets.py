@@ -1,4 +1,4 @@
-"""Targets: functions `images -> one number an image` whose rows can be taken, as captum's stacks of images ask."""
+"""Targets: functions `images -> one number per image` that can select rows, as captum needs."""
 
 import copy
 from collections.abc import Callable
@@ -19,10 +19,14 @@ Target = Callable[[Tensor], Tensor]
 
 
 class similarity:
-    """Cosine of every image's embedding to its reference's: row i's reference is `reference[i]`.
+    """Cosine (n,) of each image's embedding to its reference's, `reference[i]`.
 
-    `reference`: images (n, c, h, w), embedded once without gradient. `what`: projections 'z', which the contrastive loss compares, or
-    features 'h', which probes read.
+    `reference`: images (n, c, h, w), embedded once without gradient. `what`: projections 'z', which
+    the contrastive loss compares, or features 'h', which probes use.
+
+    >>> encoder, x = ex.Encoder("resnet10", width=8, stem="small").eval(), torch.rand(2, 3, 32, 32)
+    >>> ex.similarity(encoder, x)(x).allclose(torch.ones(2))
+    True
     """
 
     def __init__(self, encoder: nn.Module, reference: Images, *, what: str = "z", branch: Branch = "clean"):
@@ -57,7 +61,12 @@ class similarity:
 
 
 class logit:
-    """The number that a head (features h -> logits) gives to class `y[i]` for image i: what a probe adds up for that class."""
+    """Logit of class `y[i]` for image i, (n,), by a head from features h to logits, e.g. a probe.
+
+    >>> encoder, head = ex.Encoder("resnet10", width=8, stem="small"), torch.nn.Linear(64, 10)
+    >>> ex.logit(encoder, head, torch.tensor([3, 7]))(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2])
+    """
 
     def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
         self.encoder, self.head, self.y, self.branch = as_encoder(encoder), head, y, branch
@@ -79,10 +88,10 @@ class logit:
 
 
 class own_loss:
-    """The contrastive loss of every image, the other images of its batch held as they are.
+    """Contrastive loss of each image with the rest of its batch held fixed.
 
-    An `ex.contrast` couples its batch: moving one image moves the loss of all. Here image i moves alone, so that its map adds up to its
-    own loss: L_i(x_1, .., x'_i, .., x_n) - L_i(x_1, .., baseline, .., x_n).
+    In an `ex.contrast` one image changes the loss of all. Here only image i changes, so that its
+    map adds up to its own loss: L_i(x_1, .., x'_i, .., x_n) - L_i(x_1, .., baseline, .., x_n).
     """
 
     def __init__(self, objective: contrast, x: Images):
@@ -95,7 +104,7 @@ class own_loss:
         with torch.no_grad(), untouched(*self.modules):
             for net in self.modules:
                 net.eval()
-            objective(x)  # says what is wrong with the sizes
+            objective(x)  # raises if the sizes do not match
             self.batch = objective.encoder(x, branch=objective.branch)
 
     def take(self, rows: Tensor) -> "own_loss":
@@ -117,7 +126,7 @@ class own_loss:
 
 
 class Alone:
-    """A target of anybody's own, asked for one row of the batch at a time: every image moves in its place among the clean others."""
+    """Any target, evaluated one row at a time with the other images of the batch unchanged."""
 
     def __init__(self, target: Target, x: Tensor, rows: Tensor | None = None):
         self.target, self.x = target, x
@@ -134,5 +143,5 @@ class Alone:
 
 
 def copies_of(target: Any, rows: Tensor) -> Target:
-    """The target on some rows of its batch, for any whole number of copies of them: captum stacks steps and occluded images as copies."""
+    """The target on rows repeated a whole number of times: captum stacks steps as copies."""
     return lambda many: target.take(rows.repeat(len(many) // len(rows)))(many)

@@ -1,4 +1,4 @@
-"""The sets of images: `load(name)` and `names()`. In memory or streamed, one interface."""
+"""Image data sets: `load(name)` and `names()`. One interface, in memory or streamed."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,11 @@ _FOLDER, _IMAGENET100 = "folder:", "imagenet100:"  # names that end in a path
 
 
 def names() -> dict[str, str]:
-    """Every data set that `load` knows, with one line about each."""
+    """Every data set that `load` knows, with one line about each.
+
+    >>> "fashion" in ex.names()
+    True
+    """
     from .public import SETS
 
     own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
@@ -41,11 +45,18 @@ def load(
     download: bool = True,
     progress: Progress | None = None,
 ) -> Data:
-    """Load a data set by its name (`names()` lists them), 'imagenet100:/path', or 'folder:/path' for your own images.
+    """Load a data set by name, 'imagenet100:/path', or 'folder:/path' for your own images.
 
-    `data_dir`: a folder with your own copy of a published set; without it the folder that the environment's CLAE_DATA names is
-    looked into, and what is not there is downloaded once, into `paths.cache()`. `size`: height and width in pixels, else the set's own. `progress(what, done, total)` is
-    called while downloading and decoding; without it a bar is shown. Errors: UserError, one sentence.
+    `names()` lists the names. `data_dir`: a folder with your copy of a published set; by default
+    the folder in the environment variable CLAE_DATA, else the set is downloaded once to
+    `paths.cache()`. `size`: height and width in pixels, by default the set's own. `progress(what,
+    done, total)` is called while downloading and decoding; by default a bar is shown. Raises
+    UserError.
+
+    >>> data = ex.load("fashion")
+    >>> x, y = data.test[:2]
+    >>> x.shape, data.classes[y[0]]
+    (torch.Size([2, 3, 32, 32]), 'Ankle boot')
     """
     check_size(size)
     on = _usable(device)
@@ -69,7 +80,7 @@ def load(
 
 
 def at_hand(name: str) -> bool:
-    """True where `load(name)` needs no download: a shipped set, a path, a published set in CLAE_DATA's folder or in the cache."""
+    """True if `load(name)` needs no download: shipped, a path, in CLAE_DATA's folder or cached."""
     from .public import SETS, complete
 
     if (spec := SETS.get(name)) is None:
@@ -78,7 +89,7 @@ def at_hand(name: str) -> bool:
 
 
 def _own_copy(name: str) -> Path | None:
-    """The folder that CLAE_DATA names, where a published set lies in it."""
+    """The folder in CLAE_DATA, if it holds a published set."""
     from .public import SETS, complete
 
     root = os.environ.get("CLAE_DATA")
@@ -88,7 +99,7 @@ def _own_copy(name: str) -> Path | None:
 def _parts(
     name: str, data_dir: str | Path | None, size: int | None, download: bool, progress: Progress
 ) -> tuple[Parts, dict[str, Any]]:
-    """The images, and where they come from."""
+    """The images, and their provenance."""
     if name in shipped.SETS:
         if data_dir is not None:
             raise UserError(f"'{name}' comes with the project and reads no data folder: leave data_dir away.")

@@ -1,4 +1,4 @@
-"""One image file -> uint8 pixels of one size. What cannot be decoded is told, not raised."""
+"""Decode one image file to uint8 pixels of one size; errors are returned, not raised."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +26,11 @@ SUFFIXES = frozenset(
 
 
 def read_image(path: Path | str, size: int, resample: Resample = "bilinear") -> np.ndarray | str:
-    """uint8 (3,size,size): short side scaled to `size`, centre cropped; or, where that fails, the reason.
+    """uint8 (3,size,size), short side scaled to `size` and centre cropped; or the reason it failed.
 
-    Gray, palette and 16-bit images become RGB, transparency is laid on white, a camera's rotation is applied,
-    and of an animation the first frame is taken. 'bilinear' takes short cuts where a file is far larger than
-    `size`; 'bicubic' reads every pixel: what torchvision's Resize and CenterCrop give, to the byte.
+    Gray, palette and 16-bit images become RGB, transparency becomes white, EXIF rotation is
+    applied, of an animation the first frame is used. 'bilinear' may decode large files at reduced
+    size; 'bicubic' reads every pixel and equals torchvision's Resize and CenterCrop to the byte.
     """
     from PIL import Image, ImageOps
 

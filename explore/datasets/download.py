@@ -1,4 +1,4 @@
-"""Fetch one published file: mirrors in turn, resumed where it stopped, kept only if its checksum is right."""
+"""Download a published file: mirrors in turn, resumable, accepted only if its checksum matches."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ class Unreachable(Exception):
 
 
 class _Refused(Exception):
-    """This mirror cannot go on."""
+    """This mirror cannot be used further."""
 
 
 def digest(path: Path, algorithm: str, gunzip: bool = False) -> str:
@@ -44,10 +44,10 @@ def _digest_of(file, algorithm: str) -> str:
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str, progress: Progress, timeout: float = _TIMEOUT) -> Path:
-    """Bring `target` here from the first url that can give it with the right md5; Unreachable if none can.
+    """Download `target` from the first url that yields the right md5; Unreachable if none does.
 
-    What arrives lies in `target.part`, from which the next call goes on. Errors: UserError where it cannot be
-    written (no room, no permission).
+    Partial data is in `target.part`, from which the next call continues. UserError if it cannot be
+    written (disk full, no permission).
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -65,7 +65,7 @@ def fetch(urls: Sequence[str], target: Path, md5: str, progress: Progress, timeo
 
 
 def _from_mirror(url: str, part: Path, md5: str, progress: Progress, timeout: float) -> str | None:
-    """None when `part` is whole and right, else the reason; a resumed part that ends wrong is begun anew."""
+    """None if `part` is complete and correct, else the reason; a bad resumed part is restarted."""
     while True:
         begun = _size(part)
         try:
@@ -80,7 +80,7 @@ def _from_mirror(url: str, part: Path, md5: str, progress: Progress, timeout: fl
 
 
 def _transfer(url: str, part: Path, progress: Progress, timeout: float) -> None:
-    """Append to `part` until it is whole; a broken connection is taken up again while it brings anything."""
+    """Append to `part` until complete; a broken connection is resumed while it makes progress."""
     for _ in range(_ATTEMPTS):
         before = _size(part)
         try:

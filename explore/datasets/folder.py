@@ -1,4 +1,4 @@
-"""Anybody's own images: `folder:/path`, with class sub-folders or without, decoded once or streamed."""
+"""Your own images: `folder:/path`, with or without class sub-folders, in memory or streamed."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _NAMED = 3  # so many of the skipped files are named in the warning
 
 @dataclass(frozen=True)
 class Found:
-    """Image files below a folder, sorted, and the class of each: a sub-folder's name, '' for none."""
+    """Image files below a folder, sorted, and each one's class: a sub-folder's name or ''."""
 
     root: Path
     names: list[str]  # relative, with /
@@ -39,9 +39,9 @@ class Found:
 def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     """Read a folder of images.
 
-    Layouts: train/ with test/, val/ or validation/ (below each as here); class sub-folders; images without
-    classes. Where there is no test part, a fifth of every class is held out, chosen by the files' names.
-    Without `size`, the images' own short side, 64 at most.
+    Layouts: train/ with test/, val/ or validation/ (below each as here); class sub-folders; images
+    without classes. Where there is no test part, a fifth of every class is held out, chosen by the
+    files' names. Without `size`, the images' own short side, 64 at most.
     """
     train, test, warnings = _laid_out(path)
     classes = sorted({*train.classes, *test.classes} - {""})
@@ -52,7 +52,7 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
 def parts_of(
     train: Found, test: Found, classes: list[str], size: int, warnings: list[str], progress: Progress
 ) -> Parts:
-    """The files of two parts as `Parts`: labels by `classes`, one channel where every image is gray."""
+    """The files of two parts as `Parts`; one channel if every image is gray."""
     number = {**{name: i for i, name in enumerate(classes)}, "": NO_CLASS}
     skipped: list[str] = []
     labels = [torch.tensor([number[c] for c in f.classes], dtype=torch.int64) for f in (train, test)]
@@ -67,9 +67,10 @@ def parts_of(
 def opened(
     parts: list[tuple[Files, Tensor]], skipped: list[str], warnings: list[str], progress: Progress
 ) -> list[Split]:
-    """A split of each (files, labels): decoded now where all of them fit in IN_MEMORY bytes, else streamed.
+    """A split of each (files, labels): decoded now if all fit in IN_MEMORY bytes, else streamed.
 
-    What cannot be read is left out, named in `skipped` and told in `warnings`; UserError where nothing can.
+    Unreadable files are left out, listed in `skipped` and mentioned in `warnings`; UserError if
+    none is readable.
     """
     total = sum(len(labels) for _, labels in parts)
     if sum(len(labels) * 3 * files.size**2 for files, labels in parts) > IN_MEMORY:
@@ -116,7 +117,7 @@ def _laid_out(path: Path) -> tuple[Found, Found, list[str]]:
 
 
 def _found(below: Path, root: Path, warnings: list[str]) -> Found:
-    """The image files below a folder. A lone sub-folder that only wraps the classes is passed through."""
+    """The image files below a folder; a single wrapping sub-folder is entered."""
     while True:
         entries = sorted(p for p in below.iterdir() if not p.name.startswith((".", "__MACOSX")))
         folders = [p for p in entries if p.is_dir()]
@@ -133,7 +134,7 @@ def _found(below: Path, root: Path, warnings: list[str]) -> Found:
 
 
 def _wraps(folder: Path) -> bool:
-    """Whether a folder holds sub-folders rather than images: no image, or two sub-folders beside them."""
+    """Whether a folder holds sub-folders, not images: no image, or two sub-folders besides."""
     folders = sum(p.is_dir() for p in folder.iterdir())
     return folders > 1 or (folders == 1 and not any(_is_image(p) for p in folder.iterdir()))
 
@@ -150,7 +151,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _same_classes(train: Found, test: Found, where: Path, warnings: list[str]) -> Found:
-    """`test` as it is, if its classes are train's; a warning about unknown ones; UserError if all are."""
+    """`test` if its classes are train's; a warning about unknown ones; UserError if all are."""
     new = sorted(set(test.classes) - set(train.classes))
     if new and set(new) == set(test.classes):
         names = ", ".join(repr(n) for n in new[:3]) if new != [""] else "none"
@@ -164,7 +165,7 @@ def _same_classes(train: Found, test: Found, where: Path, warnings: list[str]) -
 
 
 def _held_out(found: Found) -> list[bool]:
-    """For each file, whether it is held out: a fifth of its class, one at least where there are two."""
+    """For each file, whether it is held out: a fifth of its class, at least one of two."""
     out = [False] * len(found.names)
     for name in sorted(set(found.classes)):
         members = [i for i, c in enumerate(found.classes) if c == name]

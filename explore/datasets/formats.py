@@ -1,4 +1,4 @@
-"""Readers of the published files: CIFAR's pickled batches, Fashion-MNIST's idx, STL-10's plain bytes."""
+"""Readers of the published formats: CIFAR's pickles, Fashion-MNIST's idx, STL-10's raw bytes."""
 
 import gzip
 import struct
@@ -23,7 +23,7 @@ _STL10_CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "mon
 
 @dataclass
 class Parts:
-    """What a reader hands over, on the CPU."""
+    """What a reader returns, on the CPU."""
 
     train: Split
     test: Split
@@ -42,7 +42,7 @@ def present(folder: Path, name: str) -> Path:
 
 
 def padded(stored: Tensor, size: int | None) -> Tensor:
-    """28x28 -> 32x32 by two black pixels on every side; other sizes are scaled from there, 28 stays."""
+    """28x28 -> 32x32 by two black pixels all round; other sizes are scaled from 32."""
     if size == stored.shape[-1]:
         return stored
     stored = torch.nn.functional.pad(stored, (2, 2, 2, 2))
@@ -122,7 +122,7 @@ def _words(meta: dict, key: str, path: Path) -> list[str]:
 
 
 def _batch(path: Path, expected: dict[str, int]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A pickled batch -> images uint8 (n,3,32,32) and the labels asked for, {key: number of classes}."""
+    """A pickled batch -> images uint8 (n,3,32,32) and labels, {key: number of classes}."""
     found = read_pickle(path)
     missing = [key for key in ("data", *expected) if key not in found]
     if missing:

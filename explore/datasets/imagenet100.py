@@ -1,4 +1,4 @@
-"""ImageNet-100: the 100 classes that CMC published, taken out of your own copy of ImageNet (ILSVRC 2012)."""
+"""ImageNet-100: CMC's 100 classes from your own copy of ImageNet (ILSVRC 2012)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,10 @@ _VALPREP = "https://raw.githubusercontent.com/soumith/imagenetloader.torch/maste
 
 
 def imagenet100(path: Path, size: int | None, progress: Progress) -> Parts:
-    """The images of the list's classes below path/train/<wnid>/ and path/val/<wnid>/; val/ is the test part.
+    """Images of the list's classes in path/train/<wnid>/ and path/val/<wnid>/; val/ is for test.
 
-    Labels follow the list's order; where train/ lacks some of the classes, those that are there, and a warning.
+    Labels follow the list's order. If train/ lacks some classes, the others are used, with a
+    warning.
     """
     listed = dict(zip(wnids(), class_names(), strict=True))
     train, val = path / "train", path / "val"
@@ -48,12 +49,12 @@ def imagenet100(path: Path, size: int | None, progress: Progress) -> Parts:
 
 
 def wnids() -> list[str]:
-    """The 100 WordNet ids, in the list's own order: label i is line i."""
+    """The 100 WordNet ids in the list's order: label i is line i."""
     return _lines("wnids.txt")
 
 
 def class_names() -> list[str]:
-    """What the classes are called, in the same order."""
+    """Names of the classes, in the same order."""
     return _lines("names.txt")
 
 

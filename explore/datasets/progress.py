@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Bar:
-    """A Progress: call it with (what, done, total); leave it by `with`. Silent for what is over at once."""
+    """A `Progress`: call it with (what, done, total), close it by `with`; silent if short."""
 
     def __init__(self) -> None:
         self._bar: Any = None

@@ -1,7 +1,8 @@
-"""The published sets: where they are fetched from, what their files' checksums are, and where a copy lies.
+"""The published sets: their urls, checksums, and where a copy is.
 
-The md5s of CIFAR and STL-10 are the ones torchvision checks. Those of Fashion-MNIST are of the packed files;
-what they unpack to has the sha256s below, so that a copy packed anew counts as the published one.
+The md5s of CIFAR and STL-10 are the ones torchvision checks. Those of Fashion-MNIST are of the
+packed files; what they unpack to has the sha256s below, so that a copy packed anew counts as the
+published one.
 """
 
 import os
@@ -23,7 +24,7 @@ from .splits import Progress
 
 @dataclass(frozen=True)
 class Published:
-    """A published data set. `downloads` and `files` map a file's name to the checksum of its content."""
+    """A published data set; `downloads` and `files` map file names to checksums."""
 
     name: str
     title: str
@@ -149,7 +150,7 @@ SETS: dict[str, Published] = {s.name: s for s in _ALL}
 
 
 def located(spec: Published, data_dir: Path | None, download: bool, progress: Progress) -> Path:
-    """The folder with all files of a set: below `data_dir`, or in the cache, fetched where missing."""
+    """The folder with a set's files, below `data_dir` or in the cache; downloaded if missing."""
     root = data_dir if data_dir is not None else paths.cache() / (spec.cached or spec.name)
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"the data folder {data_dir} does not exist; without --data-dir {spec.name} is downloaded.")
@@ -172,7 +173,7 @@ def located(spec: Published, data_dir: Path | None, download: bool, progress: Pr
 
 
 def checked(spec: Published, folder: Path) -> tuple[dict[str, str], list[str]]:
-    """The checksum of each file that is read, and the names of those that differ from the published ones."""
+    """Checksum of each file that is read, and the names of those that differ from the published."""
     sums = {}
     for name, known in spec.files.items():
         path = formats.present(folder, name)
@@ -184,7 +185,7 @@ def checked(spec: Published, folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def complete(spec: Published, root: Path) -> Path | None:
-    """The folder at or below `root` in which all files of a set are; None where some are missing."""
+    """The folder at or below `root` with all files of a set, or None."""
     for below in spec.folders:
         if all(formats.present(root / below, name).is_file() for name in spec.files):
             return root / below
@@ -192,7 +193,7 @@ def complete(spec: Published, root: Path) -> Path | None:
 
 
 def _incomplete(spec: Published, root: Path) -> str:
-    """The sentence for a folder in which files are missing; names those that the fullest place lacks."""
+    """The error text for a folder with missing files; names those the most complete place lacks."""
 
     def missing(below: str) -> list[str]:
         return [name for name in spec.files if not formats.present(root / below, name).is_file()]

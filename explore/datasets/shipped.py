@@ -1,4 +1,4 @@
-"""The sets that come with the project: `fashion`, the default, and `emoji`."""
+"""The shipped data sets: `fashion`, the default, and `emoji`."""
 
 import hashlib
 import json
@@ -39,7 +39,8 @@ _LEFT_OUT = {"1F595"}  # the middle finger, which would stand on the first page 
 def held_out(names: list[str], share: float = _HELD_OUT, seed: int = 0) -> list[bool]:
     """Which of the names are held out: a share of them (at least one of two), chosen by their hash.
 
-    The choice depends on the names and the seed alone: not on their order, the machine or torch's version.
+    The choice depends on the names and the seed alone: not on their order, the machine or torch's
+    version.
     """
     count = max(1, round(len(names) * share)) if len(names) > 1 else 0
     ranked = sorted(names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode()).digest(), name))

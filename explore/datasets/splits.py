@@ -1,4 +1,4 @@
-"""A set of images as the rest of the library sees it: stored uint8, read as float pixels in [0, 1]."""
+"""A data set as the library uses it: stored as uint8, read as float pixels in [0, 1]."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +10,12 @@ from torch import Tensor
 from ..errors import UserError
 from ..random import seeded
 
-Progress = Callable[[str, int, int], None]  # what is being done, how far, out of how much (0: not known)
+Progress = Callable[[str, int, int], None]  # (what, done, total); total 0: unknown
 NO_CLASS = -1  # the label of an image that has none
 
 
 def pixels(stored: Tensor) -> Tensor:
-    """uint8 (n,1,h,w) or (n,3,h,w) -> float32 (n,3,h,w) in [0, 1]; gray is repeated in all channels."""
+    """uint8 (n,1,h,w) or (n,3,h,w) -> float32 (n,3,h,w) in [0, 1]; gray is repeated."""
     return stored.expand(-1, 3, -1, -1).float().div_(255)
 
 
@@ -26,7 +26,7 @@ def check_size(size: int | None) -> None:
 
 
 def resized(stored: Tensor, size: int) -> Tensor:
-    """uint8 (n,c,h,h) -> uint8 (n,c,size,size): bilinear, antialiased, in chunks; unchanged where it fits."""
+    """uint8 (n,c,h,h) -> uint8 (n,c,size,size): bilinear, antialiased, in chunks."""
     if stored.shape[-1] == size:
         return stored
     out = stored.new_empty((*stored.shape[:2], size, size))
@@ -38,7 +38,7 @@ def resized(stored: Tensor, size: int) -> Tensor:
 
 
 def checked_labels(labels: Tensor, images: int, classes: int, where: str) -> Tensor:
-    """`labels` as int64 (n,); UserError unless there is one for each image and all lie in 0..classes-1."""
+    """`labels` as int64 (n,); UserError unless one per image, all in 0..classes-1."""
     labels = labels.long()
     if len(labels) != images:
         raise UserError(f"{where} has {images:,} images but {len(labels):,} labels: the copy is damaged.")
@@ -49,10 +49,11 @@ def checked_labels(labels: Tensor, images: int, classes: int, where: str) -> Ten
 
 
 class Split:
-    """Images in memory, with their labels: uint8 `stored` (n,c,s,s), c = 1 for gray sets, on the device.
+    """Images in memory, with labels: uint8 `stored` (n,c,s,s) on the device, c = 1 if gray.
 
-    `split[idx]` and `batches` give `(x, y)`: x float32 (n,3,s,s) in [0, 1], y int64 (n,), -1 where there is
-    no class. `extra` holds further labels, int64 (n,) each, whose words are in `extra_names`.
+    `split[idx]` and `batches` give `(x, y)`: x float32 (n,3,s,s) in [0, 1], y int64 (n,), -1 where
+    there is no class. `extra` holds further labels, int64 (n,) each, whose words are in
+    `extra_names`.
     """
 
     streamed = False
@@ -80,14 +81,14 @@ class Split:
         return self.labels.device
 
     def __getitem__(self, idx: int | slice | Sequence[int] | Tensor | Any) -> tuple[Tensor, Tensor]:
-        """(x, y) of an index, a slice, a list, a tensor of indices or a mask; always with the first axis."""
+        """(x, y) of an index, slice, list, index tensor or mask; always with a batch axis."""
         return self._read(self._indices(idx))
 
     def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         return pixels(self.stored.index_select(0, indices)), self.labels[indices]
 
     def _indices(self, idx: Any) -> Tensor:
-        """Any kind of index -> int64 (n,) on the device, none negative; IndexError outside the split."""
+        """Any kind of index -> non-negative int64 (n,); IndexError if out of range."""
         n = len(self)
         if isinstance(idx, slice):
             return torch.arange(*idx.indices(n), device=self.device)
@@ -113,10 +114,11 @@ class Split:
         start: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over (x, y); the order depends on the generator's state alone, and is drawn at the call.
+        """Iterate over (x, y); the order depends on the generator's state only, drawn at the call.
 
-        `start` passes over that many batches without reading them: with the same generator state, the rest of
-        an interrupted epoch. `part` (r, w) reads of every batch the images r, r + w, ... alone: one of w processes' share.
+        `start`: skip this many batches without reading them, to continue an interrupted epoch with
+        the same generator state. `part` (r, w): read only images r, r + w, ... of every batch, one
+        of w processes.
         """
         n = len(self)
         if batch_size < 1 or start < 0:
@@ -139,7 +141,7 @@ class Split:
                 yield self._read(chunk.to(self.device, non_blocking=True))
 
     def _chosen(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Indices of n images, class by class in turn: each prefix is as balanced as the classes allow."""
+        """Indices of n images, cycling through the classes: each prefix is balanced."""
         if n < 1:
             raise UserError(f"expected to take 1 image or more, got {n}.")
         y = self.labels.cpu()
@@ -155,7 +157,7 @@ class Split:
         return order[torch.argsort(turn * len(counts) + y)[:n]].to(self.device)
 
     def take(self, n: int, generator: torch.Generator | None = None) -> "Split":
-        """At most n images as a split in memory, the classes in turn; the first, or drawn by `generator`."""
+        """At most n images as a split in memory, balanced; the first, or drawn by `generator`."""
         return self.select(self._chosen(n, generator))
 
     def select(self, idx: int | slice | Sequence[int] | Tensor | Any) -> "Split":
@@ -174,8 +176,9 @@ class Split:
 class Data:
     """A named data set: a split to train on, one to test on, and where it came from.
 
-    `warnings` are sentences that every result made with the set has to carry; `provenance` is plain JSON:
-    source, licence, checksum (state, per file), counts, skipped (files that could not be read).
+    `warnings` are sentences that every result made with the set has to carry; `provenance` is plain
+    JSON: source, licence, checksum (state, per file), counts, skipped (files that could not be
+    read).
     """
 
     name: str
@@ -211,7 +214,7 @@ class Data:
         )
 
     def for_choosing(self, n: int) -> "Data":
-        """The set to choose settings by: n labelled training images, always the same, in place of the test images; 0: this set."""
+        """For choosing settings: n fixed training images replace the test images; 0: this set."""
         if n == 0:
             return self
         source = self.labelled or self.train

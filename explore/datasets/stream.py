@@ -1,4 +1,4 @@
-"""Images too many for memory: decoded batch by batch in worker processes, made floats on the device."""
+"""Image sets too large for memory: decoded by batch in worker processes, floats on the device."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ class Files:
         return read_image(self.path(i), self.size, self.resample)
 
     def read(self, indices: list[int]) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """uint8 (n,3,s,s) of those that could be read, and (place in the list, reason) of the others."""
+        """uint8 (n,3,s,s) of the readable files, and (index, reason) of the others."""
         out = np.empty((len(indices), 3, self.size, self.size), np.uint8)
         failed: list[tuple[int, str]] = []
         for k, i in enumerate(indices):
@@ -52,10 +52,10 @@ class Files:
 
 
 class StreamedSplit(Split):
-    """A split whose images stay on disk. The same reading as `Split`'s, except that `stored` does not exist.
+    """A `Split` whose images stay on disk; it has no `stored`.
 
-    An image that cannot be read is left out of its batch, named once in `skipped` and counted in the data's
-    warning.
+    An image that cannot be read is left out of its batch, named once in `skipped` and counted in
+    the data's warning.
     """
 
     streamed = True
@@ -122,9 +122,10 @@ class StreamedSplit(Split):
 
 
 class UpsampledSplit(Split):
-    """Images scaled (bicubic) to `size` when they are read: CIFAR's 60,000 would take 9 GB at 224x224.
+    """Images scaled (bicubic) to `size` when read: CIFAR at 224x224 would take 9 GB.
 
-    `stored` has them as they were published; what is read, and what `select` and `take` give, has the full size.
+    `stored` has them as they were published; what is read, and what `select` and `take` give, has
+    the full size.
     """
 
     def __init__(self, stored: Tensor, labels: Tensor, size: int):
@@ -132,7 +133,7 @@ class UpsampledSplit(Split):
         self.size = size
 
     def _scaled(self, indices: Tensor) -> Tensor:
-        """uint8 (n,c,size,size): rows, then columns, whole numbers from 0 to 255 after each, as Pillow does it."""
+        """uint8 (n,c,size,size): rows, then columns, rounded after each, as Pillow does."""
         scaled = self.stored.index_select(0, indices)
         if scaled.shape[-1] == self.size:
             return scaled
@@ -165,7 +166,7 @@ def in_kernel() -> bool:
 
 
 def _worked(files: Files, lists: list[list[int]]) -> Iterator[tuple[np.ndarray, list[Any]]]:
-    """Batches in order from worker processes. Arrays, not tensors, cross over: they need no shared memory."""
+    """Batches in order from worker processes; as arrays, which need no shared memory."""
     workers = max(1, min(os.cpu_count() or 1, _MOST_WORKERS, len(lists)))
     loader: torch.utils.data.DataLoader = torch.utils.data.DataLoader(
         lists,  # type: ignore[arg-type]
@@ -186,7 +187,7 @@ def _read(files: Files, chunk: list[int]) -> tuple[np.ndarray, list[tuple[int, s
 
 
 def _threaded(files: Files, lists: list[list[int]]) -> Iterator[tuple[np.ndarray, list[Any]]]:
-    """Batches in order, decoded ahead in threads: the way inside a notebook's kernel."""
+    """Batches in order, decoded ahead in threads: used in a notebook's kernel."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         waiting = [pool.submit(files.read, chunk) for chunk in lists[: _AHEAD * 2]]
         for k in range(len(lists)):

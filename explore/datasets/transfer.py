@@ -1,4 +1,4 @@
-"""Opens the eight sets that the rebuttal's Table 1 transfers to (`TRANSFER`): official files, splits and metric of each."""
+"""The rebuttal's eight transfer sets (`TRANSFER`): official files, splits and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,10 +24,10 @@ _PER_CLASS = 30  # images of Caltech-101 that are not for testing
 
 @dataclass(eq=False)
 class Transfer:
-    """A transfer set, open. Its parts read as every `Split`: uint8 with 3 channels, handed out as float in [0, 1].
+    """An open transfer set; its parts are `Split`s with 3 channels.
 
-    `warnings` are sentences that every result made with it has to carry; `provenance` is plain JSON: source, path, split,
-    seed, size, resample, counts, skipped (files that could not be read).
+    `warnings` are sentences that every result made with it has to carry; `provenance` is plain
+    JSON: source, path, split, seed, size, resample, counts, skipped (files that could not be read).
     """
 
     name: str
@@ -52,7 +52,9 @@ class Transfer:
 
 @dataclass
 class _Read:
-    """What was read of a set: the parts in order, and how many images it lists to train (with val) and to test."""
+    """What was read of a set: the parts in order, and how many images it lists to train (with val)
+    and to test.
+    """
 
     classes: list[str]
     splits: list[Split]
@@ -62,18 +64,19 @@ class _Read:
 
 
 def available(root: str | Path | None = None) -> dict[str, bool | str]:
-    """Which of the eight lie in `root`: True, or the reason why not. Only looks whether the files are there."""
+    """Which of the eight are in `root`: True, or why not. Checks only that files exist."""
     return {name: _lacking(spec, _place(spec, root)) or True for name, spec in TRANSFER.items()}
 
 
 def open_transfer(
     name: str, root: str | Path | None = None, *, size: int = 224, seed: int = 0, progress: Progress | None = None
 ) -> Transfer:
-    """Open one of the eight (`TRANSFER`) in `root`; None: the set's folder in `places.cache()`. Nothing is downloaded.
+    """Open one of the eight (`TRANSFER`) in `root`, by default in `paths.cache()`; no download.
 
-    Short side scaled to `size` pixels (bicubic), the centre cut out. `seed` draws what is held out where there is no official
-    validation part. Read at once where all fits in `folder.IN_MEMORY` bytes, else when asked for. `progress` as in `load`.
-    Errors: UserError, one sentence, with the way to get what is missing.
+    Short side scaled to `size` pixels (bicubic), the centre cut out. `seed` draws what is held out
+    where there is no official validation part. Read at once where all fits in `folder.IN_MEMORY`
+    bytes, else when accessed. `progress` as in `load`. Errors: UserError, one sentence, with the
+    way to get what is missing.
     """
     if name not in TRANSFER:
         raise UserError(f"there is no transfer set '{name}'.{nearest(name, TRANSFER)} They are {', '.join(TRANSFER)}.")
@@ -123,7 +126,7 @@ def _other_counts(spec: TransferSet, found: tuple[int, int]) -> list[str]:
 
 
 def _cifar(spec: TransferSet, root: Path, size: int, generator: torch.Generator, progress: Progress) -> _Read:
-    """CIFAR's training images in two, scaled at once where that fits in memory, else when they are read."""
+    """CIFAR's training images in two parts, scaled now if that fits in memory, else when read."""
     data = load(spec.name, root, download=False, progress=progress)
     held = _held_out(data.train.labels, spec, generator)
     every = torch.ones(len(data.test), dtype=torch.bool)
@@ -142,7 +145,7 @@ def _files(
     generator: torch.Generator,
     progress: Progress,
 ) -> _Read:
-    """A set of image files: listed, divided, decoded or streamed; files that are not there are told as unreadable ones."""
+    """Image files: listed, divided, decoded or streamed; missing ones count as unreadable."""
     names, parts = _listed(spec, root, listing)
     found = sum(map(len, parts.values()))
     missing = {file for items in parts.values() for file, _ in items if not file.is_file()}
@@ -202,7 +205,7 @@ def _where(items: Items, mask: Tensor) -> Items:
 
 
 def _held_out(labels: Tensor, spec: TransferSet, generator: torch.Generator) -> Tensor:
-    """Mask of the images held out: the protocol's share of all, spread over the classes by largest remainder."""
+    """Mask of the held-out images: a share of all, over classes by largest remainder."""
     train, val, _ = spec.counts
     total = max(1, round(len(labels) * val / (train + val)))
     sizes = labels.bincount()

@@ -1,8 +1,9 @@
-"""What the eight transfer sets are: metric, splits, where the files lie, how to get them, and what torchvision lists.
+"""The eight transfer sets: metric, splits, files, how to get them, torchvision's lists.
 
-Splits and metrics are those of SimCLR's appendix B.8 (arXiv:2002.05709), which follows Kornblith et al. 2019; `counts` are the
-images of the complete sets. A listing is the class names in their official order and, for every part, its (file, class name)
-pairs; it downloads nothing and opens no image.
+Splits and metrics are those of SimCLR's appendix B.8 (arXiv:2002.05709), which follows Kornblith et
+al. 2019; `counts` are the images of the complete sets. A listing is the class names in their
+official order and, for every part, its (file, class name) pairs; it downloads nothing and opens no
+image.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def _flowers(root: Path) -> Listing:
 
 
 def _pets(root: Path) -> Listing:
-    """torchvision names only the breeds that a part has, but numbers them all: the name is taken from the file."""
+    """Breeds by file name: torchvision names only those in a part, but numbers all."""
     from torchvision.datasets import OxfordIIITPet
 
     names: dict[int, str] = {}
@@ -67,7 +68,7 @@ def _pets(root: Path) -> Listing:
 
 
 def _caltech101(root: Path) -> Listing:
-    """The folders themselves: torchvision fails without BACKGROUND_Google and where a file's number is missing."""
+    """By folder: torchvision fails without BACKGROUND_Google or if a number is missing."""
     below = root / "caltech101" / "101_ObjectCategories"
     classes = sorted(p.name for p in below.iterdir() if p.is_dir() and p.name != "BACKGROUND_Google")
     return classes, {"all": [(file, name) for name in classes for file in walk(below / name)]}

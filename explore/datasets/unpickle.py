@@ -65,7 +65,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dict in a batch pickled by Python 2 or 3; UserError where it is anything else, or asks for code."""
+    """The dict of a batch pickled by Python 2 or 3; UserError if it is anything else."""
     try:
         with open(path, "rb") as file:
             found = _Unpickler(file, encoding="latin1").load()
@@ -74,7 +74,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except Refused as error:
         raise UserError(
             f"{path} was refused: a batch of images holds arrays and plain containers only, and this file "
-            f"asks for {error}; get it again from its publisher."
+            f"contains {error}; download it again from its publisher."
         ) from error
     except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
         kind = type(error).__name__

@@ -19,10 +19,15 @@ HEADS = ("fc.", "projector.", "projection_head.", "head.", "linear.")
 def open_encoder(
     what: Run | str | Path | nn.Module, device: str | torch.device = "cpu"
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An encoder, frozen and in eval mode, and where it came from; 'size': height and width of the images it was made for.
+    """An encoder, frozen and in eval mode, and its origin; 'size' is the side of its training images.
 
-    `what`: a run or its name; torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an encoder.safetensors; a .safetensors,
-    .pth or .pt file with a ResNet's weights under torchvision's names (read without unpickling anything but tensors).
+    `what`: a run or its name; torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an
+    encoder.safetensors; a .safetensors, .pth or .pt file with a ResNet's weights under
+    torchvision's names (only tensors are unpickled).
+
+    >>> encoder, about = ex.open_encoder("demo/clae")
+    >>> encoder.feature_dim
+    128
     """
     if isinstance(what, nn.Module):
         encoder: nn.Module = what
@@ -62,7 +67,7 @@ def _about(run: Run) -> dict[str, Any]:
 
 
 def _published(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """torchvision's own classifier without its last layer; its weights are downloaded once, by torchvision."""
+    """torchvision's classifier without its last layer; torchvision downloads the weights once."""
     from torchvision.models import get_model, get_weight, list_models
 
     try:
@@ -104,7 +109,7 @@ def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file, by torch's reader that builds nothing but tensors and containers."""
+    """The tensors of a .pth file, by torch's weights-only reader."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     try:
@@ -122,7 +127,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
 
 
 def _resnet(path: Path, tensors: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Any]]:
-    """Weights under torchvision's names -> the ResNet that they fit."""
+    """The ResNet that weights under torchvision's names fit."""
     bare = {}
     for name, tensor in tensors.items():
         while name.startswith(PREFIXES):

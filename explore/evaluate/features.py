@@ -1,4 +1,4 @@
-"""Features of a split, kept on disk by their content."""
+"""Features of a split, optionally cached on disk, keyed by a hash of weights and images."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from ..serialization import load_tensors, prune, save_tensors
 from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
-Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
+Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @torch.no_grad()
@@ -30,10 +30,15 @@ def embed(
     cache: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features h (n, D) or projections z (n, d) of a split or of images, and the labels (n,), -1 where there are none.
+    """Features h (n, D) or projections z (n, d) and labels (n,), -1 for unlabelled images.
 
-    Clean branch, eval mode; the encoder is left in the mode it came in. Any network images -> (n, D) will do. `cache`
-    keeps them on disk, named by the content of weights and images, so nothing stale can come back.
+    Clean branch, eval mode; the encoder's mode is restored. Any network from images to (n, D)
+    works. `cache`: store on disk, keyed by a hash of weights and images.
+
+    >>> encoder, _ = ex.open_encoder("demo/clae")
+    >>> h, y = ex.embed(encoder, ex.load("fashion").test.take(20))
+    >>> h.shape, y.shape
+    (torch.Size([20, 128]), torch.Size([20]))
     """
     if what not in ("h", "z"):
         raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
@@ -76,7 +81,7 @@ def _computed(
 
 
 def _key(net: Encoder | TorchEncoder, split: Split, what: str) -> str:
-    """SHA-256 of all that the features depend on."""
+    """SHA-256 of everything the features depend on."""
     digest = hashlib.sha256(f"1 {what} {split.device.type} {type(net).__name__}".encode())
     for name, tensor in net.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

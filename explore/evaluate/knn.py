@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour accuracy: how good an embedding is, without training anything on it."""
+"""Weighted k-nearest-neighbour accuracy of an embedding."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ..types import Embeddings, Labels
 
 @dataclass(frozen=True)
 class KNN:
-    """What `knn_accuracy` measured: the share of test images whose neighbours vote for their class."""
+    """Result of `knn_accuracy`: share of test images classified correctly."""
 
     accuracy: float
     n: int
@@ -21,7 +21,7 @@ class KNN:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the accuracy: how far n test images can tell."""
+        """Wilson's 95 % interval of the accuracy over the n test images."""
         return wilson(self.accuracy, self.n)
 
 
@@ -36,10 +36,14 @@ def knn_accuracy(
     temperature: float = 0.1,
     chunk: int = 1000,
 ) -> KNN:
-    """Weighted kNN on cosine similarity: each of the k nearest votes with exp(similarity / temperature).
+    """Weighted kNN on cosine similarity: each neighbour votes with exp(similarity / temperature).
 
-    Protocol of Wu et al. 2018 (arXiv:1805.01978); `k` is cut to the number of neighbours there are. Test rows go in
-    chunks, so memory is chunk x len(train).
+    Protocol of Wu et al. 2018 (arXiv:1805.01978). `k` is at most the number of training rows. Test
+    rows are processed in chunks, so memory is chunk x len(train).
+
+    >>> h, y = torch.eye(4), torch.arange(4)
+    >>> ex.knn_accuracy(h, y, h, y, k=1).accuracy
+    1.0
     """
     if not (len(train) == len(train_labels) and len(test) == len(test_labels)):
         raise UserError(

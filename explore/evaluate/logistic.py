@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by full-batch L-BFGS, fast enough to be swept inside a notebook."""
+"""Multinomial logistic regression by full-batch L-BFGS, for a path of penalties."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,11 +8,12 @@ from torch import Tensor
 
 
 class Logistic:
-    """The sum of cross-entropies + l2 / 2 |W|^2 on features x (n, D), minimised for one l2 after the other.
+    """Minimises the sum of cross-entropies + l2 / 2 |W|^2 on features x (n, D) for several l2.
 
-    Solved in the eigenbasis of the features' covariance, every direction scaled by Böhning's bound of its curvature
-    (s / 2 + l2, Ann. Inst. Stat. Math. 44, 1992), an exact change of variables. Each l2 starts where the two solutions
-    before it point to. Memory is twice that of x and a few matrices (C, n).
+    Solved in the eigenbasis of the features' covariance, with every direction scaled by Böhning's
+    bound of its curvature (s / 2 + l2, Ann. Inst. Stat. Math. 44, 1992), an exact change of
+    variables. Each fit starts from an extrapolation of the two before. Memory: twice that of x and
+    a few matrices (C, n).
     """
 
     def __init__(self, x: Tensor, y: Tensor, classes: int, *, tolerance: float = 5e-4, max_iter: int = 200):
@@ -28,7 +29,7 @@ class Logistic:
         self.before: tuple[Tensor, Tensor] | None = None
 
     def path(self, l2s: Iterable[float]) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-        """(l2, (weight (C, D), bias (C,))) of every l2, in the order given; from strong to weak is fastest."""
+        """(l2, (weight (C, D), bias (C,))) for every l2; from strong to weak is fastest."""
         for l2 in l2s:
             self._solve(l2)
             weight = self.u @ self.basis.T

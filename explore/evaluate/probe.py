@@ -1,4 +1,4 @@
-"""The linear probe: multinomial logistic regression on frozen features, as the field judges an encoder."""
+"""The linear probe: multinomial logistic regression on frozen features."""
 
 import time
 from collections.abc import Sequence
@@ -19,17 +19,25 @@ L2_GRID = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))  # SimCLR, append
 
 
 class Probe:
-    """`Probe().fit(h, y).score(h, y)`: a linear classifier on features h.
+    """A linear classifier on features h: `Probe().fit(h, y).score(h_test, y_test)`.
 
-    `protocol="lbfgs"` (SimCLR, arXiv:2002.05709, B.8): full-batch L-BFGS to the optimum of the sum of cross-entropies +
-    l2 / 2 |W|^2 over standardised features, the intercept free, so l2 is 1 / C of scikit-learn's LogisticRegression.
-    `l2=None` sweeps `L2_GRID`, from strong to weak, each fit started from the last, takes the l2 that is right most often on
-    `held_out` of the training set (drawn by `seed`, class by class; of equals the strongest), and fits all of it again.
+    `protocol="lbfgs"` (SimCLR, arXiv:2002.05709, B.8): full-batch L-BFGS to the optimum of the sum
+    of cross-entropies + l2 / 2 |W|^2 over standardised features, intercept not penalised; l2 is 1 /
+    C of scikit-learn's LogisticRegression. `l2=None` tries `L2_GRID`, chooses by accuracy on the
+    `held_out` fraction of the training set (drawn by `seed`, stratified; ties go to the strongest),
+    and refits on all of it.
 
-    `protocol="authors"` (chihhuiho/CLAE, eval_lr.py; docs/paper.md): Adam 3e-4, batch 256, no l2, `epochs` passes over plain features;
-    with `test` given, the test accuracy of every epoch is kept: `last_`, and the flattering `best_`.
+    `protocol="authors"` (chihhuiho/CLAE, eval_lr.py; docs/paper.md): Adam 3e-4, batch 256, no l2,
+    `epochs` epochs on raw features; with `test` given it records the test accuracy of every epoch:
+    `last_`, and the optimistic `best_`.
 
-    Projection: `weight_ (C, D)`, `bias_ (C,)`, `l2_`, `path_` (l2, accuracy on the held-out part), `curve_`, `classes_`, `seconds_`.
+    After fitting: `weight_` (C, D), `bias_` (C,), `l2_`, `path_` (l2, held-out accuracy), `curve_`,
+    `classes_`, `seconds_`.
+
+    >>> h = torch.cat([torch.randn(50, 2, generator=ex.seeded(0)) - 3, torch.randn(50, 2) + 3])
+    >>> y = torch.arange(2).repeat_interleave(50)
+    >>> ex.Probe().fit(h, y).score(h, y).top1 > 0.95
+    True
     """
 
     def __init__(
@@ -60,9 +68,10 @@ class Probe:
         val: tuple[Tensor, Tensor] | None = None,
         test: tuple[Tensor, Tensor] | None = None,
     ) -> "Probe":
-        """Fit on features h (n, D) and labels y (n,), on h's device. `val`: an official held-out part, which the final fit joins.
+        """Fit on features h (n, D) and labels y (n,), on h's device.
 
-        `classes` names all classes, also those that the training part lacks. `test` is watched by protocol 'authors' alone.
+        `val`: an official held-out part, used to choose l2 and included in the final fit. `classes`
+        names all classes, including absent ones. `test` is used by protocol 'authors' only.
         """
         began = time.perf_counter()
         self.classes_ = _named(h, y, classes)
@@ -80,7 +89,7 @@ class Probe:
         return self
 
     def __call__(self, h: Tensor) -> Tensor:
-        """Logits (n, C) of features h (n, D); differentiable, so a probe is a head for `classify`."""
+        """Logits (n, C) of features h (n, D), differentiable: a head for `classify`."""
         if h.shape[-1] != self.weight_.shape[1]:
             raise UserError(
                 f"This probe was fitted on features of {self.weight_.shape[1]} numbers, these have {h.shape[-1]}; "
@@ -90,12 +99,12 @@ class Probe:
 
     @torch.no_grad()
     def predict(self, h: Embeddings) -> Labels:
-        """The class of every row, (n,)."""
+        """Predicted class of every row, (n,)."""
         return self(h).argmax(1)
 
     @torch.no_grad()
     def score(self, h: Embeddings, y: Labels, **provenance: Any) -> Scores:
-        """What the probe says of test features h (n, D) with labels y (n,)."""
+        """Predictions for test features h (n, D) with labels y (n,), as `Scores`."""
         _check(h, y, len(self.classes_))
         chances = self(h).softmax(1)
         ranked = chances.topk(min(5, chances.shape[1]), dim=1)
@@ -108,14 +117,14 @@ class Probe:
         )
 
     def settings(self) -> dict[str, Any]:
-        """How it was fitted, as plain JSON."""
+        """Settings of the fit, as plain JSON."""
         kept: dict[str, Any] = {"protocol": self.protocol, "seed": self.seed, "train": self.n_}
         if self.protocol == "authors":
             return {**kept, "epochs": self.epochs}
         return {**kept, "l2": self.l2_, "held_out": self.held_out if len(self.path_) else None}
 
     def _choose(self, h: Tensor, y: Tensor, val: tuple[Tensor, Tensor] | None) -> float:
-        """The l2 that is right most often on a part that is not fitted on."""
+        """The l2 with the highest accuracy on the held-out part."""
         if val is None:
             out = take_labels(y, self.held_out, seeded(self.seed))
             kept = torch.ones(len(y), dtype=torch.bool, device=y.device)
@@ -136,7 +145,7 @@ class Probe:
         return max(l2 for l2, right, *_ in rows if right == max(r for _, r, *_ in rows))
 
     def _keep(self, h: Tensor, y: Tensor) -> None:
-        """The optimum at the chosen l2, in double precision; standardisation folded in."""
+        """The optimum at the chosen l2, in float64, with the standardisation folded in."""
         x, mean, std = _standardised(h.double())
         solver = Logistic(x, y, len(self.classes_), tolerance=1e-6, max_iter=1000)
         weight, bias = next(solver.path([self.l2_]))[1]
@@ -172,7 +181,11 @@ class Probe:
 
 
 def take_labels(y: Labels, share: float, generator: torch.Generator) -> Labels:
-    """Indices of a share of the labels, the same share of every class, one image of each at least; drawn by `generator`."""
+    """Indices of a fraction of the labels, stratified, at least one image per class.
+
+    >>> ex.take_labels(torch.arange(10).repeat(10), share=0.1, generator=ex.seeded(0)).shape
+    torch.Size([10])
+    """
     if not 0 < share <= 1:
         raise UserError(f"A share of the labels lies above 0 and up to 1 (1 % is 0.01), got {share}.")
     order = torch.randperm(len(y), generator=generator).to(y.device)
@@ -196,7 +209,7 @@ def _table(rows: Sequence[tuple] = ()) -> pd.DataFrame:
 
 
 def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the classes that are trained on, two at least."""
+    """Names of the classes in the training set; there must be at least two."""
     _check(h, y, None if classes is None else len(classes))
     low, high = int(y.min()), int(y.max())
     if low == high:
@@ -206,7 +219,7 @@ def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ..
 
 
 def _check(h: Tensor, y: Tensor, classes: int | None) -> None:
-    """Features and labels fit together, are finite, and lie in the classes."""
+    """Raise UserError unless features and labels match, are finite and within the classes."""
     if h.dim() != 2 or len(h) != len(y):
         raise UserError(
             f"A probe reads features (n, D) and one label a row, got features {tuple(h.shape)} and {len(y)} labels."

@@ -1,4 +1,4 @@
-"""Linear evaluation on the rebuttal's eight transfer sets: frozen encoder, the field's probe, every set's own split and metric."""
+"""Linear evaluation of a frozen encoder on the rebuttal's eight transfer sets."""
 
 import time
 from collections.abc import Sequence
@@ -26,13 +26,15 @@ def transfer(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> Transfer:
-    """Judge one encoder, or several seeds of one method, on the sets found below `root`; absent ones are named with how to get them.
+    """Evaluate an encoder, or several seeds of one method, on the transfer sets below `root`.
 
-    Protocol (SimCLR, B.8): resize and centre crop to `size` (default: what the encoder was made for; the paper's is 224),
-    features of the clean branch, l2 swept on the validation split, refitted on train + val, one look at the test split.
-    `seed` draws the held-out parts where a set has no official ones. `encoders`: as `open_encoder` takes them.
+    Sets that are absent are listed with how to get them. Protocol (SimCLR, B.8): resize and centre
+    crop to `size` (default: the encoder's training size; the paper's is 224), clean-branch
+    features, l2 chosen on the validation split, refit on train + val, one evaluation on the test
+    split. `seed` draws the held-out parts of sets without official ones. `encoders`: as for
+    `open_encoder`.
     """
-    from ..datasets.transfer import TRANSFER, open_transfer  # with torchvision's loaders, so only where it is asked for
+    from ..datasets.transfer import TRANSFER, open_transfer  # slow import: torchvision's loaders
 
     names = list(datasets or TRANSFER)
     for name in names:

@@ -1,7 +1,7 @@
-"""Results as plotly figures: the only room that imports plotly.
+"""Results as plotly figures; no other part of the library imports plotly.
 
-`figure = figures.label_curve(result)`; in a notebook's cell it shows itself; in a panel `live(figure)` is the widget, made once,
-and `follow(widget, figure)` puts another figure's content into it.
+`figures.label_curve(result)` displays itself in a cell. In a panel `live(figure)` makes the widget
+once, and `follow(widget, figure)` updates it with another figure's content.
 """
 
 from plotly.graph_objects import Figure

@@ -1,4 +1,4 @@
-"""What an encoder looks at: clean | map | perturbed | map, one colour scale."""
+"""Attribution maps: clean, map, perturbed, map, with one colour scale."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,10 +12,10 @@ DIVERGING = [[0.0, COLOURS["clean"]], [0.5, "rgba(52,103,210,0)"], [0.5, "rgba(2
 
 
 def seen(result: Seen, i: int = 0, *, side: int = 192) -> go.Figure:
-    """Image i clean and perturbed, each with its map: blue takes from the number, orange adds to it, nothing is zero.
+    """Image i clean and perturbed, each with its map: blue lowers the number, orange raises it.
 
-    Pictures stand at the whole multiple of their pixels nearest below `side`. Under them: the numbers, the completeness delta and how far the
-    map survives when the network's weights are destroyed.
+    Pictures are scaled by the largest whole factor that fits `side`. Below: the numbers, the
+    completeness delta, and the rank correlation with the map of randomised weights.
     """
     height, width = result.clean.x.shape[-2:]
     times = max(1, side // max(height, width))
@@ -51,7 +51,7 @@ def seen(result: Seen, i: int = 0, *, side: int = 192) -> go.Figure:
 
 
 def caption(result: Seen, i: int) -> str:
-    """What was asked, the scale, the completeness delta, the sanity figure."""
+    """The target, the scale, the completeness delta, the sanity check."""
     clean, moved, end = result.clean, result.perturbed, result.scale(i)
     lines = [
         f"{clean.target}; {result.attack.upper()}, ε = {show_eps(result.eps)}; colours from −{end:.2g} (blue) to +{end:.2g} (orange), one scale; "

@@ -1,4 +1,4 @@
-"""One template, the roles' colours, lines with direct labels; figures as widgets."""
+"""One template, the methods' colours, lines with direct labels; figures as widgets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -28,7 +28,7 @@ MARGIN = {"l": 56, "r": 16, "t": 8, "b": 44}
 
 
 def roles(names: Sequence[str]) -> tuple[str, ...]:
-    """The role of every encoder, by what it was trained with; where two share one, the earlier is the grey reference."""
+    """Role (colour) of every encoder, by its training; of two equal ones the first is gray."""
     found = [TRAINED.get(name, "ref") for name in names]
     kept = [role if role not in found[i + 1 :] else "ref" for i, role in enumerate(found)]
     return tuple(kept if len(set(kept)) == len(kept) else ("ref", "adv")[: len(kept)])
@@ -36,7 +36,7 @@ def roles(names: Sequence[str]) -> tuple[str, ...]:
 
 @cache
 def template() -> go.layout.Template:
-    """Type, grid and axes of every figure: grey ink that both themes carry, horizontal grid only, no box, no legend."""
+    """Type, grid and axes of every figure, legible in both themes; no box, no legend."""
     axis = {
         "tickfont": {"size": 11},
         "title": {"font": {"size": 12}, "standoff": 8},
@@ -86,7 +86,7 @@ def line(
 
 
 def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]], gap: float) -> go.Figure:
-    """Names at the lines' ends, in the roles' colours: role -> (x, y, text); at least `gap` apart in y."""
+    """Names at the lines' ends in the roles' colours: role -> (x, y, text), `gap` apart in y."""
     low = -float("inf")
     for role, (x, y, text) in sorted(labels.items(), key=lambda item: item[1][1]):
         low = max(y, low + gap)
@@ -96,7 +96,7 @@ def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]]
 
 
 def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.FigureWidget:
-    """The figure as a widget without a mode bar; made once a panel. `picked(customdata)` hears of a clicked point."""
+    """The figure as a widget without a mode bar; a click calls `picked(customdata)`."""
     widget = go.FigureWidget(figure)
     widget._config = {**widget._config, "displayModeBar": False}
     if picked is not None:
@@ -111,9 +111,10 @@ def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.F
 
 
 def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Put a figure's content into a widget with at least as many traces, as one message; traces that are over stay empty.
+    """Copy a figure's content into a widget with at least as many traces; others become empty.
 
-    The widget's whole state goes along: a browser that opens it later, or has not loaded plotly yet, hears of no message before.
+    The widget's whole state is sent in one message, so that a browser that opens it later, or has
+    not loaded plotly yet, is complete too.
     """
     plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (
         len(widget.data) - len(figure.data)

@@ -1,4 +1,4 @@
-"""A probe's figures: accuracy over labels, over eps, over epochs."""
+"""Figures of linear probes: accuracy over labels, eps and epochs."""
 
 import math
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from .base import ADDED, COLOURS, FOCUS, GREY, MARKS, blank, end_labels, line, r
 
 
 def curves(encoders: int, *, width: int = 336, height: int = 150) -> go.Figure:
-    """An empty `label_curve` for so many encoders: what a panel makes `live` before it has a result."""
+    """An empty `label_curve` for this many encoders, for a panel without a result yet."""
     figure = blank(width, height)
     return figure.add_traces([go.Scatter(x=[], y=[]) for _ in range(2 * encoders)])
 
 
 def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150, now: float | None = None) -> go.Figure:
-    """Clean accuracy over the share of labels: one line an encoder with Wilson's intervals, every draw of labels as a tick.
+    """Clean accuracy over the share of labels: Wilson's intervals, every draw of labels as a tick.
 
-    `now`: the share that a panel shows; marked, and the axis then goes from 1 % to 100 % at least.
+    `now`: a share to mark; the axis then spans at least 1 % to 100 %.
     """
     curve, kinds = result.curve, roles(result.names)
     figure = blank(width, height, margin={"l": 34, "r": 76, "t": 8, "b": 42})
@@ -71,7 +71,7 @@ def _over_shares(own: pd.DataFrame, role: str, name: str, shift: float, click: s
 
 
 def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 640, height: int = 280) -> go.Figure:
-    """Accuracy over eps: attacks as full lines, noise of the same size dashed; one encoder, or several by name."""
+    """Accuracy over eps: attacks as full lines, noise of the same size dashed."""
     many = found if isinstance(found, Mapping) else {"": found}
     kinds = dict(zip(many, roles(list(many)), strict=True))
     figure = blank(width, height, margin={"r": 160})
@@ -103,7 +103,7 @@ def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 6
 
 
 def selection(found: Selection, *, width: int = 640, height: int = 240, seed: int | None = None) -> go.Figure:
-    """Accuracy after every epoch of one draw: test images, held-out labels, and the epochs that each rule takes."""
+    """Accuracy after every epoch of one draw, and the epoch that each rule selects."""
     own: pd.DataFrame = found.curve[found.curve.seed == (found.curve.seed.iloc[0] if seed is None else seed)]
     figure = blank(width, height, margin={"r": 140})
     names = {"test": ("adv", "test images"), "held_out": ("clean", "held-out labels")}

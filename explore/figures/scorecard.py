@@ -1,4 +1,4 @@
-"""The scorecard as figures: every finding with its interval and seeds, and accuracy over training eps from the reproduction's rows."""
+"""Figures of the scorecard: findings with intervals and seeds, accuracy over training eps."""
 
 import math
 import re
@@ -37,9 +37,10 @@ Line = tuple[str, Finding | None]  # words, and what was measured; a heading wit
 def forest(
     found: Scorecard | Claim | Sequence[Finding], *, unit: str = "points", width: int = 800, left: int = LEFT
 ) -> go.Figure:
-    """One line a finding of this unit: mean, 95 % interval, every seed; coloured and shaped by its verdict. `left`: px for the words.
+    """One line per finding of this unit: mean, 95 % interval, seeds; coloured by verdict.
 
-    A scorecard has a heading for every claim with its number and verdict. UserError where nothing has the unit.
+    `left`: width of the labels in px. Every claim of a scorecard has a heading. UserError if no
+    finding has the unit.
     """
     lines = _lines(found, unit)
     shown = [(-i, f) for i, (_, f) in enumerate(lines) if f is not None]
@@ -67,12 +68,12 @@ def forest(
 
 
 def mark_of(finding: Finding) -> float | None:
-    """Where a finding's line is drawn: what it is compared with, else where nothing has changed; None for neither."""
+    """Position of a finding's reference line: its `than`, else no change, or None."""
     return finding.than if finding.expected else ORIGIN.get(finding.unit)
 
 
 def extent(findings: Sequence[Finding]) -> tuple[float, float]:
-    """An axis that holds means, intervals, seeds and lines of the findings of one unit (all of 0 to 1 for shares), with a little air."""
+    """An axis range with all means, intervals, seeds and reference lines of one unit."""
     seen = [v for f in findings for v in (f.mean, f.low, f.high, *f.each.values()) if math.isfinite(v)]
     seen += [line for f in findings if (line := mark_of(f)) is not None]
     seen += [0.0, 1.0] if findings[0].unit == "share" else []
@@ -81,9 +82,9 @@ def extent(findings: Sequence[Finding]) -> tuple[float, float]:
 
 
 def training_eps(rows: Sweep, *, metric: str = "probe", width: int = 760, height: int = 316) -> go.Figure:
-    """Accuracy over training eps of the rows `fgsm-K`, `gaussian-K` and `uniform-K`: means over seeds, 95 % t-intervals, every seed.
+    """Accuracy over training eps of the rows `fgsm-K`, `gaussian-K` and `uniform-K`, with seeds.
 
-    SimCLR's rows are the band across, SimCLR of CLAE's compute (`longer`) the dashed line.
+    SimCLR's rows are the band, SimCLR at CLAE's compute (`longer`) the dashed line.
     """
     table = rows.where(metric=metric).summary().set_index("method")
     if "simclr" not in table.index:
@@ -168,7 +169,7 @@ def _said(row: pd.Series) -> str:
 
 
 def _upright(x: float, y: float | None = None) -> dict[str, Any]:
-    """A line through the whole figure, or through the row at y alone, where that row is compared with another number."""
+    """A vertical line through the figure, or through row y if that has its own reference."""
     pen, at = {"color": GREY, "width": 1}, {"y0": 0, "y1": 1, "yref": "paper"}
     at = at if y is None else {"y0": y - 0.5, "y1": y + 0.5, "yref": "y"}
     return {"type": "line", "x0": x, "x1": x, **at, "line": pen, "layer": "below"}

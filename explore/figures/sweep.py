@@ -1,4 +1,4 @@
-"""Sweeps as plotly figures: curves over eps with every seed and interval, and what an attack costs beside what it brings."""
+"""Figures of sweeps: curves over eps with seeds and intervals, and accuracy over cost."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NAMES = {"none": ("clean", "SimCLR"), **{name: (row.colour, row.title) for name,
 
 @dataclass(frozen=True)
 class Curve:
-    """A kind over eps: means with intervals at every k, all seeds' values, and what hover and click say."""
+    """A method over eps: means with intervals at every k, seeds' values, hover and click data."""
 
     role: str
     name: str
@@ -37,7 +37,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Level:
-    """A line across the chart; with low and high also a band."""
+    """A horizontal line; with low and high also a band."""
 
     role: str
     name: str
@@ -51,7 +51,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A point that is being computed: it keeps its place in the chart."""
+    """A point that is being computed."""
 
     role: str
     k: float
@@ -73,9 +73,10 @@ def sweep_curves(
     width: int = WIDE,
     height: int = HIGH,
 ) -> go.Figure:
-    """Curves over eps = k/255 up to `most`, lines across, points under way; `across`, `up`: titles of the axes; `bounds`: of y.
+    """Curves over eps = k/255 up to `most`, levels, and points being computed.
 
-    Every curve has two traces and every line too, also where it is empty or None: a live figure keeps them in their places.
+    `across`, `up`: axis titles; `bounds`: of y. Every curve and level has two traces even if empty,
+    so that a live figure's traces keep their order.
     """
     step, lines = most / 16, [level for level in levels if level is not None]
     low, high = _range(curves, lines, bounds)
@@ -107,15 +108,16 @@ def upright(k: float) -> dict[str, Any]:
 
 
 def empty_curves(curves: int, levels: int, waiting: int) -> go.Figure:
-    """A figure with room for so many traces: what a panel makes `live` before it has a result."""
+    """A figure with room for this many traces, for a panel without a result yet."""
     figure = blank(WIDE, HIGH, margin=MARGIN)
     return figure.add_traces([go.Scatter(x=[], y=[]) for _ in range(2 * curves + 2 * levels + waiting)])
 
 
 def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, height: int = 300) -> go.Figure:
-    """Accuracy that each method reaches over what its training costs, SimCLR = 1: means with 95 % t-intervals, every seed as a tick.
+    """Accuracy over training cost (SimCLR = 1): means with 95 % t-intervals, seeds as ticks.
 
-    `sweep`: rows of `compare_attacks`, and of `equal_compute` where there are any. The shortest SimCLR is the band across.
+    `sweep`: rows of `compare_attacks` and, if any, `equal_compute`. The shortest SimCLR is the
+    band.
     """
     rows = sweep.where(metric=metric).summary()
     rows = rows[rows.cost > 0]
@@ -157,7 +159,7 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
 def gradients_spent(
     rows: Sequence[tuple[str, int, float, float, float]], *, clean: float, width: int = 640, height: int = 280
 ) -> go.Figure:
-    """Loss that attacks reach over the gradients they take: (name, gradients, loss, low, high) each; rows of one name are a line."""
+    """Loss over gradients used: (name, gradients, loss, low, high); a line per name."""
     figure, ends = blank(width, height, margin={"r": 128}), []
     for name in dict.fromkeys(row[0] for row in rows):
         own = sorted([row for row in rows if row[0] == name], key=lambda row: row[1])
@@ -219,7 +221,7 @@ def _waiting(point: Waiting) -> go.Scatter:
 
 
 def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float, *, gap: float, top: float) -> None:
-    """Names at the right edge, in the roles' colours, no two nearer than `gap`, none above the top."""
+    """Names at the right edge in the roles' colours, at least `gap` apart."""
     ends = sorted(ends, key=lambda end: end[1])
     at: list[float] = []
     for _, y, _ in ends:
@@ -232,7 +234,7 @@ def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float,
 
 
 def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:
-    """The y axis: all that is drawn and possible (an interval of two seeds may reach below 0 %), with a little air."""
+    """y axis: everything drawn and possible, with a small margin."""
     seen = [v for c in curves for column in (c.mean, c.low, c.high, *c.seeds) for v in column]
     seen += [v for level in levels for v in (level.value, level.low, level.high) if v is not None]
     seen = [min(max(v, bounds[0]), bounds[1]) for v in seen if math.isfinite(v)]

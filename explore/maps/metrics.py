@@ -1,4 +1,4 @@
-"""What a map cannot show: neighbours, and how far two sets of them agree, in the embedding itself."""
+"""How faithful a map is: neighbours in the embedding, their agreement, trustworthiness."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ CHUNK = 1024  # rows at a time against all
 
 
 def neighbours(h: Tensor, bank: Tensor | None = None, k: int = NEAREST) -> Tensor:
-    """(n, k) nearest rows of `bank` (h itself unless given) by cosine, the nearest first; a row's own place is left out.
+    """Indices (n, k) of the nearest rows of `bank` (default h) by cosine, without self.
 
     Row i of h and row i of the bank are the same image.
     """
@@ -26,19 +26,19 @@ def neighbours(h: Tensor, bank: Tensor | None = None, k: int = NEAREST) -> Tenso
 
 
 def shared(a: Tensor, b: Tensor) -> Tensor:
-    """(n,) share of the neighbours a (n, k) that are among b (n, k)."""
+    """Fraction (n,) of the neighbours a (n, k) that are among b (n, k)."""
     return (a[:, :, None] == b[:, None, :]).any(2).float().mean(1)
 
 
 def overlap(h_a: Tensor, h_b: Tensor, k: int = NEAREST) -> Tensor:
-    """(n,) share of every image's k nearest that two encoders agree on; by chance k / (n - 1)."""
+    """Fraction (n,) of each image's k nearest shared by two encoders; k / (n - 1) by chance."""
     if len(h_a) != len(h_b):
         raise UserError(f"Two encoders are compared on the same images, got {len(h_a)} and {len(h_b)} embeddings.")
     return shared(neighbours(h_a, k=k), neighbours(h_b, k=k))
 
 
 def vote(near: Tensor, labels: Tensor) -> Tensor:
-    """(n,) class that most of the neighbours (n, k) have; among equals that of the nearest."""
+    """Majority class (n,) of the neighbours (n, k); ties go to the nearest."""
     classes = int(labels.max()) + 1
     weight = 1 - torch.arange(near.shape[1]) * (0.5 / near.shape[1] ** 2)  # breaks ties only
     votes = torch.zeros(len(near), classes).scatter_add_(1, labels[near], weight.expand(near.shape))
@@ -48,10 +48,10 @@ def vote(near: Tensor, labels: Tensor) -> Tensor:
 def trustworthiness(
     h: Tensor, xy: Tensor, k: int = NEAREST, *, bank: Tensor | None = None, bank_xy: Tensor | None = None
 ) -> float:
-    """How far a map's neighbours are neighbours in h too: 1 all, about 0.5 a random map (Venna & Kaski 2001).
+    """How far a map's neighbours are neighbours in h: 1 all, about 0.5 for a random map.
 
-    scikit-learn's `trustworthiness` on unit h, in chunks. `bank`, `bank_xy`: what is moved is looked at among clean points: row i of h
-    and xy among the rows of the bank but i.
+    Venna & Kaski 2001; scikit-learn's `trustworthiness` on unit h, in chunks. With `bank` and
+    `bank_xy` the neighbours of row i are looked up among the bank's rows other than i.
     """
     n = len(h)
     if not 0 < k < n / 2:
@@ -69,7 +69,7 @@ def trustworthiness(
 
 
 def _similar(h: Tensor, bank: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their cosine to every row of the bank (r, n), -inf to themselves), in chunks."""
+    """Pairs of (rows, cosine to every bank row (r, n), -inf to themselves), in chunks."""
     if len(h) != len(bank):
         raise UserError(
             f"Every row is looked up among the others of the same images, got {len(h)} and {len(bank)} rows."

@@ -1,4 +1,4 @@
-"""One map turned onto another, point by point."""
+"""Procrustes alignment of two maps, point by point."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from ..errors import UserError
 
 
 class Alignment(NamedTuple):
-    """What turns, mirrors, scales and shifts one map onto another."""
+    """Rotation, reflection, scale and shift that align one map with another."""
 
     matrix: np.ndarray  # (2, 2), scaled orthogonal
     before: np.ndarray  # (2,) centre that is taken away
@@ -24,7 +24,7 @@ class Alignment(NamedTuple):
 
 
 def procrustes(a_xy: Tensor, b_xy: Tensor) -> Alignment:
-    """The orthogonal Procrustes turn with scale of b's points (n, 2) onto a's: least squares over paired rows."""
+    """Orthogonal Procrustes with scale, b's points (n, 2) onto a's: least squares over pairs."""
     from scipy.linalg import orthogonal_procrustes
 
     if a_xy.shape != b_xy.shape or a_xy.dim() != 2:
@@ -42,6 +42,6 @@ def procrustes(a_xy: Tensor, b_xy: Tensor) -> Alignment:
 
 
 def aligned(a_xy: Tensor, b_xy: Tensor) -> tuple[Tensor, float]:
-    """b's points (n, 2) turned, mirrored, scaled and shifted onto a's, and the residual (0 same shape to 1)."""
+    """b's points (n, 2) aligned with a's, and the residual (0 same shape to 1)."""
     turn = procrustes(a_xy, b_xy)
     return turn(b_xy), turn.residual

@@ -1,4 +1,4 @@
-"""Fitting a map, keeping it on disk, and placing other features in it."""
+"""Fit a map, cache it on disk, and place other features in it."""
 
 import contextlib
 import hashlib
@@ -25,12 +25,12 @@ BLEND = 5  # fitted points whose positions are averaged
 SCHEMA = 1  # raise it when the same parameters give another map than before
 KEPT = 200_000_000  # bytes of maps on disk (one of 2,000 images: 0.5 MB); beyond it the longest unused are dropped
 CHUNK = 1024  # rows at a time against all
-Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much; may raise to stop
+Progress = Callable[[str, int, int], None]  # (what, done, total); may raise to stop
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """A fitted map, the same for the same features, parameters and versions, in any process. Tensors are on the CPU."""
+    """A fitted map, reproducible for equal features, parameters and versions. CPU tensors."""
 
     method: str  # 'pca' or 'umap'
     params: dict[str, Any]  # parameters, seed, versions, and the share of the variance that the axes hold
@@ -40,7 +40,7 @@ class Projection:
     low: Tensor  # (n, a) float32: the fitted points on these axes
 
     def place(self, h: Tensor) -> Tensor:
-        """Features (m, D) -> positions (m, 2): continuous in h, fitted points on their own position, each by itself."""
+        """Features (m, D) -> positions (m, 2), continuous in h; fitted points stay."""
         if h.dim() != 2 or h.shape[1] != len(self.mean):
             raise UserError(
                 f"This map was fitted on features of {len(self.mean)} numbers, got a tensor of shape {tuple(h.shape)}; place "
@@ -74,7 +74,7 @@ def fit_map(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Projection:
-    """A map of features h (n, D): 'pca' (linear, at once) or 'umap' (n_neighbors, min_dist and seed are UMAP's)."""
+    """A map of features h (n, D): 'pca' or 'umap' (n_neighbors, min_dist and seed are UMAP's)."""
     params = _params(h, method, n_neighbors, min_dist, seed)
     tell = progress or (lambda *_: None)
     tell("pca", 0, 1)
@@ -90,9 +90,9 @@ def fit_map(
 def kept_map(
     h: Tensor, out: str | Path | None = None, *, progress: Progress | None = None, **params: Any
 ) -> Projection:
-    """`fit_map`, from disk where this map was made before; the file's name is a hash of h and every parameter.
+    """`fit_map` with a cache on disk, keyed by a hash of h and all parameters.
 
-    `out`: the folder, `places.cache()`/maps unless given. PCA is quicker made than read, so it is not kept.
+    `out`: the folder, `paths.cache()`/maps by default. PCA is faster than reading, so not cached.
     """
     full: dict[str, Any] = {"method": "umap", "n_neighbors": 15, "min_dist": 0.1, "seed": 0, **params}
     if full["method"] == "pca":
@@ -113,7 +113,7 @@ def kept_map(
 
 
 def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int) -> dict[str, Any]:
-    """What decides a map besides h, after the checks that there is one."""
+    """Parameters that determine a map, validated."""
     if method not in METHODS:
         raise UserError(f"map is 'pca' or 'umap', got '{method}'.")
     if h.dim() != 2 or not h.is_floating_point():
@@ -124,7 +124,7 @@ def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int
     unit = F.normalize(h.detach().float(), dim=1)
     if float((unit - unit[0]).abs().max()) < 1e-6:
         raise UserError(
-            f"All {len(h)} embeddings are one point, so there is no map of them: this encoder tells nothing apart; look at its "
+            f"All {len(h)} embeddings are one point, so there is no map of them: this encoder maps every image to one point; look at its "
             "loss and its kNN accuracy, or choose another."
         )
     params: dict[str, Any] = {"method": method, "seed": seed, "axes": AXES}
@@ -152,9 +152,10 @@ def _check_finite(h: Tensor) -> None:
 
 
 def _pca(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), axes (a, D), the longest first, and their shares of the variance (a,) of the unit features, float64.
+    """Mean (D,), axes (a, D) by variance, and their variance ratios (a,) of unit features, float64.
 
-    From the covariance: importing scikit-learn for its PCA takes longer than a whole map. An axis' largest entry is positive.
+    From the covariance: importing scikit-learn takes longer than the whole map. Each axis' largest
+    entry is positive.
     """
     from scipy.linalg import eigh
 
@@ -170,13 +171,13 @@ def _pca(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _project(h: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
-    """(m, a) float32; computed in float64, so that a row's result does not depend on the rows beside it."""
+    """(m, a) float32, computed in float64, so that a row's result is independent of the others."""
     h = h.detach().cpu()
     return torch.cat([((F.normalize(part.double(), dim=1) - mean) @ axes.T).float() for part in h.split(4096)])
 
 
 def _nearest(low: Tensor, bank: Tensor, k: int, own: bool = False) -> tuple[Tensor, Tensor]:
-    """Distances and rows (m, k) of the k nearest of the bank; `own`: row i is the bank's row i, and comes first."""
+    """Distances and rows (m, k) of the nearest; with `own`, row i itself comes first."""
     distances, indices = [], []
     for rows in torch.arange(len(low)).split(CHUNK):
         rough = torch.cdist(low[rows], bank)  # by a matrix product: close points need a second look
@@ -193,7 +194,7 @@ def _nearest(low: Tensor, bank: Tensor, k: int, own: bool = False) -> tuple[Tens
 
 
 def _blend(low: Tensor, bank: Tensor, xy: Tensor) -> Tensor:
-    """Positions (m, 2) between those of the nearest fitted points; see the module's own words."""
+    """Positions (m, 2) interpolated between fitted points; see the module's docstring."""
     if not len(low):
         return xy.new_empty(0, 2)
     d, near = _nearest(low, bank, min(BLEND + 1, len(bank)))
@@ -207,7 +208,7 @@ def _blend(low: Tensor, bank: Tensor, xy: Tensor) -> Tensor:
 
 
 def _together(low: Tensor, xy: Tensor) -> Tensor:
-    """Points whose features are the same get one position, the mean of theirs."""
+    """Give points with equal features one position, their mean."""
     _, group, count = torch.unique(low, dim=0, return_inverse=True, return_counts=True)
     if len(count) == len(low):
         return xy
@@ -218,8 +219,8 @@ def _together(low: Tensor, xy: Tensor) -> Tensor:
 def _umap(low: Tensor, n_neighbors: int, min_dist: float, seed: int, tell: Progress) -> Tensor:
     """UMAP's layout (n, 2), from exact neighbours.
 
-    Its functions are called instead of its class: given neighbours, the class warns that it cannot transform, which is not asked of
-    it here; and `random_state` leaves one thread in any case.
+    UMAP's functions are called instead of its class: given neighbours, the class warns that it
+    cannot transform, which is not needed here; `random_state` means one thread in any case.
     """
     tell("neighbours", 0, 1)
     distances, indices = _nearest(low, low, n_neighbors, own=True)

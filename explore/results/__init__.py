@@ -1,4 +1,4 @@
-"""Plain results of studies: frozen dataclasses with a `.table`, `.save(path)`, `.load(path)`; no pickle anywhere."""
+"""Results of studies: frozen dataclasses with `.table`, `.save(path)`, `.load(path)`."""
 
 from .atlas import Atlas
 from .attribution import Attribution, Seen

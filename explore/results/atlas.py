@@ -1,4 +1,4 @@
-"""Images in one fixed map at every eps, beside what the map hides: the truths of the high-dimensional embedding."""
+"""Images in one fixed map at every eps, with measures of what the map does not show."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +17,12 @@ FIGURES = ("kept", "moved", "knn", "loss", "trustworthiness", "alignment", "unif
 
 @dataclass(frozen=True, eq=False)
 class Atlas(SavedResult):
-    """One encoder, one set of images, one kind of attack with Gaussian noise (std = eps) as control, in one fixed map.
+    """One encoder, its images under one attack and Gaussian noise, in a fixed map.
 
-    E eps (ascending, the first 0), n images. `figures`: one row an eps and kind ('adversary', 'gaussian'): k, and the means of kept,
-    moved, loss; knn (class by ten nearest of the clean others), trustworthiness of the map's neighbours among the clean others;
-    alignment of the projections with the reference view's, and their uniformity.
+    E eps (ascending, the first 0), n images; the noise's std is eps. `figures`: one row per eps and
+    kind ('adversary', 'gaussian'): k; the means of kept, moved and loss; knn (class by the ten
+    nearest clean images); trustworthiness of the map's neighbours; alignment of the projections
+    with the reference view's, and their uniformity.
     """
 
     called = "a saved atlas"
@@ -48,7 +49,7 @@ class Atlas(SavedResult):
         return tuple(round(e * 255, 6) for e in self.eps)
 
     def frame(self, k: float, control: bool = False) -> Tensor:
-        """Positions (n, 2) at eps = k/255: between two measured eps the straight line between their frames."""
+        """Positions (n, 2) at eps = k/255, linearly interpolated between measured eps."""
         frames, ks = self.xy_control if control else self.xy, self.ks
         if not ks[0] <= k <= ks[-1]:
             raise UserError(f"The film goes from {ks[0]:g}/255 to {ks[-1]:g}/255, got {k:g}/255.")
@@ -60,7 +61,7 @@ class Atlas(SavedResult):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row an image and eps: where it is in the map, and what became of it in h."""
+        """One row per image and eps: its position in the map, and how its features changed."""
         e, n = self.moved.shape
         names = [self.classes[y] if 0 <= y < len(self.classes) else "" for y in self.labels.tolist()]
         columns: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What an encoder looks at: signed maps of one number an image; clean beside perturbed beside randomised weights."""
+"""Signed attribution maps for clean images, perturbed images and randomised weights."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +15,7 @@ TOP = 0.1  # share of the pixels that `top_share` looks at
 
 @dataclass(frozen=True)
 class Attribution(SavedResult):
-    """How much every pixel of n images adds to one number an image. Tensors on the CPU."""
+    """How much every pixel of n images contributes to one number per image. CPU tensors."""
 
     called = "a saved attribution"
     x: Tensor  # (n, c, h, w) the images, in [0, 1]
@@ -31,19 +31,19 @@ class Attribution(SavedResult):
 
     @property
     def maps(self) -> Tensor:
-        """Signed maps (n, h, w): the sum over channels, which for gray images is the chain rule's."""
+        """Signed maps (n, h, w): the sum over channels (the chain rule for gray images)."""
         return self.channels.sum(1)
 
     @property
     def error(self) -> Tensor:
-        """The completeness delta as a share of value - at_baseline, (n,); NaN where the method promises none."""
+        """Completeness delta relative to value - at_baseline, (n,); NaN if the method has none."""
         if self.delta is None:
             return torch.full_like(self.value, torch.nan)
         return self.delta.abs() / (self.value - self.at_baseline).abs().clamp_min(1e-12)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row an image: its number, the number at the baseline, what the map adds up to, delta, share in the top 10 % of pixels."""
+        """One row per image: number, at the baseline, map's sum, delta, top 10 % share."""
         maps = self.maps
         columns = {
             "value": self.value,
@@ -60,7 +60,7 @@ class Attribution(SavedResult):
 
 @dataclass(frozen=True)
 class Seen(SavedResult):
-    """The same maps for clean images, for perturbed ones, and for the clean ones through randomised weights."""
+    """Maps of clean and of perturbed images, and of the clean ones with randomised weights."""
 
     called = "a saved pair of attributions"
     clean: Attribution
@@ -84,21 +84,21 @@ class Seen(SavedResult):
 
     @cached_property
     def sanity(self) -> Tensor:
-        """Spearman's rank correlation of the clean map and that of randomised weights, (n,): near 0 if the map is about what was learnt."""
+        """Rank correlation (n,) of clean and randomised-weights maps: near 0 is good."""
         return rank_correlation(self.clean.maps, self.randomised.maps)
 
     @cached_property
     def sanity_size(self) -> Tensor:
-        """The same for the maps' absolute values, (n,): an image's own outline can keep it high, whatever the weights."""
+        """The same for absolute values, (n,); an image's outline can keep it high."""
         return rank_correlation(self.clean.maps.abs(), self.randomised.maps.abs())
 
     def scale(self, i: int) -> float:
-        """The largest |value| of image i's clean and perturbed map: the end of their one colour scale, which is symmetric about 0."""
+        """Largest absolute value of image i's clean and perturbed maps: their colour scale."""
         return float(torch.stack([self.clean.maps[i], self.perturbed.maps[i]]).abs().max()) or 1.0
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row an image and kind (clean, perturbed, randomised): `Attribution.table` and the rank correlation to the clean map."""
+        """`Attribution.table` per image and kind, with the rank correlation to the clean map."""
         n = len(self.index)
         found = {"clean": (self.clean, torch.ones(n)), "perturbed": (self.perturbed, self.correlation)}
         found["randomised"] = (self.randomised, self.sanity)
@@ -113,14 +113,14 @@ class Seen(SavedResult):
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of every pair of maps (n, h, w), (n,); NaN where one of them is constant."""
+    """Spearman's rank correlation (n,) of pairs of maps (n, h, w); NaN if one is constant."""
     ranks = [torch.tensor(pd.DataFrame(m.flatten(1).T.double().numpy()).rank().to_numpy()) for m in (a, b)]
     u, v = (r - r.mean(0) for r in ranks)
     return ((u * v).sum(0) / (u.square().sum(0) * v.square().sum(0)).sqrt()).float()
 
 
 def top_share(maps: Tensor, share: float = TOP) -> Tensor:
-    """How much of a map's absolute values the top `share` of its pixels hold, (n,); an even map has `share` itself."""
+    """Fraction (n,) of a map's absolute values in its top `share` of pixels; `share` if even."""
     size = maps.flatten(1).abs().double()
     top = max(1, round(share * size.shape[1]))
     return (size.topk(top, dim=1).values.sum(1) / size.sum(1).clamp_min(1e-300)).float()

@@ -63,8 +63,9 @@ class SavedResult:
 def fixed(value: float, digits: int = 1, *, sign: bool = False) -> str:
     """`value` with `digits` decimals and a true minus sign; halves are rounded away from zero.
 
-    An accuracy is a share of counted images, so exact halves occur. Whether their float lies just below or just above
-    the half depends on the order of a sum; the tenth decimal is cut off first, so that every machine prints the same.
+    An accuracy is a share of counted images, so exact halves occur. Whether their float lies just
+    below or just above the half depends on the order of a sum; the tenth decimal is cut off first,
+    so that every machine prints the same.
 
     >>> fixed(45.55), fixed(45.55 - 1e-14), fixed(-0.25, sign=True)
     ('45.6', '45.6', '−0.3')

@@ -18,9 +18,9 @@ KINDS = ("adversary", "gaussian", "uniform", "sign")  # what can be added to an 
 
 @dataclass(frozen=True)
 class Perturbation(SavedResult):
-    """A batch of images, what an adversary and three noises add to them at one eps, and what that does to an encoder.
+    """A batch under an adversary and three noises at one eps, and the effect on an encoder.
 
-    Tensors are on the CPU. Row k of `loss`, `cosine`, `neighbours` is 'clean' for k = 0, then `KINDS` in their order.
+    CPU tensors. Rows of `loss`, `cosine` and `neighbours`: 'clean', then `KINDS` in order.
     """
 
     called = "a saved perturbation"
@@ -60,7 +60,7 @@ class Perturbation(SavedResult):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row an image and kind: loss and change in nats, lengths in pixel units, cosine to clean, neighbours."""
+        """One row per image and kind: loss, change (nats), lengths (pixels), cosine, kept."""
         n, rows, kept = len(self.x), ("clean", *KINDS), self.kept()
         deltas = [torch.zeros_like(self.x), *(self.perturbed[kind] - self.x for kind in KINDS)]
         columns = {
@@ -82,7 +82,7 @@ class Perturbation(SavedResult):
 
 
 def to_pixels(x: Tensor) -> np.ndarray:
-    """Images (n, c, h, w) in [0, 1] to uint8 (n, h, w, c): floor(255 x + 1/2) in float32, as pixels.js does."""
+    """Images (n, c, h, w) in [0, 1] to uint8 (n, h, w, c), rounded half up as pixels.js does."""
     return (x.float() * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

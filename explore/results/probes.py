@@ -1,4 +1,4 @@
-"""Encoders judged by linear probes on one test set: accuracies, confusions, and where two of them differ."""
+"""Encoders compared by linear probes on one test set."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,7 +33,7 @@ class Cell:
         return len(self.table)
 
     def pixels(self, split: Any, rows: slice = slice(None)) -> np.ndarray:
-        """Some of the images as the probe saw them: uint8 (m, h, w, 3). `split` is the test split."""
+        """Images as the probe saw them: uint8 (m, h, w, 3). `split`: the test split."""
         if self.seen is not None:
             return self.seen[rows].expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
         return to_pixels(split[torch.as_tensor(self.table["image"].to_numpy()[rows].copy())][0])
@@ -41,7 +41,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ProbeComparison(SavedResult):
-    """Probes on one encoder, or on two and the same labels, and what they say of every test image."""
+    """Probes on one encoder, or on two with the same labels, and their test predictions."""
 
     called = "a saved comparison of probes"
     a: Scores
@@ -88,9 +88,9 @@ class ProbeComparison(SavedResult):
         return {int(seed): float(value) for seed, value in found.items()}  # type: ignore[call-overload]
 
     def cell(self, true: str | int, predicted: str | int, encoder: str | None = None) -> Cell:
-        """The images of class `true` that a probe took for `predicted`. `encoder`: 'a', 'b' or a name; B where there is one.
+        """Images of class `true` predicted as `predicted`. `encoder`: 'a', 'b', a name.
 
-        `other_right` says whether the other encoder's probe gets the image right.
+        `other_right` says whether the other encoder's probe is right.
         """
         which = self._which(encoder)
         own, other = self.scores[which], self.scores[1 - which] if self.b is not None else None
@@ -115,12 +115,12 @@ class ProbeComparison(SavedResult):
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The classes in an order in which confusions form blocks, those of all encoders together."""
+        """Classes ordered so that confusions of all encoders form blocks."""
         return blocks(sum((s.confusion for s in self.scores[1:]), self.a.confusion))
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row an encoder: accuracy with Wilson's interval, top-5, mean per class; then B − A with its paired interval."""
+        """One row per encoder: accuracy, interval, top-5, mean per class; then B − A."""
         rows = []
         for name, s, l2 in zip(self.names, self.scores, self.l2, strict=True):
             rows.append((name, s.top1, *s.interval, s.top5, s.mean_per_class, s.n, self.labels, l2))
@@ -151,7 +151,7 @@ class ProbeComparison(SavedResult):
 
 @dataclass(frozen=True)
 class Selection(SavedResult):
-    """One protocol, reported by several rules: what each of them would have printed."""
+    """One protocol, reported by several selection rules."""
 
     called = "a saved selection"
     table: pd.DataFrame  # rule, looks_at, accuracy (mean over draws), least, most, draws
@@ -164,7 +164,7 @@ class Selection(SavedResult):
 
     @property
     def optimism(self) -> float:
-        """Best epoch on one half of the test images, minus the same weights on the other half; mean over halves and draws."""
+        """Best-epoch accuracy on half the test images minus the other half's, averaged."""
         gaps = []
         for _, part in self.curve.groupby("seed"):
             for own, other in (("half_a", "half_b"), ("half_b", "half_a")):
@@ -191,8 +191,8 @@ def curve_table(rows: Any) -> pd.DataFrame:
 def blocks(confusion: Tensor) -> tuple[int, ...]:
     """An order of the classes in which those that are confused stand together.
 
-    Groups are merged, those with the largest mean share of confusions first, and laid so that their most confused ends
-    meet. confusion: (C, C) counts, rows the true class.
+    Groups are merged, those with the largest mean share of confusions first, and laid so that their
+    most confused ends meet. confusion: (C, C) counts, rows the true class.
     """
     share = (confusion.double() / confusion.sum(1, keepdim=True).clamp_min(1)).numpy()
     near = share + share.T

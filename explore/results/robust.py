@@ -12,7 +12,7 @@ from .scores import wilson
 
 @dataclass(frozen=True)
 class Robustness(SavedResult):
-    """Which test images a classifier still gets right under each attack and noise at each eps. Tensors on the CPU."""
+    """Which test images are classified correctly under each attack at each eps. CPU tensors."""
 
     called = "a saved robustness curve"
     attacks: tuple[str, ...]  # names of attacks and noises, A of them

@@ -1,4 +1,4 @@
-"""The scorecard: what was claimed, what was measured here, and what follows."""
+"""The scorecard: claims, what was measured here, and the verdicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ VERDICTS = (HOLDS, FAILS, OPEN, OUT_OF_REACH, NOT_RUN)
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured number of a claim with its 95 % interval, and on which side of `than` the claim expects it."""
+    """One measured number of a claim with its 95 % interval, and the claim's side of `than`."""
 
     what: str
     mean: float
@@ -34,7 +34,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """HOLDS or FAILS where the whole interval lies on one side of `than`, else OPEN; '' where nothing is expected."""
+        """HOLDS or FAILS if the interval is on one side of `than`, else OPEN; '' if no side is."""
         if not self.expected:
             return ""
         sign = 1 if self.expected == "above" else -1
@@ -60,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """A falsifiable statement, its source, what was measured, the verdict with its reason, and the command that measures it again."""
+    """A falsifiable statement: source, findings, verdict with reason, command to reproduce it."""
 
     number: int
     title: str
@@ -74,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Scorecard:
-    """All claims at one tier. `.table` has one row a finding, `claim(n)` one whole."""
+    """All claims at one tier. `.table` has one row per finding, `claim(n)` is one claim."""
 
     claims: tuple[Claim, ...]
     tier: str
@@ -88,7 +88,7 @@ class Scorecard:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a finding (a claim without any has one with its verdict): claim, title, what, mean, low, high, n, of, unit, p, verdict, ..."""
+        """One row per finding; a claim without findings has one row with its verdict."""
         rows = []
         for c in self.claims:
             about = {"claim": c.number, "title": c.title, "claim_verdict": c.verdict, "command": c.command}
@@ -111,7 +111,7 @@ class Scorecard:
 
 
 def together(findings: Sequence[Finding]) -> str:
-    """The verdict of several: FAILS where one fails, HOLDS where all hold, else OPEN."""
+    """Verdict of several findings: FAILS if one fails, HOLDS if all hold, else OPEN."""
     found = [f.verdict for f in findings if f.verdict]
     if not found:
         return NOT_RUN

@@ -1,4 +1,4 @@
-"""What a classifier got right on a test set, and two classifiers compared image by image."""
+"""Predictions of a classifier on a test set, and two classifiers compared image by image."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ def wilson(share: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Scores(SavedResult):
-    """What a probe said of every test image. Tensors are on the CPU."""
+    """A probe's prediction for every test image. CPU tensors."""
 
     called = "saved scores"
     labels: Tensor  # (n,) true classes
@@ -59,7 +59,7 @@ class Scores(SavedResult):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of top-1: how far n test images can tell."""
+        """Wilson's 95 % interval of top-1 over the n test images."""
         return wilson(self.top1, self.n)
 
     @cached_property
@@ -81,7 +81,7 @@ class Scores(SavedResult):
 
     @property
     def mean_per_class_interval(self) -> tuple[float, float]:
-        """95 % interval of the mean per class, from the binomial variance of every class (normal approximation)."""
+        """95 % interval of the mean per class, by the classes' binomial variances."""
         counts = self.confusion.sum(1)
         present = counts > 0
         p, m = self.per_class[present].double(), counts[present].double()
@@ -89,7 +89,7 @@ class Scores(SavedResult):
         return max(0.0, self.mean_per_class - spread), min(1.0, self.mean_per_class + spread)
 
     def cell(self, true: str | int, predicted: str | int) -> pd.DataFrame:
-        """The test images of one cell of the confusion matrix, the surest first: image, confidence."""
+        """Test images of one cell of the confusion matrix, most confident first."""
         row, column = self._class(true), self._class(predicted)
         found = ((self.labels == row) & (self.predicted == column)).nonzero()[:, 0]
         found = found[self.confidence[found].argsort(descending=True, stable=True)]
@@ -104,7 +104,7 @@ class Scores(SavedResult):
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a class: images, how many are right, recall and its 95 % interval, what it is most often taken for."""
+        """One row per class: images, correct, recall with 95 % interval, main confusion."""
         rows = []
         for i, name in enumerate(self.classes):
             counts = self.confusion[i]
@@ -155,14 +155,14 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the difference (Agresti & Min 2005: half a count added to every cell)."""
+        """95 % interval of the difference (Agresti & Min 2005, half counts added)."""
         a, b, n = self.only_a + 0.5, self.only_b + 0.5, self.n + 2
         spread = Z95 * math.sqrt(a + b - (b - a) ** 2 / n) / n
         return (b - a) / n - spread, (b - a) / n + spread
 
     @property
     def p(self) -> float:
-        """McNemar's exact test, two-sided (scipy.stats.binomtest): how often equal classifiers would differ so much or more."""
+        """p of McNemar's exact test, two-sided; equals scipy.stats.binomtest."""
         from scipy.special import bdtr  # the binomial distribution alone; scipy.stats takes a second to import
 
         k, m = min(self.only_a, self.only_b), self.only_a + self.only_b

@@ -1,4 +1,4 @@
-"""What sweeps over eps, methods and seeds found: one tidy table, its means over seeds, and differences paired by seed."""
+"""Results of sweeps over eps, methods and seeds: a tidy table, means, paired differences."""
 
 import json
 import os
@@ -56,7 +56,7 @@ class Difference:
 
     @property
     def settled(self) -> bool:
-        """True where the interval leaves zero out."""
+        """True if the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A tidy table, one row a cell and metric (columns: `COLUMNS`), and where it came from."""
+    """A tidy table with one row per cell and metric (columns: `COLUMNS`), and its provenance."""
 
     table: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Sweep:
         return f"<sweep: {len(self):,} rows, {self.table.cell.nunique():,} cells, {seeds} seed{'s' * (seeds != 1)}>"
 
     def where(self, **settings: Any) -> "Sweep":
-        """The rows with these values in these columns; a list stands for any of its values. eps may be given as k."""
+        """Rows with these values in these columns; a list matches any; k stands for eps."""
         keep = pd.Series(True, index=self.table.index)
         for name, value in settings.items():
             if name not in COLUMNS:
@@ -104,7 +104,7 @@ class Sweep:
         raise UserError(f"No settings are kept of a cell '{cell}'; the cells are in the column 'cell' of .table.")
 
     def join(self, *others: "Sweep") -> "Sweep":
-        """This and other sweeps in one; a cell that several have stands there once."""
+        """This and other sweeps in one, without duplicate cells."""
         tables = [self.table, *(o.table for o in others)]
         rows = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
         parts = [part for s in (self, *others) for part in _unjoined(s.provenance)]
@@ -112,10 +112,10 @@ class Sweep:
         return Sweep(_typed(once), {**parts[0], "joined": parts[1:]})
 
     def summary(self) -> pd.DataFrame:
-        """One row a setting: mean over seeds with its 95 % t-interval.
+        """One row per setting: mean over seeds with its 95 % t-interval.
 
-        Columns: `SETTINGS`, then mean, sd, low, high, n (seeds), level, interval (how it was made), values (seed by seed). A
-        single seed has no spread over seeds: its interval is that of its one value over the images, and `interval` says so.
+        Columns: `SETTINGS`, mean, sd, low, high, n (seeds), level, interval (how it was computed),
+        values (seed by seed). For a single seed the interval is that of its value over the images.
         """
         twice = self.table.duplicated([*SETTINGS, "seed"])
         if twice.any():
@@ -137,9 +137,10 @@ class Sweep:
         return pd.DataFrame(rows, columns=names)
 
     def paired(self, a: Mapping[str, Any], b: Mapping[str, Any], *, metric: str) -> Difference:
-        """How much setting b is above setting a, paired by seed: `paired({"attack": "none"}, {"attack": "fgsm", "k": 8}, metric="knn")`.
+        """Setting b minus setting a, paired by seed.
 
-        Seeds that only one of the two has are left out. UserError where a setting names several rows of one seed.
+        `paired({"attack": "none"}, {"attack": "fgsm", "k": 8}, metric="knn")`. Seeds that only one
+        has are left out. UserError if a setting matches several rows of one seed.
         """
         from scipy import stats
 
@@ -202,7 +203,7 @@ def _unjoined(provenance: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def interval(values: list[float], level: float = 0.95) -> tuple[float, float, float, float]:
-    """(mean, sd, low, high) of a few values: Student's t-interval of the mean; NaN spread for a single value."""
+    """(mean, sd, low, high): Student's 95 % t-interval of the mean; NaN for a single value."""
     from scipy import stats
 
     n = len(values)
@@ -232,7 +233,7 @@ def _with(path: Path, end: str) -> Path:
 
 
 class _placed:
-    """A file to write that takes its place when complete."""
+    """A file that is written beside its target and renamed when complete."""
 
     def __init__(self, path: Path, end: str):
         self.path = _with(path, end)

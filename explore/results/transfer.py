@@ -1,4 +1,4 @@
-"""An encoder judged on other data sets, beside the rebuttal's Table 1."""
+"""Transfer results beside the rebuttal's Table 1."""
 
 import json
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ REBUTTAL = {
 
 @dataclass(frozen=True)
 class Transfer:
-    """Linear evaluation of one encoder or more on the transfer sets at hand."""
+    """Linear evaluation of one or more encoders on the available transfer sets."""
 
     rows: tuple[
         dict[str, Any], ...
@@ -35,15 +35,16 @@ class Transfer:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """One row an encoder and set: value (share), 95 % interval over test images, n, l2, seconds, warnings."""
+        """One row per encoder and set: value, 95 % interval, n, l2, seconds, warnings."""
         table = pd.DataFrame(list(self.rows))
         table.attrs = dict(self.provenance)
         return table
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a set, in Table 1's order, in %: mean over the encoders ± their standard deviation, or, for one encoder, ± half its
-        95 % interval over test images; beside it the rebuttal's SimCLR and CLAE.
+        """One row per set, in Table 1's order, in %, beside the rebuttal's SimCLR and CLAE.
+
+        Mean over encoders ± their standard deviation; for one encoder ± half its 95 % interval.
         """
         rows = []
         for name, (simclr, clae) in REBUTTAL.items():
