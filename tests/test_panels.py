@@ -243,7 +243,7 @@ def test_the_lab_shows_the_loss_a_run_was_trained_with(run, panel):
     lab = Lab(trained)
     assert lab.wait(60) and lab.error is None, lab.error
     with torch.no_grad():
-        wanted = uel(lab._shown.objective.z, trained.encoder()(lab.result.x_adv), 0.2)
+        wanted = uel(lab._outcome.study.objective.z, trained.encoder()(lab.result.x_adv), 0.2)
     torch.testing.assert_close(lab.result.loss[1], wanted)
     assert lab.result.provenance["loss"] == "uel" and panel.result.provenance["loss"] == "nt_xent"
     lab.close()

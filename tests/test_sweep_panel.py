@@ -584,7 +584,7 @@ def test_prices_are_told_before_and_measured_here(panel):
 def test_a_missing_point_is_computed_here_and_joins_the_figure(panel, tiny, root):
     before = panel.result.table
     job = panel.compute_point("gaussian", 10)
-    assert "1 running" in panel._state.value and [w for _, _, w in panel.missing.under_way(panel._view.scene)]
+    assert "1 running" in panel._state.value and [w for _, _, w in panel.missing.under_way(panel._outcome.scene)]
     assert "Gaussian, ε = 10/255 new" in text(panel.cards.html) and "Goes on if you close the page" in text(
         panel.cards.html
     )
@@ -708,7 +708,7 @@ def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, stu
     panel.match = "ε"
     panel.gaussian = "σ²"
     assert panel.wait(60) and "gaussian-variance" in set(panel.result.table.attack)
-    assert "Gaussian noise of σ² = ε" in verdicts.reading(panel._view.scene, 9)
+    assert "Gaussian noise of σ² = ε" in verdicts.reading(panel._outcome.scene, 9)
     panel.close()
 
 

@@ -69,7 +69,6 @@ class NoiseOrAdversary(Controls):
         self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
         self._films = Strips(self.session)
         self._closed, self._upto, self._marked = False, "", ""
-        self._view: View | None = None  # what is on the screen
         self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
         first = self._run or next(iter(sorted(self.source.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
         self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
@@ -136,9 +135,9 @@ class NoiseOrAdversary(Controls):
         return self._order(kind, k)
 
     def _order(self, kind: str, k: float) -> BackgroundTraining | None:
-        if self._view is None:
+        if self._outcome is None:
             raise UserError("There is no figure yet to add a point to; wait until it is drawn.")
-        scene = self._view.scene
+        scene = self._outcome.scene
         if kind not in scene.kinds:
             raise UserError(f"There is no curve '{kind}' on the screen; it has {', '.join(scene.kinds)}.")
         if scene.choice.training:
@@ -188,15 +187,15 @@ class NoiseOrAdversary(Controls):
 
     def export(self) -> Path:
         """Write what is shown as CSV, parquet and JSON into the current folder, under a name that is free."""
-        if self._view is None:
+        if self._outcome is None:
             raise UserError("There is no table yet; wait until the figure is drawn.")
-        path, self._saved = written(self._view.result, self.label(self._view))
+        path, self._saved = written(self._outcome.result, self.label(self._outcome.result))
         self.redraw()
         return path
 
     # pictures
     def draw(self, view: View) -> None:
-        self._view, scene, film = view, view.scene, view.film
+        scene, film = view.scene, view.film
         self._slider.max = max(charts.most(scene), self.k)
         self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.k)}</p>{ALT}'
         under_way = self.missing.under_way(scene)
@@ -218,9 +217,9 @@ class NoiseOrAdversary(Controls):
         """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
         return self.kind if self.kind in scene.kinds else next(iter(scene.kinds), "")
 
-    def label(self, _: Any) -> str:
-        assert self._view is not None
-        return f"{self._view.scene.choice.show} over {self._view.scene.choice.against}"
+    def label(self, result: Sweep) -> str:
+        shown = result.provenance["shown"]
+        return f"{shown['show']} over {shown['against']}"
 
     def close(self) -> None:
         """As every panel's; trainings under way go on."""
@@ -229,8 +228,8 @@ class NoiseOrAdversary(Controls):
 
     def _settle(self, state: str, text: str) -> None:
         self._upto = text
-        if state == "ready" and self._view is not None:
-            n, running = self._view.result.table.run.nunique(), self.missing.running()
+        if state == "ready" and self._outcome is not None:
+            n, running = self._outcome.result.table.run.nunique(), self.missing.running()
             text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
         super()._settle(state, text)
 
