@@ -17,12 +17,12 @@ from explore.errors import UserError
 
 CELL = """import ipywidgets as w, numpy as np
 from explore.panels.base import STYLE
-from explore.panels.widgets.scatter import Film
+from explore.panels.widgets.scatter import ScatterPlayer
 r, n = np.random.default_rng(0), {n}
 groups, middles = r.integers(0, 10, n), 4 * r.normal(size=(10, 2))
 begin, end = (middles[g] + 0.8 * r.normal(size=(n, 2)) for g in (groups, r.integers(0, 10, n)))
 xy = np.stack([begin + t * (end - begin) for t in np.linspace(0, 0.6, 9)])[None]
-film = Film()
+film = ScatterPlayer()
 film.show(xy, range(0, 17, 2), key="bench", groups=groups, names=[str(c) for c in range(10)])
 w.VBox([w.HTML(f"<style>{{STYLE}}</style>"), film], layout={{"width": "650px"}}).add_class("ex")"""
 COUNT = """() => { const el = document.querySelector(".ex-fm"); window.drawn = []; let last = el.dataset.eps;

@@ -115,7 +115,6 @@ def test_training_needs_few_packages(tmp_path):
 MODULES = {"pillow": "PIL", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {"jupyterlab"}  # `python -m jupyterlab` is what `explore lab` starts
-NOT_IMPORTED |= {"filelock"}  # a lock around a sweep's folder
 TOOLS = {"ruff", "mypy"}  # started by make
 
 

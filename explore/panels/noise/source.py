@@ -123,9 +123,8 @@ def written(result: Sweep, name: str) -> tuple[Path, str]:
     stem = name.replace(" ", "-").replace("ε", "eps")
     free = (f"{stem}{f'-{i}' if i > 1 else ''}" for i in range(1, 10_000))
     path = Path.cwd() / next(name for name in free if not Path(f"{name}.csv").exists())
-    last = result.save(path)
-    ends = ".csv, .parquet and .json" if last.suffix == ".parquet" else ".csv and .json (pyarrow is not installed)"
-    return path, f"wrote {path.name}{ends} in {path.parent}"
+    result.save(path)
+    return path, f"wrote {path.name}.csv, .parquet and .json in {path.parent}"
 
 
 def _opened(sweep: Any) -> Sweep:
