@@ -84,7 +84,7 @@ def _presses(lab, attack: str, extra: str, rounds: int) -> list[float]:
         page.wait_for_timeout(1000)
         page.evaluate(WATCH)
         for seed in range(rounds):
-            ahead = "" if extra else "\nimport time\nwhile not panel._ahead: time.sleep(0.05)"
+            ahead = "" if extra else "\nimport time\nwhile panel._complete is not panel._outcome: time.sleep(0.05)"
             notebook.execute(f"panel.k, panel.seed = 0, {seed + 1}\npanel.wait(){ahead}")
             page.wait_for_selector(".ex-pixels[data-k='0']:not(.waiting)")
             page.wait_for_timeout(500)

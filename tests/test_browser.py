@@ -156,7 +156,7 @@ def test_a_fault_in_a_callback_becomes_a_banner(panel):
 
 
 def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
-    panel.execute("import time\nwhile not panel._ahead: time.sleep(0.1)")
+    panel.execute("import time\nwhile panel._complete is not panel._outcome: time.sleep(0.1)")
     panel.pictures("perturbation-lab", tmp_path)
     assert panel.errors() == []
 
