@@ -115,7 +115,7 @@ def test_training_needs_few_packages(tmp_path):
 MODULES = {"pillow": "PIL", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {"jupyterlab"}  # `python -m jupyterlab` is what `explore lab` starts
-TOOLS = {"ruff", "mypy"}  # started by make
+TOOLS = {"ruff", "mypy", "pytest-xdist", "pytest-cov"}  # started by make
 
 
 def dependencies(extra: str | None = None) -> list[str]:

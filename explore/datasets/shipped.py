@@ -19,7 +19,7 @@ from .splits import Split, checked_labels, resized
 
 @dataclass(frozen=True)
 class Shipped:
-    """A set that needs no files of the user's. `about`: one line for `names()`. `read(size)`: its images."""
+    """A shipped data set. `about`: one line for `names()`; `read(size)` returns its images."""
 
     about: str
     source: str

@@ -20,7 +20,7 @@ def pixels(stored: Tensor) -> Tensor:
 
 
 def check_size(size: int | None) -> None:
-    """A UserError unless images can be made this many pixels high and wide; None is the set's own size."""
+    """Raise UserError unless `size` is a valid side in pixels; None is the data set's own size."""
     if size is not None and not 8 <= size <= 1024:
         raise UserError(f"expected size from 8 to 1024 pixels, got {size}.")
 

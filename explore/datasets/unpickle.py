@@ -1,4 +1,7 @@
-"""Reads CIFAR's pickled batches: numbers, text, plain containers and arrays of numbers; a pickle that names anything else is refused."""
+"""Reads CIFAR's pickled batches: numbers, text, containers and arrays of numbers.
+
+A pickle that names anything else is refused.
+"""
 
 import pickle
 import re
@@ -15,7 +18,7 @@ class Refused(pickle.UnpicklingError):
 
 
 class _Dtype:
-    """The type of an array of numbers; numpy's own would take flags from the pickle that can corrupt memory."""
+    """The dtype of an array of numbers; numpy's own would accept flags that can corrupt memory."""
 
     def __init__(self, code: Any, *_: Any):
         if not (isinstance(code, str) and re.fullmatch(r"[<>|=]?[biuf][1248]", code)):

@@ -1,4 +1,4 @@
-"""Results on disk: tensors in a .npz without pickles, everything else in a .json of the same name."""
+"""Results on disk: tensors in a .npz without pickles, the rest in a .json of the same name."""
 
 import json
 import math
@@ -28,8 +28,9 @@ class Check(NamedTuple):
 class SavedResult:
     """`save` and `load` for a dataclass, by the type of its fields.
 
-    Tensors (also in dictionaries and in dataclasses within) go to the .npz, prefixed by their field's name; tables,
-    tuples and plain values go to the .json. `called` names the result in error messages.
+    Tensors, also those in dictionaries and in dataclasses within, go to the .npz, prefixed by their
+    field's name; tables, tuples and plain values go to the .json. `called` names the result in
+    error messages.
     """
 
     called: ClassVar[str] = "a saved result"

@@ -87,7 +87,7 @@ def to_pixels(x: Tensor) -> np.ndarray:
 
 
 def png(pixels: np.ndarray) -> str:
-    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as the data URI of a PNG, gray where it is gray."""
+    """A uint8 image (h, w, 3), or (h, w, 4) with transparency, as the data URI of a PNG."""
     from PIL import Image
 
     gray = pixels.shape[2] == 3 and bool((pixels == pixels[:, :, :1]).all())

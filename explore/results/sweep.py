@@ -168,7 +168,7 @@ class Sweep:
         return dict(zip(found.seed.tolist(), found.value.tolist(), strict=True))
 
     def save(self, path: str | Path) -> Path:
-        """Write `path`.json (provenance), `path`.csv and `path`.parquet; returns the last one's path."""
+        """Write `path`.json (provenance), `path`.csv and `path`.parquet; returns the last path."""
         path = _stem(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _placed(path, ".json") as temp:
