@@ -1,12 +1,13 @@
 """The panel 'what the model sees' without a browser: traits move, results follow, pictures are the library's, errors become banners."""
 
 import base64
+import io
 import re
 
 import numpy as np
 import pytest
 import torch
-from torchvision.io import decode_png
+from PIL import Image
 from traitlets import TraitError
 
 import explore as ex
@@ -36,9 +37,9 @@ def panel(run):
 
 
 def decoded(uri: str) -> np.ndarray:
-    """A PNG, read by another library than the one that writes it, as uint8 (h, w, channels)."""
-    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
-    return decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+    """A PNG in a data URI as uint8 (h, w, channels)."""
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    return np.atleast_3d(np.asarray(picture))
 
 
 def shown(panel) -> dict[str, np.ndarray]:

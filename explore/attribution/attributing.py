@@ -88,7 +88,7 @@ def attribute(
 def _explained(
     target: Any, x: Tensor, start: Tensor, value: Tensor, asked: Tensor, method: str, how: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Maps (m, c, h, w) of the images `asked`, and the target (m,) at their baseline; on the CPU."""
+    """Maps (m, c, h, w) of the images `asked`, the target (m,) at their baseline; on the CPU."""
     found, ends = [], []
     for part in asked.split(BATCH):
         own = target.take(part)
