@@ -36,6 +36,7 @@ LONG = [
     "test_sweep_panel",
     "test_browser_atlas",
     "test_reproduction",
+    "test_results",
 ]
 LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
 
