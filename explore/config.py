@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from numbers import Real
 from pathlib import PurePath
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -266,6 +267,11 @@ def _check(c: TrainConfig) -> None:
         if value not in allowed:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
+    for name in (*LEAST, "lr", "temperature", "crop_min", "eps"):
+        value = vars(c)[name]
+        if not isinstance(value, Real) and not (value is None and name in ("crop_min", "eps")):
+            hint = " ex.parse_eps reads '8/255'." if name == "eps" else ""
+            raise UserError(f"{name} must be a number, got {value!r}.{hint}")
     if (eps := vars(c)["eps"]) is not None:  # also where it has no effect
         check_eps(eps)
     for name, low in LEAST.items():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import explore as ex
-from explore.config import ATTACK_NAMES, TrainConfig, recipe
+from explore.config import ATTACK_NAMES, TrainConfig, _check, recipe
 from explore.experiments.cell import Cell
 
 VALUES = {
@@ -73,3 +73,11 @@ def test_a_shipped_runs_config_opens_as_it_was_written_and_follows_a_change(name
     assert {**run.config.to_dict(), **written} == run.config.to_dict()
     moved = run.config.with_(dataset="cifar10", attack="fgsm", eps=None)
     assert (moved.crop_min, moved.flip, moved.eps) == (0.2, True, 4 / 255)
+
+
+@pytest.mark.parametrize("name, value", [("eps", "8/255"), ("epochs", "five"), ("lr", None), ("crop_min", "big")])
+def test_a_setting_that_is_no_number_is_one_sentence(name, value):
+    config = ex.TrainConfig()
+    vars(config)[name] = value  # the shape checks of the tests refuse it in the constructor already
+    with pytest.raises(ex.UserError, match=rf"^{name} must be a number, got {value!r}\."):
+        _check(config)

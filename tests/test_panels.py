@@ -369,13 +369,13 @@ def test_the_sheet_and_the_script_name_the_same_roles():
 def test_the_former_name_of_k_works_with_a_warning(run):
     from explore.panels import Perturbation as Lab
 
-    with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+    with pytest.warns(FutureWarning, match=r"use panel\.k"):
         panel = Lab(run, eps=4)
     try:
         assert panel.k == 4
-        with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+        with pytest.warns(FutureWarning, match=r"use panel\.k"):
             panel.eps = 5
-        with pytest.warns(DeprecationWarning, match=r"use panel\.k"):
+        with pytest.warns(FutureWarning, match=r"use panel\.k"):
             assert panel.eps == panel.k == 5
         assert panel.result.eps == pytest.approx(5 / 255)
     finally:

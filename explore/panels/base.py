@@ -380,7 +380,7 @@ class Panel(traitlets.HasTraits):
 
 
 def _renamed() -> None:
-    warnings.warn("A panel's eps is called k (eps = k/255); use panel.k.", DeprecationWarning, stacklevel=3)
+    warnings.warn("A panel's eps is called k (eps = k/255); use panel.k.", FutureWarning, stacklevel=3)
 
 
 def _loop(panel: "weakref.ref[Panel]", wake: threading.Condition) -> None:
