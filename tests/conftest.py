@@ -16,14 +16,22 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 import torch
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from jaxtyping import install_import_hook
-
-    hook = install_import_hook("explore", "checker.checked")
-
-from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
 from hypothesis import HealthCheck, settings
+
+MISSING: list[str] = []  # what a bare GPU machine may lack: tests/test_gpu.py runs without it
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import beartype  # noqa: F401
+        from jaxtyping import install_import_hook
+
+        hook = install_import_hook("explore", "checker.checked")
+except ModuleNotFoundError as error:
+    MISSING.append(f"{error.name} is not installed: shapes in annotations are not checked")
+try:
+    from browser import lab  # noqa: F401  (one JupyterLab and one browser for all files)
+except ModuleNotFoundError as error:
+    MISSING.append(f"{error.name} is not installed: tests in a browser cannot run")
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # a slow machine is no fault
@@ -39,6 +47,10 @@ LONG = [
     "test_results",
 ]
 LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
+
+
+def pytest_report_header() -> list[str]:
+    return MISSING
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
