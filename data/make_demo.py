@@ -20,9 +20,9 @@ from explore.training import KNNProbe, train
 HERE = Path(__file__).parent / "demo"
 EPOCHS = 40
 RUNS = {
-    "simclr": ex.TrainConfig.simclr(epochs=EPOCHS),
-    "clae": ex.TrainConfig.clae(epochs=EPOCHS, eps=8 / 255),
-    "gaussian": ex.TrainConfig(epochs=EPOCHS, eps=8 / 255, attack="gaussian"),
+    "simclr": ex.TrainConfig.simclr(epochs=EPOCHS, crop="fitted"),
+    "clae": ex.TrainConfig.clae(epochs=EPOCHS, eps=8 / 255, crop="fitted"),
+    "gaussian": ex.TrainConfig(epochs=EPOCHS, eps=8 / 255, attack="gaussian", crop="fitted"),
 }
 
 

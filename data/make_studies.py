@@ -33,7 +33,7 @@ from explore.studies.sweep import kept
 
 HERE = Path(__file__).parent / "studies"
 COMMAND = "python data/make_studies.py"
-BASE, SEEDS, EPS = ex.TrainConfig(epochs=10, knn_every=0), 3, 8 / 255
+BASE, SEEDS, EPS = ex.TrainConfig(epochs=10, knn_every=0, crop="fitted"), 3, 8 / 255
 TRAINED = {
     "train-eps": [
         *train_eps_cells(BASE, ("none", "fgsm", "gaussian", "uniform"), seeds=SEEDS),

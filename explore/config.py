@@ -19,6 +19,8 @@ RECIPES: dict[str, dict[str, Any]] = {  # views that suit a dataset (LOG.md has 
     "*": {"crop_min": 0.2, "flip": True},
 }
 DEFAULT_EPS = 4 / 255
+# settings newer than SCHEMA, with what a record that lacks them means: crops were drawn otherwise, see `Views`
+BEFORE: dict[str, Any] = {"crop": "fitted", "gray_p": 0.2, "blur_p": None}
 ATTACK_NAMES = ("none", *TABLE)
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "attack": ATTACK_NAMES,
@@ -29,6 +31,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "precision": ("auto", "fp32", "bf16"),
     "gaussian_by": ("std", "variance"),
     "noise_norm": (None, "linf", "l2"),
+    "crop": ("torchvision", "fitted"),
 }
 LEAST = {  # the smallest value of whole numbers
     "validation": 0,
@@ -157,6 +160,9 @@ class TrainConfig:
     crop_min: Derived[float] = Derived(_crop_min)  # smallest share of an image in a view; None: the dataset's recipe
     jitter: float = 1.0  # times SimCLR's (0.8, 0.8, 0.8, 0.2)
     flip: Derived[bool] = Derived(_flip)  # None: the dataset's recipe
+    crop: Literal["torchvision", "fitted"] = "torchvision"  # how crops are drawn; fitted: as for the shipped encoders
+    gray_p: float = 0.2  # share of the views that are gray
+    blur_p: float | None = None  # share that is blurred; None: SimCLR's 0.5 above 32 pixels, 0 for fitted crops
 
     epochs: int = 5
     batch_size: int = 128
@@ -238,9 +244,10 @@ class TrainConfig:
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """Settings from JSON; unknown names and newer schemas are refused in one sentence.
 
-        What equals the value that would follow from the other settings counts as not given.
+        What equals the value that would follow from the other settings counts as not given. A setting that is newer than
+        the record has the value of `BEFORE`, so that a record goes on to mean the run it was written for.
         """
-        values = dict(values)
+        values = {**BEFORE, **values}
         schema = values.pop("schema", SCHEMA)
         if schema > SCHEMA:
             raise UserError(
@@ -267,9 +274,9 @@ def _check(c: TrainConfig) -> None:
         if value not in allowed:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
-    for name in (*LEAST, "lr", "temperature", "crop_min", "eps"):
+    for name in (*LEAST, "lr", "temperature", "crop_min", "gray_p", "blur_p", "eps"):
         value = vars(c)[name]
-        if not isinstance(value, Real) and not (value is None and name in ("crop_min", "eps")):
+        if not isinstance(value, Real) and not (value is None and name in ("crop_min", "blur_p", "eps")):
             hint = " ex.parse_eps reads '8/255'." if name == "eps" else ""
             raise UserError(f"{name} must be a number, got {value!r}.{hint}")
     if (eps := vars(c)["eps"]) is not None:  # also where it has no effect
@@ -284,6 +291,9 @@ def _check(c: TrainConfig) -> None:
         raise UserError(
             f"chunk is the images embedded at a time, 2 or more of which batch_size ({c.batch_size}) is a multiple, got {c.chunk}."
         )
+    for name in ("gray_p", "blur_p"):
+        if not 0 <= (getattr(c, name) or 0) <= 1:
+            raise UserError(f"{name} is a share of the views, in 0 to 1, got {getattr(c, name)}.")
     if not 0 < c.crop_min <= 1:
         raise UserError(
             f"crop_min is the smallest share of an image that a view may show, in 0 to 1, got {c.crop_min}."

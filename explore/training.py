@@ -205,9 +205,18 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
 
 def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
     """The views that a config describes, for a dataset's size and colours."""
-    j = config.jitter
-    jitter = (0.8 * j, 0.8 * j, 0.8 * j, 0.2 * j)
-    views = Views(size=data.size, scale=(config.crop_min, 1.0), jitter=jitter, flip=0.5 if config.flip else 0.0)
+    j, blur_p = config.jitter, config.blur_p
+    if blur_p is None:  # SimCLR blurs ImageNet's images and not CIFAR-10's (Chen et al. 2020, appendices A and B.9)
+        blur_p = 0.5 if data.size > 32 and config.crop == "torchvision" else 0.0
+    views = Views(
+        size=data.size,
+        scale=(config.crop_min, 1.0),
+        jitter=(0.8 * j, 0.8 * j, 0.8 * j, 0.2 * j),
+        flip=0.5 if config.flip else 0.0,
+        gray_p=config.gray_p,
+        crop=config.crop,
+        blur_p=blur_p,
+    )
     return views.for_gray() if data.gray else views
 
 

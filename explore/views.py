@@ -5,7 +5,9 @@ differentiable in x. Draws are made on the generator's device (usually the CPU),
 gives the same views on every device.
 """
 
+import math
 from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from .errors import UserError
 from .random import draw
 from .types import Images
 
+Crop = Literal["torchvision", "fitted"]
+TRIES = 10  # shapes drawn for one crop, as torchvision.transforms.RandomResizedCrop does (0.29, get_params)
+SIGMA = (0.1, 2.0)  # the blur's standard deviation in pixels (Chen et al. 2020, appendix A)
 CHUNK = 256  # images a CPU's cache holds while their colours change; the result does not depend on it
 
 
@@ -27,6 +32,7 @@ class ViewParams:
     order: Tensor  # (n, 4) order of 0 brightness, 1 contrast, 2 saturation, 3 hue
     factors: Tensor  # (n, 4) the four factors; hue as a shift in turns
     gray: Tensor  # (n,) bool
+    blur: Tensor  # (n,) the blur's standard deviation in pixels, 0 without blur
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -37,10 +43,17 @@ class ViewParams:
 
 @dataclass(frozen=True)
 class Views:
-    """Random resized crop, flip, colour jitter, gray (Chen et al. 2020, appendix A); no blur.
+    """Random resized crop, flip, colour jitter, gray, blur (Chen et al. 2020, appendix A).
 
     `scale`: range of the crop's area; `jitter`: strengths of brightness, contrast, saturation and
-    hue. The defaults are those of the authors' CIFAR code. Output is (n, 3, size, size) in [0, 1].
+    hue. The defaults are those of the authors' CIFAR code, which does not blur; SimCLR's `blur_p`
+    for larger images is 0.5, with a kernel of 10 % of the size. Output is (n, 3, size, size) in
+    [0, 1].
+
+    `crop="torchvision"` draws and resizes as torchvision's RandomResizedCrop: a shape that does not
+    fit into the image is drawn again, and an image made smaller is antialiased. `crop="fitted"`,
+    with which the shipped encoders were trained, draws only shapes that fit, which makes crops
+    larger (LOG.md), and does not antialias.
 
     >>> views = ex.Views(size=32, scale=(0.2, 1.0))
     >>> views(torch.rand(4, 3, 48, 48), ex.seeded(0)).shape
@@ -54,8 +67,14 @@ class Views:
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
     jitter_p: float = 0.8
     gray_p: float = 0.2
+    crop: Crop = "torchvision"
+    blur_p: float = 0.0
 
     def __post_init__(self):
+        if self.crop not in get_args(Crop):
+            raise UserError(f"A view's crop is one of {', '.join(get_args(Crop))}, got {self.crop!r}.")
+        if not 0 <= self.blur_p <= 1:
+            raise UserError(f"blur_p is the share of views that are blurred, in 0 to 1, got {self.blur_p}.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"A view's crop scale is a range of area shares within 0 to 1, got {self.scale}.")
         if not 0 <= self.jitter[3] <= 0.5:
@@ -65,22 +84,59 @@ class Views:
         """The same views without saturation, hue and gray, which cannot change a gray image."""
         return replace(self, jitter=(*self.jitter[:2], 0.0, 0.0), gray_p=0.0)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> ViewParams:
-        """Draw parameters for n images; rows are independent."""
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, source: tuple[int, int] | None = None
+    ) -> ViewParams:
+        """Draw parameters for n images; rows are independent.
+
+        `source`: height and width of the images, since torchvision draws crops in whole pixels;
+        None: those of the views.
+        """
         device = generator.device if generator is not None else None
         u = draw(torch.rand, (n, 12), generator, device=device)
         order = draw(torch.rand, (n, 4), generator, device=device).argsort(dim=1)
-        area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
-        # only shapes that fit: the sides stay within the image, the area is kept exactly
-        low, high = area.clamp_min(self.ratio[0]).log(), (1 / area).clamp_max(self.ratio[1]).log()
-        ratio = (low + u[:, 1] * (high - low)).exp()
-        width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
-        box = torch.stack([u[:, 2] * (1 - height), u[:, 3] * (1 - width), height, width], dim=1)
+        if self.crop == "fitted":
+            box = self._fitted(u)
+        else:
+            tries = draw(torch.rand, (n, 2 * TRIES), generator, device=device)
+            box = self._tried(u, tries, *(source or (self.size, self.size)))
         strength = torch.tensor(self.jitter, device=u.device)
         least = torch.cat([(1 - strength[:3]).clamp_min(0), -strength[3:]])
         most = torch.cat([1 + strength[:3], strength[3:]])
         factors = least + u[:, 4:8] * (most - least)
-        return ViewParams(box, u[:, 8] < self.flip, u[:, 9] < self.jitter_p, order, factors, u[:, 10] < self.gray_p)
+        blur = u.new_zeros(n)
+        if self.blur_p:
+            blurred, sigma = draw(torch.rand, (n, 2), generator, device=device).unbind(1)
+            blur = (SIGMA[0] + sigma * (SIGMA[1] - SIGMA[0])) * (blurred < self.blur_p)
+        gray = u[:, 10] < self.gray_p
+        return ViewParams(box, u[:, 8] < self.flip, u[:, 9] < self.jitter_p, order, factors, gray, blur)
+
+    def _fitted(self, u: Tensor) -> Tensor:
+        """Boxes of shapes that fit: the sides stay within the image, the area is kept exactly."""
+        area = self.scale[0] + u[:, 0] * (self.scale[1] - self.scale[0])
+        low, high = area.clamp_min(self.ratio[0]).log(), (1 / area).clamp_max(self.ratio[1]).log()
+        ratio = (low + u[:, 1] * (high - low)).exp()
+        width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+        return torch.stack([u[:, 2] * (1 - height), u[:, 3] * (1 - width), height, width], dim=1)
+
+    def _tried(self, u: Tensor, tries: Tensor, h: int, w: int) -> Tensor:
+        """Boxes with torchvision's distribution: the first of `TRIES` shapes that fits.
+
+        Sides and corners are whole pixels of an image of h x w. Where no shape fits, it is the
+        largest centred crop whose ratio is allowed.
+        """
+        least, most = map(math.log, self.ratio)
+        area = (self.scale[0] + tries[:, :TRIES] * (self.scale[1] - self.scale[0])) * (h * w)
+        ratio = (least + tries[:, TRIES:] * (most - least)).exp()
+        width, height = (area * ratio).sqrt_().round_(), (area / ratio).sqrt_().round_()
+        fits = (width > 0) & (width <= w) & (height > 0) & (height <= h)
+        first, found = fits.to(torch.uint8).argmax(1, keepdim=True), fits.any(1)  # argmax: the first of equal values
+        rest_h, rest_w = min(h, round(w / self.ratio[0])), min(w, round(h * self.ratio[1]))
+        height = height.gather(1, first)[:, 0].where(found, rest_h)
+        width = width.gather(1, first)[:, 0].where(found, rest_w)
+        top = (u[:, 2] * (h - height + 1)).floor().where(found, (h - rest_h) // 2)
+        left = (u[:, 3] * (w - width + 1)).floor().where(found, (w - rest_w) // 2)
+        return torch.stack([top / h, left / w, height / h, width / w], dim=1)
 
     def apply(self, x: Images, params: ViewParams) -> Images:
         """Views of x (n, 3, h, w) in [0, 1] -> (n, 3, size, size), image i by row i of `params`."""
@@ -91,30 +147,41 @@ class Views:
         if x.device.type == "cpu" and len(x) > CHUNK:
             starts = range(0, len(x), CHUNK)
             return torch.cat([self.apply(x[i : i + CHUNK], params[i : i + CHUNK]) for i in starts])
-        return _colour(_crop(x, params, self.size), params, self.jitter)
+        x = _colour(_crop(x, params, self.size, self.crop == "torchvision"), params, self.jitter)
+        return _blur(x, params.blur) if self.blur_p else x
 
     def __call__(self, x: Images, generator: torch.Generator | None = None) -> Images:
         """One random view of every image."""
-        return self.apply(x, self.sample(len(x), generator))
+        return self.apply(x, self.sample(len(x), generator, (x.shape[-2], x.shape[-1])))
 
 
-def _crop(x: Tensor, params: ViewParams, size: int) -> Tensor:
+def _crop(x: Tensor, params: ViewParams, size: int, antialias: bool) -> Tensor:
     """Crop, resize and flip as two small matrix products per image (bilinear)."""
     n, c, h, w = x.shape
     top, left, height, width = _sent(params.box, x).unbind(1)
-    rows = _bilinear((top * h).round(), (height * h).round().clamp_min(1), h, size)
-    columns = _bilinear((left * w).round(), (width * w).round().clamp_min(1), w, size)
+    rows = _bilinear((top * h).round(), (height * h).round().clamp_min(1), h, size, antialias)
+    columns = _bilinear((left * w).round(), (width * w).round().clamp_min(1), w, size, antialias)
     columns = torch.where(_sent(params.flip, x, bool=True)[:, None, None], columns.flip(1), columns)
     across = (x.reshape(n, c * h, w) @ columns.transpose(1, 2)).view(n, c, h, size)
     return rows[:, None] @ across
 
 
-def _bilinear(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
-    """Weights (n, size, source) that resize pixels start .. start + length to `size`."""
-    start = torch.minimum(start, source - length)
-    at = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * (length[:, None] / size) - 0.5
-    at = torch.minimum(at.clamp_min(0), length[:, None] - 1) + start[:, None]
-    return (at[:, :, None] - torch.arange(source, device=start.device)).abs_().neg_().add_(1).clamp_min_(0)
+def _bilinear(start: Tensor, length: Tensor, source: int, size: int, antialias: bool) -> Tensor:
+    """Weights (n, size, source) that resize pixels start .. start + length to `size`.
+
+    With `antialias` the triangle is as wide as the reduction asks for, as in torchvision's resize.
+    """
+    start, step = torch.minimum(start, source - length), length[:, None] / size
+    pixels = torch.arange(source, device=start.device)
+    at = (torch.arange(size, dtype=start.dtype, device=start.device) + 0.5) * step - 0.5
+    if not antialias or source <= size:
+        at = torch.minimum(at.clamp_min(0), length[:, None] - 1) + start[:, None]
+        return (at[:, :, None] - pixels).abs_().neg_().add_(1).clamp_min_(0)
+    distance = (at + start[:, None])[:, :, None] - pixels
+    weights = distance.abs_().div_(step.clamp_min(1)[:, :, None]).neg_().add_(1).clamp_min_(0)
+    inside = (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
+    weights *= inside[:, None]
+    return weights.div_(weights.sum(2, keepdim=True))
 
 
 def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tensor:
@@ -143,6 +210,29 @@ def _colour(x: Tensor, params: ViewParams, strengths: tuple[float, ...]) -> Tens
         x = x.index_select(0, sorting.argsort().to(x.device, non_blocking=True))
     gray = params.gray.cpu().nonzero()[:, 0].to(x.device, non_blocking=True)
     return x.index_copy_(0, gray, _luma(x.index_select(0, gray)).expand(-1, 3, -1, -1))
+
+
+def _blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """SimCLR's blur, as two products with a matrix per blurred image. x may be overwritten.
+
+    The kernel has 10 % of the size, made odd as in SimCLR's code; borders are mirrored as in
+    torchvision's gaussian_blur.
+    """
+    size, sigma = x.shape[-1], sigma.cpu()
+    chosen = sigma.nonzero()[:, 0]
+    offsets = torch.arange(size // 20 + 1)
+    bell = (-0.5 * (offsets / sigma[chosen, None]) ** 2).exp()
+    bell = _sent(bell / (2 * bell.sum(1, keepdim=True) - 1), x)  # (n, radius + 1): half of a symmetric kernel
+    at, last = torch.arange(size, device=x.device), size - 1
+    far = 2 * size  # farther than the kernel reaches
+    direct = (at[:, None] - at).abs()  # distance of every source pixel from every target, ...
+    before = torch.where(at > 0, at[:, None] + at, far)  # ... of its mirror image beyond the first border,
+    beyond = torch.where(at < last, 2 * last - at[:, None] - at, far)  # ... and beyond the last
+    offset = torch.arange(size // 20 + 1, device=x.device)[:, None, None]
+    taps = (direct == offset).to(x.dtype) + (before == offset) + (beyond == offset)
+    matrix = (bell @ taps.flatten(1)).view(len(chosen), 1, size, size)
+    chosen = chosen.to(x.device, non_blocking=True)
+    return x.index_copy_(0, chosen, matrix @ x.index_select(0, chosen) @ matrix.transpose(2, 3))
 
 
 def _sent(values: Tensor, x: Tensor, bool: bool = False) -> Tensor:
@@ -201,7 +291,7 @@ def two_views(views: Views, x: Images, generator: torch.Generator | None = None)
     >>> v1.shape == v2.shape and not v1.equal(v2)
     True
     """
-    params = [views.sample(len(x), generator) for _ in range(2)]
+    params = [views.sample(len(x), generator, (x.shape[-2], x.shape[-1])) for _ in range(2)]
     both = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
     v1, v2 = views.apply(torch.cat([x, x]), both).chunk(2)
     return v1, v2

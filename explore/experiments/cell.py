@@ -17,7 +17,7 @@ import torch
 from .. import datasets
 from ..attack_table import TABLE
 from ..attacks import NOISES, attack_named
-from ..config import TrainConfig
+from ..config import BEFORE, TrainConfig
 from ..errors import UserError
 from ..results import Sweep
 from ..runfolder import Run, build_encoder, environment
@@ -30,7 +30,7 @@ NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "s
 NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # images are hashed; live kNN only looks
 MEASURING = 5.0  # cost of measuring, in forward passes of each image (on `fashion`, with the probe)
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
-ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0}
+ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0, **BEFORE}
 ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
 
 
@@ -229,7 +229,7 @@ def collect(records: Iterable[tuple[str, dict[str, Any]]], provenance: dict[str,
             low, high = row["interval"]
             rows.append({**shared, **{k: row[k] for k in ("metric", "value", "n")}, "low": low, "high": high})
     first: dict[str, Any] = next(iter(configs.values()), {})
-    same = {name: value for name, value in first.items() if all(c[name] == value for c in configs.values())}
+    same = {n: value for n, value in first.items() if all(n in c and c[n] == value for c in configs.values())}
     own = {key: {name: value for name, value in c.items() if name not in same} for key, c in configs.items()}
     return Sweep.of(rows, {**provenance, "config": same, "cells": own})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import paths
 from ..attacks import ATTACKS, NOISES
-from ..config import ATTACK_NAMES, TrainConfig
+from ..config import ATTACK_NAMES, BEFORE, TrainConfig
 from ..errors import UserError, nearest
 from ..results import Sweep
 from ..runfolder import environment
@@ -144,7 +144,7 @@ def gather(name: str, cells: Sequence[Cell], out: str | Path, failed: dict[str, 
 
 def same_figure(config: dict[str, Any], base: TrainConfig) -> bool:
     """Whether trainings with these settings may be points of one figure: they differ at most in those of `FREE`."""
-    kept = {**TrainConfig().to_dict(), **config}
+    kept = {**TrainConfig().to_dict(), **BEFORE, **config}
     return all(kept[name] == value for name, value in base.to_dict().items() if name not in FREE)
 
 

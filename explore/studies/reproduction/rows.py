@@ -52,7 +52,7 @@ class Tier:
 _CIFAR: dict[str, Any] = {"dataset": "cifar10", "knn_every": 0}
 _FULL: dict[str, Any] = {"arch": "resnet18", "width": 64, "stem": "cifar", "batch_size": 512, "warmup_epochs": 5}
 TIERS = {
-    "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=10), 5, 3, 10, 10, 5000),
+    "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=10, crop="fitted"), 5, 3, 10, 10, 5000),
     "gpu": Tier("gpu", TrainConfig(**_CIFAR, **_FULL, epochs=100), 5, 3, 10, 20, 5000, deep=True),
 }
 
@@ -159,7 +159,7 @@ def _longer(plain: TrainConfig, tier: Tier) -> list[Row]:
 
 def _papers(tier: Tier) -> list[Row]:
     """The authors' code: its own step and settings, on this tier's network and images."""
-    scale = ("dataset", "data_dir", "train_images", "arch", "width", "stem", "epochs", "knn_every")
+    scale = ("dataset", "data_dir", "train_images", "arch", "width", "stem", "epochs", "knn_every", "crop")
     code = TrainConfig.paper_code(**{name: getattr(tier.base, name) for name in scale})
     return [
         Row("paper-simclr", "the authors' code, SimCLR", code.with_(attack="none"), tier.few),
