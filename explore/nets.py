@@ -128,6 +128,7 @@ class Encoder(nn.Module):
         width: int = 64,
         stem: str = "cifar",
         proj_dim: int = 64,
+        proj_hidden: int | None = None,
         dual_bn: bool = True,
         bn_adv_momentum: float = 0.1,
         mean: Iterable[float] = (0.5, 0.5, 0.5),
@@ -146,10 +147,11 @@ class Encoder(nn.Module):
 
         self.trunk = _Trunk(arch, width, stem, norm)
         self.feature_dim, self.proj_dim = self.trunk.out_features, proj_dim
+        hidden = self.feature_dim if proj_hidden is None else proj_hidden
         self.projector = nn.Sequential(
-            nn.Linear(self.feature_dim, self.feature_dim, bias=False),
+            nn.Linear(self.feature_dim, hidden, bias=False),
             nn.ReLU(),
-            nn.Linear(self.feature_dim, proj_dim, bias=False),
+            nn.Linear(hidden, proj_dim, bias=False),
         )
         self.mean: Tensor
         self.std: Tensor

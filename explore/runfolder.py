@@ -29,6 +29,9 @@ from .errors import UserError, nearest
 from .nets import Encoder
 from .serialization import load_into, load_tensors, replacing, save_tensors, write_text
 
+QUICK = 0.25  # seconds: a saving that takes less is made at every epoch's end
+SPARE = 20  # a longer one where this many times its seconds have passed
+
 
 class Run:
     """One run folder. `open_run(name)` opens one, `Run.create(config)` makes one."""
@@ -209,6 +212,7 @@ class Recorder:
         self.run = run if first else None
         self.encoder, self.optimizer, self.sums, self.total = encoder, optimizer, sums, total
         self.step, spent = 0, 0.0
+        self._saved, self._saving = -math.inf, 0.0  # when the last saving ended, and the seconds it took
         if resume and run is not None and (run.path / "resume.safetensors").is_file():
             progress = run.load_resume(encoder, optimizer, sums)
             self.step, spent = progress["step"], progress["seconds"]
@@ -232,12 +236,20 @@ class Recorder:
             self.run.append(row)
         return row
 
-    def save(self, step: int) -> None:
-        """Write the weights and all that a resumption needs."""
-        if self.run is not None:
+    def save(self, step: int, last: bool = True) -> None:
+        """Write the weights and all that a resumption needs.
+
+        Not the `last` time, it is left out where the time since the last saving is less than `SPARE` times what that took:
+        a large network on a fast GPU would spend most of its time so.
+        """
+        began = time.perf_counter()
+        due = last or self._saving < QUICK or began - self._saved > SPARE * self._saving
+        if self.run is not None and due:
             self.run.save_encoder(self.encoder, step)
             progress = {"step": step, "seconds": time.perf_counter() - self._began}
             self.run.save_resume(self.encoder, self.optimizer, self.sums, progress)
+            self._saved = time.perf_counter()
+            self._saving = self._saved - began
 
     def end(self, state: str, step: int) -> None:
         """Set the run's status: 'done' or 'stopped'."""
@@ -254,6 +266,7 @@ def build_encoder(config: TrainConfig) -> Encoder:
             width=config.width,
             stem=config.stem,
             proj_dim=config.proj_dim,
+            proj_hidden=config.proj_hidden,
             dual_bn=config.dual_bn,
             bn_adv_momentum=config.bn_adv_momentum,
         )

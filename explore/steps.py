@@ -49,6 +49,7 @@ class Stepper:
     loss: str = "nt_xent"
     temperature: float = 0.5
     alpha: float = 1.0
+    averaged: bool = False
     reference: str = "other_view"
     attack_branch: Branch = "clean"
     authors: bool = False
@@ -69,6 +70,11 @@ class Stepper:
         """True if the clean pass already yields the attack's gradient."""
         algorithm1 = self.reference == "other_view" and self.attack_branch == "clean"
         return algorithm1 and isinstance(self.attack, Attack) and self.attack.single_step
+
+    @property
+    def share(self) -> float:
+        """Weight of the clean loss; the adversarial loss has `alpha` times as much."""
+        return 1 / (1 + self.alpha) if self.averaged else 1.0
 
     def embed(self, x: Images, branch: Branch = "clean") -> Tensor:
         """Unit projections (n, d); chunks by gradient caching (Gao et al. 2021, arXiv:2101.06983).
@@ -124,13 +130,13 @@ class Stepper:
         leaf = anchor.detach().requires_grad_()
         v2 = v2.detach().requires_grad_(self.free)
         clean = self.compare(leaf, self.embed(v2))
-        clean.backward()
+        (self.share * clean).backward()
         if isinstance(self.attack, Attack) and v2.grad is not None:
             x_adv = self.attack.move(v2.detach(), v2.detach(), v2.grad)
         else:
             x_adv = self._attack(v1, v2, leaf, generator)
         adv = self.compare(leaf, self.embed(x_adv, "adv"))
-        (self.alpha * adv).backward()
+        (self.share * self.alpha * adv).backward()
         anchor.backward(leaf.grad)
         return Step(clean.detach(), adv.detach(), x_adv)
 
@@ -165,5 +171,5 @@ class Stepper:
         x_adv = self.attack.move(v1, v1, x.grad)
         anchor = self.embed(v1)
         clean, adv = self.compare(anchor, self.embed(v2)), self.compare(anchor, self.embed(x_adv, "adv"))
-        (clean + self.alpha * adv).backward()
+        (self.share * (clean + self.alpha * adv)).backward()
         return Step(clean.detach(), adv.detach(), x_adv)

@@ -1,6 +1,7 @@
 """The training loop: a generator of metric rows, read top to bottom."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from . import datasets
 from .attack_table import TABLE
 from .attacks import NOISES, attack_named
 from .config import TrainConfig
+from .cuda_graph import Recorded, Update, recordable
 from .distributed import ALONE, Ranks
 from .errors import UserError
 from .evaluate import embed, knn_accuracy
@@ -20,7 +22,8 @@ from .nets import Encoder
 from .random import seeded
 from .runfolder import Recorder, Run, build_encoder
 from .steps import Step, Stepper
-from .views import Views, two_views
+from .types import Images
+from .views import Views, two_views_each
 
 
 def train(
@@ -37,7 +40,7 @@ def train(
     """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
 
     With a `run`, rows, weights and what a resumption needs are written to its folder; weights every epoch, so a crash
-    costs one epoch at most. `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an
+    costs one epoch at most (where writing takes long beside an epoch, a twentieth of the time goes into it). `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an
     uninterrupted one bit for bit on the same machine, because every draw depends on the seed and the step alone.
 
     With several `ranks` every process calls this with the same arguments; batch and chunk are the whole batch's, the first
@@ -51,6 +54,7 @@ def train(
     ranks.join(encoder)
     stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
     optimizer = make_optimizer(config, encoder)
+    update = make_update(config, encoder, stepper, optimizer, ranks)
     probe = KNNProbe(config, data)
     metrics = Metrics(config, batches, probe, ranks, where)
     recorder = Recorder(run, encoder, optimizer, metrics.sums, batches.total, resume=resume, first=ranks.first)
@@ -59,14 +63,9 @@ def train(
 
     if step == 0:
         yield recorder.write({"step": 0, "epoch": 0, "knn": metrics.knn(encoder)})
-    for step, x in batches.after(recorder.step):
+    for step, v1, v2, draws in batches.views_after(recorder.step, views):
         lr = set_learning_rate(optimizer, config, step - 1, batches.per_epoch)
-        draws = ranks.seeded(_mix(config.seed, 2, step - 1))
-        v1, v2 = two_views(views, x, draws)
-        optimizer.zero_grad(set_to_none=True)
-        losses = stepper(v1, v2, draws)  # and the gradients of every weight
-        ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
-        optimizer.step()
+        losses = update(v1, v2, draws)
         metrics.add(losses)
 
         row, epoch_ends = None, step % batches.per_epoch == 0
@@ -74,7 +73,7 @@ def train(
             row = recorder.write(metrics.row(step, encoder, lr))
         stop = ranks.stop(should_stop, row is not None, where)
         if epoch_ends or stop:
-            recorder.save(step)
+            recorder.save(step, last=stop or step == batches.total)
         if row is not None:
             yield row
         if stop:
@@ -96,6 +95,8 @@ class Batches:
                 f"A batch of {self.size} is larger than the {len(self.images)} training images; use --batch-size."
             )
         self.share = ranks.share(self.size, "batch_size")
+        small = not self.images.streamed and data.size <= 64
+        self.ahead = AHEAD if data.device.type == "cuda" and small else 1
 
     def after(self, step: int) -> Iterator[tuple[int, Tensor]]:
         """(number of the step, counted from 1; this rank's images) of every step after `step`."""
@@ -107,6 +108,18 @@ class Batches:
                 self.ranks.complete(x, self.share)
                 step += 1
                 yield step, x
+
+    def views_after(self, step: int, views: Views) -> Iterator[tuple[int, Images, Images, torch.Generator]]:
+        """(number, view 1, view 2, generator for further draws) of every step after `step`.
+
+        On a GPU the views of several steps are computed in one call; each step's draws are its own.
+        """
+        steps = self.after(step)
+        while taken := list(itertools.islice(steps, self.ahead)):
+            draws = [self.ranks.seeded(_mix(self.seed, 2, step - 1)) for step, _ in taken]
+            pairs = two_views_each(views, [x for _, x in taken], draws)
+            for (number, _), (v1, v2), generator in zip(taken, pairs, draws, strict=True):
+                yield number, v1, v2, generator
 
 
 class Metrics:
@@ -140,6 +153,9 @@ class Metrics:
     def knn(self, encoder: Encoder) -> float | None:
         """kNN accuracy, measured by the first rank alone."""
         return self.probe(encoder) if self.ranks.first else None
+
+
+AHEAD = 8  # steps whose views are computed at once on a GPU: it then waits less for launches
 
 
 class KNNProbe:
@@ -194,6 +210,7 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
         loss=config.loss,
         temperature=config.temperature,
         alpha=config.alpha,
+        averaged=config.averaged,
         reference=config.adv_reference,
         attack_branch=config.attack_branch,
         authors=config.authors_step,
@@ -229,12 +246,37 @@ def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimiz
     """Adam (decoupled weight decay, on matrices only), SGD with momentum, or LARS, which leaves vectors alone (arXiv:1708.03888)."""
     matrices = [p for p in encoder.parameters() if p.dim() > 1]
     vectors = [p for p in encoder.parameters() if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=True)
+    own = config.weight_decay if config.decay == "all" else 0.0
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": own}]
     if config.optimizer == "lars":
         return _lars()(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    device, lr = matrices[0].device, config.lr
+    recorded = config.compile and recordable(device)
+    if recorded:
+        lr = torch.tensor(lr, device=device)  # type: ignore[assignment]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, fused=True, capturable=recorded)
+
+
+def make_update(
+    config: TrainConfig, encoder: Encoder, stepper: Stepper, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE
+) -> Update:
+    """The update of the weights by one step: `update(v1, v2, generator)` returns the step's losses.
+
+    With `config.compile` on a GPU it is recorded as a CUDA graph; a GPU shared with other processes, and LARS, are not.
+    """
+
+    def update(v1: Images, v2: Images, generator: torch.Generator) -> Step:
+        optimizer.zero_grad(set_to_none=True)
+        losses = stepper(v1, v2, generator)  # and the gradients of every weight
+        ranks.average(p.grad for p in encoder.parameters() if p.grad is not None)
+        optimizer.step()
+        return losses
+
+    device = next(encoder.parameters()).device
+    alone = ranks.world == 1 and config.optimizer != "lars"
+    return Recorded(update, device) if config.compile and alone and recordable(device) else update
 
 
 def _lars() -> Callable[..., torch.optim.Optimizer]:
@@ -283,7 +325,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, don
     if config.cosine and done >= warm:
         lr = config.lr * (0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, total - warm))))
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):  # read by a recorded step
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
     return lr
 
 

@@ -6,6 +6,7 @@ gives the same views on every device.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -291,7 +292,19 @@ def two_views(views: Views, x: Images, generator: torch.Generator | None = None)
     >>> v1.shape == v2.shape and not v1.equal(v2)
     True
     """
-    params = [views.sample(len(x), generator, (x.shape[-2], x.shape[-1])) for _ in range(2)]
-    both = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
-    v1, v2 = views.apply(torch.cat([x, x]), both).chunk(2)
-    return v1, v2
+    return two_views_each(views, [x], [generator])[0]
+
+
+def two_views_each(
+    views: Views, batches: Sequence[Images], generators: Sequence[torch.Generator | None]
+) -> list[tuple[Images, Images]]:
+    """`two_views` of each of several batches, drawn by each one's own generator, all computed in one call."""
+    params = [
+        views.sample(len(x), generator, (x.shape[-2], x.shape[-1]))
+        for x, generator in zip(batches, generators, strict=True)
+        for _ in range(2)
+    ]
+    all_of_them = ViewParams(*(torch.cat([getattr(p, f.name) for p in params]) for f in fields(ViewParams)))
+    found = views.apply(torch.cat([x for x in batches for _ in range(2)]), all_of_them)
+    parts = found.split([len(p) for p in params])
+    return list(zip(parts[::2], parts[1::2], strict=True))

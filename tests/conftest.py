@@ -15,7 +15,6 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes 
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 import torch
-
 from hypothesis import HealthCheck, settings
 
 MISSING: list[str] = []  # what a bare GPU machine may lack: tests/test_gpu.py runs without it

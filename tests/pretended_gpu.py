@@ -157,4 +157,6 @@ def pretended() -> Iterator[Pretended]:
         for name, answer in there.items():
             patch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
         patch.setattr(nn.Module, "_apply", _moved)
+        patch.setattr(nn.Module, "compile", lambda self, **_: None)
+        patch.setattr("explore.training.recordable", lambda device: False)
         yield mode

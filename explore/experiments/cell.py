@@ -26,12 +26,24 @@ from ..training import describe_device, resolve_device, train
 from .metrics import USUAL, Measure, measured
 
 SCHEMA = 1  # raise it when the same settings measure something else than before
-NETWORK = ("arch", "width", "stem", "proj_dim", "dual_bn", "bn_adv_momentum", "seed")
+NETWORK = ("arch", "width", "stem", "proj_dim", "proj_hidden", "dual_bn", "bn_adv_momentum", "seed")
 NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # images are hashed; live kNN only looks
 MEASURING = 5.0  # cost of measuring, in forward passes of each image (on `fashion`, with the probe)
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
 ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0, **BEFORE}
-ADVERSARY = ("eps", "steps", "alpha", "adv_reference", "attack_branch", "clamp", "gray", "gaussian_by", "noise_norm")
+ADDED |= {"proj_hidden": None, "averaged": False, "decay": "matrices"}
+ADVERSARY = (
+    "eps",
+    "steps",
+    "alpha",
+    "averaged",
+    "adv_reference",
+    "attack_branch",
+    "clamp",
+    "gray",
+    "gaussian_by",
+    "noise_norm",
+)
 
 
 @dataclass(frozen=True)
