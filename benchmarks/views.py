@@ -38,13 +38,11 @@ def run(quick: bool, device: str) -> dict[str, object]:
 def _measured(quick: bool, where: torch.device, n: int) -> dict[str, object]:
     x = torch.rand(n, 3, 32, 32, generator=seeded(0))
     pictures, on_device, draws, views = [to_pil_image(one) for one in x], x.to(where), seeded(1), Views()
-    former = Views(crop="fitted")
     pil, tensors = on_pictures(), v2.Compose(_chain(v2))
     calls = {
         "torchvision on PIL images": lambda: torch.stack([pil(p) for p in pictures]),
         "torchvision v2 on tensors": lambda: torch.stack([tensors(one) for one in on_device]),
         "ours": lambda: views(on_device, draws),
-        "ours, former crops": lambda: former(on_device, draws),
     }
     if (kornia := peer("kornia.augmentation")) is not None:
         theirs = torch.nn.Sequential(
@@ -61,9 +59,17 @@ def _measured(quick: bool, where: torch.device, n: int) -> dict[str, object]:
     figures["v2_over_views"] = ratio(seconds, "torchvision v2 on tensors", "ours")
     if "kornia" in seconds:
         figures["kornia_over_views"] = ratio(seconds, "kornia", "ours")
-    figures["views_over_former_crops"] = ratio(seconds, "ours", "ours, former crops")
-    figures |= _drawing(quick) | _distribution(2000 if quick else 20000)
+    figures |= _against_former(on_device, quick) | _drawing(quick) | _distribution(2000 if quick else 20000)
     return {**figures, "images": n, "quick": quick, **versions("torchvision", "kornia"), **machine(where)}
+
+
+def _against_former(x: Tensor, quick: bool) -> dict[str, float]:
+    """Our views with the new crops and with the former, each in a steady state."""
+    draws, kinds = seeded(1), {"new crops": Views(), "former crops": Views(crop="fitted")}
+    calls = {name: lambda v=v: v(x, draws) for name, v in kinds.items()}
+    seconds = interleaved(calls, 11 if quick else 41, x.device, steady=2)
+    table(seconds, len(x))
+    return {"views_over_former_crops": ratio(seconds, "new crops", "former crops")}
 
 
 def _drawing(quick: bool) -> dict[str, float]:
