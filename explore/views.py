@@ -8,7 +8,6 @@ gives the same views on every device.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from .errors import UserError
 from .random import draw
 from .types import Images
 
-Crop = Literal["torchvision", "fitted"]
+CROPS = ("torchvision", "fitted")
 TRIES = 10  # shapes drawn for one crop, as torchvision.transforms.RandomResizedCrop does (0.29, get_params)
 SIGMA = (0.1, 2.0)  # the blur's standard deviation in pixels (Chen et al. 2020, appendix A)
 CHUNK = 256  # images a CPU's cache holds while their colours change; the result does not depend on it
@@ -68,12 +67,12 @@ class Views:
     jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
     jitter_p: float = 0.8
     gray_p: float = 0.2
-    crop: Crop = "torchvision"
+    crop: str = "torchvision"
     blur_p: float = 0.0
 
     def __post_init__(self):
-        if self.crop not in get_args(Crop):
-            raise UserError(f"A view's crop is one of {', '.join(get_args(Crop))}, got {self.crop!r}.")
+        if self.crop not in CROPS:
+            raise UserError(f"A view's crop is one of {', '.join(CROPS)}, got {self.crop!r}.")
         if not 0 <= self.blur_p <= 1:
             raise UserError(f"blur_p is the share of views that are blurred, in 0 to 1, got {self.blur_p}.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
