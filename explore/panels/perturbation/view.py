@@ -1,11 +1,12 @@
 """HTML of the perturbation lab's reading and table, from a `results.Perturbation`. No widget, no torch work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ...losses import chance
+from ...losses import chance, chance_words
 from ...results import Perturbation
 from ...studies import PerturbationStudy
 from ..html import Axis, Markup, Thumb, dotted, fill, image, join, note, scale, signed, tag, ticks
@@ -49,9 +50,14 @@ def reading(result: Perturbation, i: int, attack: str) -> Markup:
     return text + "."
 
 
-def span(values: np.ndarray, n: int) -> Axis:
-    """An axis of losses that holds `values` and chance, ln(2n - 1), with a little air."""
-    low, high = min(float(np.nanmin(values)), chance(n)), max(float(np.nanmax(values)), chance(n))
+def chance_of(about: Mapping[str, Any], n: int) -> float:
+    """The chance level of the loss that a study's provenance tells of, for n images."""
+    return chance(n, about["loss"], about["temperature"], **about.get("loss_options", {}))
+
+
+def span(values: np.ndarray, level: float) -> Axis:
+    """An axis of losses that holds `values` and chance with a little air."""
+    low, high = min(float(np.nanmin(values)), level), max(float(np.nanmax(values)), level)
     air = 0.04 * (high - low) or 0.1
     return low - air, high + air
 
@@ -67,7 +73,8 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
     def at(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    line = at(chance(n))
+    about = result.provenance
+    line = at(chance_of(about, n))
     body = [_row(result, i, row, at, line, thumb) for row in range(len(ROWS))]
     numbers = scale((f"{t:.{_digits(axis)}f}", at(t)) for t in ticks(axis))
     key = join(tag.span(class_="new-k"), "not among the clean five")
@@ -86,7 +93,7 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
 
 def _head(n: int, line: str, pool: int) -> Markup:
     far = "" if 58 <= float(line[:-1]) <= 84 else " far"  # beside the axis title or past the plot: a key in the corner
-    label = tag.span(f"chance, ln {2 * n - 1}", class_=f"ex-chance{far}", style=f"left:{line}")
+    label = tag.span(chance_words(n, about["loss"]), class_=f"ex-chance{far}", style=f"left:{line}")
     loss = tag.div(tag.span("contrastive ", class_="at1000"), "loss, nats", label, class_="ex-over")
     names = ("loss", "change", Markup("L∞<br>/255"), "L2", Markup("cosine<br>to clean"))
     return tag.thead(
