@@ -69,9 +69,9 @@ def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = 
 def ifm(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL, *, eps: float = 0.1) -> PerImage:
     """Implicit feature modification: the mean of NT-Xent and NT-Xent with attacked embeddings.
 
-    Per pair (n,), nats. For an anchor with unit embedding v, the worst change of L2 length eps moves
-    its partner by -eps v and every negative by +eps v: the partner's similarity falls by eps and
-    theirs rise by eps, logits by eps / temperature, without any gradient (Robinson et al. 2021,
+    Per pair (n,), nats. For an anchor with unit embedding v, the worst change of length eps (L2)
+    moves its partner by -eps v and every negative by +eps v: the partner's similarity falls by eps
+    and theirs rise by eps, logits by eps / temperature, without any gradient (Robinson et al. 2021,
     arXiv:2106.11230; their code, too, changes similarities before it divides by the temperature).
     With P the partner's logit and A the log-sum-exp of the negatives',
 
@@ -104,10 +104,10 @@ def hcl(
 
         ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
 
-    (Robinson et al. 2021, arXiv:2010.04592). At `beta` 0 it is NT-Xent. As in the authors' code, beta multiplies logits, not
-    cosines, and the gradient flows through the weights. `tau_plus` above 0 is their correction for
-    negatives of the anchor's own class (0.1 in their code): G becomes
-    (G - tau_plus N e^P) / (1 - tau_plus), and at least N e^(-1 / temperature).
+    (Robinson et al. 2021, arXiv:2010.04592). At `beta` 0 it is NT-Xent. As in the authors' code,
+    beta multiplies logits, not cosines, and the gradient flows through the weights. `tau_plus`
+    above 0 is their correction for negatives of the anchor's own class (0.1 in their code): G
+    becomes (G - tau_plus N e^P) / (1 - tau_plus), and at least N e^(-1 / temperature).
 
     >>> z = torch.eye(4)[[0, 0, 1, 2]]  # the first two images are hard to tell apart
     >>> (ex.hcl(z, z, beta=1.0) - ex.hcl(z, z, beta=0.0)).round(decimals=2)
@@ -220,7 +220,7 @@ def _apart(z1: Embeddings, z2: Embeddings, temperature: float, rows: slice) -> t
     z, first = torch.cat([a, b]), torch.arange(n, device=z1.device)[rows]
     anchors, partners = torch.cat([first, first + n]), torch.cat([first + n, first])
     chosen = (z[anchors] if len(anchors) < 2 * n else z) / temperature
-    logits = (chosen @ z.T).scatter_(1, torch.stack([anchors, partners], dim=1), -math.inf)
+    logits = (chosen @ z.T).scatter(1, torch.stack([anchors, partners], dim=1), -math.inf)
     return ((a[rows] * b[rows]).sum(dim=1) / temperature).repeat(2), logits
 
 

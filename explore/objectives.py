@@ -25,7 +25,8 @@ class contrast:
 
     Row i's partner is `reference[i]`, all others are negatives. `reference`: images (n, c, h, w),
     embedded once without gradient, or embeddings z (n, d). Needs no labels (Ho & Vasconcelos 2020,
-    section 3). `loss_options`: `ifm`'s eps, `hcl`'s beta. Changing one image changes the loss of the whole batch.
+    section 3). Changing one image changes the loss of the whole batch. `loss_options`: those of
+    `loss`, `ifm`'s eps or `hcl`'s beta.
 
     >>> x = ex.load("fashion").test[:8][0]
     >>> encoder = ex.Encoder("resnet10", width=8, stem="small").eval()

@@ -29,9 +29,9 @@ class PerturbationStudy:
     """One batch under one attack, at any eps: everything that does not depend on eps is computed once.
 
     `reference`: 'view' (another random view of every image, Algorithm 1), 'self' (the image's own embedding, the
-    authors' code) or images; `loss`: the contrastive loss, of `losses.LOSSES`, with its `loss_options`. `match`: the length, after clipping, that
-    noises share with the adversary: 'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's
-    own places in it, where it has one.
+    authors' code) or images; `loss`: the contrastive loss, of `losses.LOSSES`, with its `loss_options`. `match`: the
+    length, after clipping, that noises share with the adversary: 'linf' or 'l2'. `pool`: features h (m, D) to look for
+    neighbours in; `pool_index`: the batch's own places in it, where it has one.
     """
 
     def __init__(
@@ -78,12 +78,8 @@ class PerturbationStudy:
             "match": match,
         }
         about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
-        about |= {
-            "loss": loss,
-            **({"loss_options": dict(loss_options)} if loss_options else {}),
-            "device": str(x.device),
-            "torch": torch.__version__,
-        }
+        about |= {"loss": loss, "device": str(x.device), "torch": torch.__version__}
+        about |= {"loss_options": dict(loss_options)} if loss_options else {}
         self.provenance = about | (provenance or {})
         self.single_step = attack_named(attack, 0.0).single_step
         self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed)

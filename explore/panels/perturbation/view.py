@@ -73,8 +73,8 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
     def at(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    about = result.provenance
-    line = at(chance_of(about, n))
+    line = at(chance_of(result.provenance, n))
+    head = _head(chance_words(n, result.provenance["loss"]), line, pool)
     body = [_row(result, i, row, at, line, thumb) for row in range(len(ROWS))]
     numbers = scale((f"{t:.{_digits(axis)}f}", at(t)) for t in ticks(axis))
     key = join(tag.span(class_="new-k"), "not among the clean five")
@@ -88,12 +88,12 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
     columns = [tag.col(class_=c) for c in ("c0", "c1", "c2", "c2", "c2", "c2", "c3", "c4", "c5")]
     caption = f"Loss, lengths and neighbours of one image: clean, {attack} adversary and three noises"
     rows = tag.tbody(body, last, _steered(float(result.share[i])))
-    return tag.table(tag.colgroup(columns), _head(n, line, pool), rows, class_="ex-t", aria_label=caption)
+    return tag.table(tag.colgroup(columns), head, rows, class_="ex-t", aria_label=caption)
 
 
-def _head(n: int, line: str, pool: int) -> Markup:
+def _head(level: str, line: str, pool: int) -> Markup:
     far = "" if 58 <= float(line[:-1]) <= 84 else " far"  # beside the axis title or past the plot: a key in the corner
-    label = tag.span(chance_words(n, about["loss"]), class_=f"ex-chance{far}", style=f"left:{line}")
+    label = tag.span(level, class_=f"ex-chance{far}", style=f"left:{line}")
     loss = tag.div(tag.span("contrastive ", class_="at1000"), "loss, nats", label, class_="ex-over")
     names = ("loss", "change", Markup("L∞<br>/255"), "L2", Markup("cosine<br>to clean"))
     return tag.thead(
