@@ -100,7 +100,7 @@ def hcl(
     """NT-Xent with hard negatives: a negative counts the more, the more similar it is.
 
     Per pair (n,), nats. An anchor's N = 2n - 2 negatives have logits l_k = cosine / temperature and
-    its partner has P. Negative k counts w_k times, w_k = e^(beta l_k) over its mean on the negatives:
+    its partner has P. Negative k counts w_k times, w_k = e^(beta l_k) over the negatives' mean of it:
 
         ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
 
