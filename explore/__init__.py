@@ -40,6 +40,8 @@ _HOME = {  # public name -> the room it lives in
     "transfer": "evaluate",
     "alignment": "losses",
     "chance": "losses",
+    "hcl": "losses",
+    "ifm": "losses",
     "nt_xent": "losses",
     "uniformity": "losses",
     "DualBatchNorm2d": "nets",

@@ -26,7 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "attack": ATTACK_NAMES,
     "adv_reference": ("other_view", "self"),
     "attack_branch": ("clean", "adv"),
-    "loss": ("nt_xent", "softmax", "uel"),
+    "loss": ("nt_xent", "softmax", "uel", "ifm", "hcl"),
     "optimizer": ("adam", "sgd", "lars"),
     "precision": ("auto", "fp32", "bf16"),
     "gaussian_by": ("std", "variance"),
@@ -34,6 +34,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "crop": ("torchvision", "fitted"),
     "decay": ("matrices", "all"),
 }
+LOSS_SETTINGS = {"ifm": {"eps": "feature_eps"}, "hcl": {"beta": "hardness"}}  # of a loss alone: its option, the setting
 LEAST = {  # the smallest value of whole numbers
     "validation": 0,
     "epochs": 1,
@@ -147,6 +148,8 @@ class TrainConfig:
 
     loss: str = "nt_xent"
     temperature: float = 0.2
+    feature_eps: float = 0.1  # of the loss "ifm": how far it moves unit embeddings
+    hardness: float = 1.0  # of the loss "hcl": its beta; 0 is NT-Xent
     attack: str = "fgsm"
     eps: Derived[float] = Derived(_eps)  # None: 4/255; without an attack always 0
     steps: int = 5  # of PGD
@@ -253,6 +256,11 @@ class TrainConfig:
         eps = "" if self.attack == "none" else f"-eps{round(self.eps * 255, 2):g}"
         return f"{data}-{self.arch}-{self.attack}{eps}-s{self.seed}"
 
+    @property
+    def loss_options(self) -> dict[str, float]:
+        """What `losses.loss_named` and `chance` need beside the loss's name: {"eps": 0.1} for "ifm"."""
+        return {option: getattr(self, name) for option, name in LOSS_SETTINGS.get(self.loss, {}).items()}
+
     def with_(self, **changes: Any) -> "TrainConfig":
         """A copy with some settings changed: equal to a config made at once with all settings that were given."""
         return type(self)(**{**vars(self), **_known(changes)})
@@ -298,7 +306,7 @@ def _check(c: TrainConfig) -> None:
         if value not in allowed:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
-    for name in (*LEAST, "lr", "temperature", "crop_min", "gray_p", "blur_p", "eps"):
+    for name in (*LEAST, "lr", "temperature", "feature_eps", "hardness", "crop_min", "gray_p", "blur_p", "eps"):
         value = vars(c)[name]
         if not isinstance(value, Real) and not (value is None and name in ("crop_min", "blur_p", "eps")):
             hint = " ex.parse_eps reads '8/255'." if name == "eps" else ""
@@ -313,6 +321,9 @@ def _check(c: TrainConfig) -> None:
     for name in ("lr", "temperature"):
         if not (getattr(c, name) > 0 and math.isfinite(getattr(c, name))):
             raise UserError(f"{name} must be a number above 0, got {getattr(c, name)}.")
+    for name in ("feature_eps", "hardness"):
+        if not 0 <= getattr(c, name) < math.inf:
+            raise UserError(f"{name} must be 0 or more, got {getattr(c, name)}; 0 gives NT-Xent.")
     if c.chunk is not None and (c.chunk < 2 or c.batch_size % c.chunk):
         raise UserError(
             f"chunk is the images embedded at a time, 2 or more of which batch_size ({c.batch_size}) is a multiple, got {c.chunk}."

@@ -1,12 +1,14 @@
 """Contrastive losses, and two numbers that describe an embedding."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, nearest
 from .types import Embeddings, PerImage, Scalar
 
 # Every loss takes two (n, d) batches of paired rows and returns one number per pair, in nats; the mean over the batch
@@ -64,22 +66,122 @@ def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = 
     return (positive - torch.log1p(-strangers.clamp_max(1 - 1e-6)).sum(dim=1)).view(2, -1).mean(0)
 
 
-LOSSES = {"nt_xent": nt_xent, "softmax": softmax_one_way, "uel": uel}
+def ifm(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL, *, eps: float = 0.1) -> PerImage:
+    """Implicit feature modification: the mean of NT-Xent and NT-Xent with attacked embeddings.
+
+    Per pair (n,), nats. For an anchor with unit embedding v, the worst change of length eps (L2)
+    moves its partner by -eps v and every negative by +eps v: the partner's similarity falls by eps
+    and theirs rise by eps, logits by eps / temperature, without any gradient (Robinson et al. 2021,
+    arXiv:2106.11230; their code, too, changes similarities before it divides by the temperature).
+    With P the partner's logit and A the log-sum-exp of the negatives',
+
+        (ln(1 + e^(A - P)) + ln(1 + e^(A - P + 2 eps / temperature))) / 2
+
+    >>> z = torch.eye(4)
+    >>> bool((ex.ifm(z, z, eps=0.1) > ex.nt_xent(z, z)).all())
+    True
+    """
+    _check(z1, z2, temperature)
+    _check_option("ifm's eps, the length of the change on unit embeddings,", eps)
+    partner, negatives = _apart(z1, z2, temperature, rows)
+    gap = negatives.logsumexp(dim=1) - partner
+    return ((_log1p_exp(gap) + _log1p_exp(gap + 2 * eps / temperature)) / 2).view(2, -1).mean(0)
 
 
-def chance(n: int, loss: str = "nt_xent") -> float:
+def hcl(
+    z1: Embeddings,
+    z2: Embeddings,
+    temperature: float = 0.5,
+    rows: slice = ALL,
+    *,
+    beta: float = 1.0,
+    tau_plus: float = 0.0,
+) -> PerImage:
+    """NT-Xent with hard negatives: a negative counts the more, the more similar it is.
+
+    Per pair (n,), nats. An anchor's N = 2n - 2 negatives have logits l_k = cosine / temperature and
+    its partner has P. Negative k counts w_k times, w_k = e^(beta l_k) over the negatives' mean of it:
+
+        ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
+
+    (Robinson et al. 2021, arXiv:2010.04592). At `beta` 0 it is NT-Xent. As in the authors' code,
+    beta multiplies logits, not cosines, and the gradient flows through the weights. `tau_plus`
+    above 0 is their correction for negatives of the anchor's own class (0.1 in their code): G
+    becomes (G - tau_plus N e^P) / (1 - tau_plus), and at least N e^(-1 / temperature).
+
+    >>> z = torch.eye(4)[[0, 0, 1, 2]]  # the first two images are hard to tell apart
+    >>> (ex.hcl(z, z, beta=1.0) - ex.hcl(z, z, beta=0.0)).round(decimals=2)
+    tensor([0.5100, 0.5100, 0.0000, 0.0000])
+    """
+    _check(z1, z2, temperature)
+    _check_option("hcl's beta, by which harder negatives count more,", beta)
+    if not 0 <= tau_plus < 1:
+        raise UserError(f"tau_plus is the share of the anchor's own class, 0 or more and below 1, got {tau_plus}.")
+    n = len(z1)
+    partner, negatives = _apart(z1, z2, temperature, rows)
+    if n == 1:
+        return 0 * partner.view(2, -1).mean(0)
+    count = math.log(2 * n - 2)
+    if beta == 0:
+        mass = negatives.logsumexp(dim=1)  # ln G
+    else:  # the weighted mean of e^l, relative to the largest; one exponential where beta is 1
+        top = negatives.detach().amax(dim=1, keepdim=True)
+        e = (negatives - top).exp_()
+        if beta == 1:
+            mean = e.norm(dim=1).square() / e.sum(dim=1)
+        else:
+            mean = torch.linalg.vecdot((beta * negatives).softmax(dim=1), e)
+        mass = count + top[:, 0] + mean.log()
+    if tau_plus:
+        rest = 1 - tau_plus * (count + partner - mass).clamp_max(50).exp()
+        mass = mass + rest.clamp_min(torch.finfo(rest.dtype).tiny).log() - math.log1p(-tau_plus)
+        mass = mass.clamp_min(count - 1 / temperature)
+    return _log1p_exp(mass - partner).view(2, -1).mean(0)
+
+
+LOSSES: dict[str, Callable[..., PerImage]] = {
+    "nt_xent": nt_xent,
+    "softmax": softmax_one_way,
+    "uel": uel,
+    "ifm": ifm,
+    "hcl": hcl,
+}
+
+
+def loss_named(name: str, **options: float) -> Callable[..., PerImage]:
+    """The loss of that name, a function of (z1, z2, temperature, rows).
+
+    `options`: `ifm`'s eps, `hcl`'s beta; `TrainConfig.loss_options` has those of a run.
+    """
+    if name not in LOSSES:
+        raise UserError(f"loss is one of {', '.join(LOSSES)}, got '{name}'.{nearest(name, LOSSES)}")
+    return partial(LOSSES[name], **options) if options else LOSSES[name]
+
+
+def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: float = 0.1, beta: float = 1.0) -> float:
     """Loss of an encoder that cannot tell images apart, in nats, for n pairs.
 
     ln(2n - 1) for NT-Xent, ln(n) for softmax; for 'uel' every embedding is recognised with
-    probability 1 / (2n - 1).
+    probability 1 / (2n - 1). With equal logits 'hcl' has equal weights, so ln(2n - 1) whatever its
+    beta is; 'ifm' has the mean of ln(2n - 1) and ln(1 + (2n - 2) e^(2 eps / temperature)). The other
+    losses depend on neither temperature nor eps.
 
     >>> round(ex.chance(32), 2)  # ln 63
     4.14
     """
     m = 2 * n - 1
+    if loss == "ifm" and m > 1:
+        raised = math.log(m - 1) + 2 * eps / temperature
+        return (math.log(m) + raised + math.log1p(math.exp(-raised))) / 2
     if loss == "uel":
         return math.log(m) - (m - 1) * math.log1p(-1 / m) if m > 1 else 0.0
     return math.log(n if loss == "softmax" else m)
+
+
+def chance_words(n: int, loss: str = "nt_xent") -> str:
+    """What figures write at `chance`: 'chance, ln 63', or 'chance' where it is no single logarithm."""
+    ln = {"nt_xent": 2 * n - 1, "hcl": 2 * n - 1, "softmax": n}.get(loss)
+    return f"chance, ln {ln}" if ln else "chance"
 
 
 def alignment(z1: Embeddings, z2: Embeddings) -> Scalar:
@@ -110,6 +212,25 @@ def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor,
     anchors = torch.cat([first, first + n])
     itself = anchors[:, None] == torch.arange(2 * n, device=device)
     return anchors, itself, torch.cat([first + n, first])
+
+
+def _apart(z1: Embeddings, z2: Embeddings, temperature: float, rows: slice) -> tuple[Tensor, Tensor]:
+    """Logits of the chosen pairs' embeddings: with partners (2m,), with negatives (2m, 2n), others -inf."""
+    a, b, n = F.normalize(z1, dim=1), F.normalize(z2, dim=1), len(z1)
+    z, first = torch.cat([a, b]), torch.arange(n, device=z1.device)[rows]
+    anchors, partners = torch.cat([first, first + n]), torch.cat([first + n, first])
+    chosen = (z[anchors] if len(anchors) < 2 * n else z) / temperature
+    logits = (chosen @ z.T).scatter(1, torch.stack([anchors, partners], dim=1), -math.inf)
+    return ((a[rows] * b[rows]).sum(dim=1) / temperature).repeat(2), logits
+
+
+def _log1p_exp(x: Tensor) -> Tensor:
+    return F.softplus(x, threshold=50)  # beyond that x itself, in float64 too
+
+
+def _check_option(what: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise UserError(f"{what} must be 0 or more, got {value}; 0 gives NT-Xent.")
 
 
 def _check(z1: Embeddings, z2: Embeddings, temperature: float) -> None:

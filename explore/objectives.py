@@ -5,14 +5,14 @@ the networks they use, so that an attack can restore the networks' statistics; f
 attack finds them itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import UserError, nearest
-from .losses import LOSSES
+from .errors import UserError
+from .losses import loss_named
 from .nets import as_encoder
 from .random import untouched
 from .types import Branch, Embeddings, Images, Labels, PerImage
@@ -25,7 +25,8 @@ class contrast:
 
     Row i's partner is `reference[i]`, all others are negatives. `reference`: images (n, c, h, w),
     embedded once without gradient, or embeddings z (n, d). Needs no labels (Ho & Vasconcelos 2020,
-    section 3). Changing one image changes the loss of the whole batch.
+    section 3). Changing one image changes the loss of the whole batch. `loss_options`: those of
+    `loss`, `ifm`'s eps or `hcl`'s beta.
 
     >>> x = ex.load("fashion").test[:8][0]
     >>> encoder = ex.Encoder("resnet10", width=8, stem="small").eval()
@@ -41,11 +42,10 @@ class contrast:
         temperature: float = 0.5,
         branch: Branch = "clean",
         loss: str = "nt_xent",
+        loss_options: Mapping[str, float] | None = None,
     ):
-        if loss not in LOSSES:
-            raise UserError(f"loss is one of {', '.join(LOSSES)}, got '{loss}'.{nearest(loss, LOSSES)}")
         self.encoder, self.temperature, self.branch = encoder, temperature, branch
-        self.modules, self._loss = (encoder,), LOSSES[loss]
+        self.modules, self._loss = (encoder,), loss_named(loss, **loss_options or {})
         with torch.no_grad(), untouched(encoder):
             self.z = encoder(reference, branch=branch) if reference.dim() == 4 else reference.detach()
 
@@ -55,7 +55,11 @@ class contrast:
                 f"The reference has {len(self.z)} images and the attacked batch {len(x)}; each image needs its own "
                 "partner, so pass the same number of both."
             )
-        return self._loss(self.z, self.encoder(x, branch=self.branch), self.temperature)
+        return self.losses(self.encoder(x, branch=self.branch))
+
+    def losses(self, z: Embeddings) -> PerImage:
+        """The loss of embeddings z (n, d), one for each of the reference's."""
+        return self._loss(self.z, z, self.temperature)
 
 
 class classify:

@@ -7,7 +7,8 @@ CLAE with FGSM 12F.
 """
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from .attacks import Attack, Noise
 from .convolutions import weights_fixed
 from .distributed import ALONE, Ranks
-from .losses import LOSSES
+from .losses import loss_named
 from .nets import Encoder
 from .random import untouched
 from .types import Branch, Images
@@ -48,6 +49,7 @@ class Stepper:
     attack: Attack | Noise | None = None
     loss: str = "nt_xent"
     temperature: float = 0.5
+    loss_options: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 1.0
     averaged: bool = False
     reference: str = "other_view"
@@ -110,7 +112,7 @@ class Stepper:
 
     def each(self, z1: Tensor, z2: Tensor) -> Tensor:
         """Losses (n,) against the negatives of all ranks; with `chunk`, block by block of rows."""
-        loss, rows = LOSSES[self.loss], self.ranks.rows(len(z1))
+        loss, rows = loss_named(self.loss, **self.loss_options), self.ranks.rows(len(z1))
         if self.ranks.world > 1:
             z1, z2 = self.ranks.gather(torch.cat([z1, z2], dim=1)).chunk(2, dim=1)
         if self.chunk is None:

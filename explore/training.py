@@ -144,7 +144,12 @@ class Metrics:
             raise UserError(
                 f"The loss became {loss + adv} at step {step}; lower --lr (now {c.lr:g}) or use --precision fp32."
             )
-        row = {"step": step, "epoch": epoch, "loss": loss / n, "chance": chance(c.batch_size, c.loss)}
+        row = {
+            "step": step,
+            "epoch": epoch,
+            "loss": loss / n,
+            "chance": chance(c.batch_size, c.loss, c.temperature, **c.loss_options),
+        }
         if c.attack != "none":
             row["loss_adv"] = adv / n
         due = epoch == int(epoch) and ((c.knn_every and int(epoch) % c.knn_every == 0) or step == self.batches.total)
@@ -209,6 +214,7 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
         attack,
         loss=config.loss,
         temperature=config.temperature,
+        loss_options=config.loss_options,
         alpha=config.alpha,
         averaged=config.averaged,
         reference=config.adv_reference,
@@ -239,7 +245,8 @@ def make_views(config: TrainConfig, data: "datasets.Data") -> Views:
 
 def contrast_settings(config: TrainConfig, data: "datasets.Data") -> dict[str, Any]:
     """Views, temperature and loss of a run: the keyword arguments of `perturbation.engine.contrast_with` and of the studies."""
-    return {"views": make_views(config, data), "temperature": config.temperature, "loss": config.loss}
+    loss = {"loss": config.loss, "loss_options": config.loss_options}
+    return {"views": make_views(config, data), "temperature": config.temperature, **loss}
 
 
 def make_optimizer(config: TrainConfig, encoder: Encoder) -> torch.optim.Optimizer:

@@ -24,6 +24,8 @@ STEPS = {
     "gaussian": {"attack": ex.Noise.gaussian(EPS)},
     "softmax": {"attack": ex.Attack.fgsm(EPS), "loss": "softmax"},
     "uel": {"attack": ex.Attack.fgsm(EPS), "loss": "uel"},
+    "ifm": {"attack": ex.Attack.fgsm(EPS), "loss": "ifm", "loss_options": {"eps": 0.2}},
+    "hcl in chunks": {"attack": ex.Attack.fgsm(EPS), "loss": "hcl", "loss_options": {"beta": 0.7}, "chunk": 4},
     "authors": {"attack": ex.Attack.fgsm(EPS, clamp=None, gray=False), "authors": True},
 }
 CONFIG = ex.TrainConfig(

@@ -147,7 +147,7 @@ def test_the_contrastive_loss_of_an_image_moves_with_that_image_alone(encoder, x
     assert float((slope - together).abs().max()) > 1e-3 * float(together.abs().max())  # the sum's gradient is another
 
 
-@pytest.mark.parametrize("loss", ["nt_xent", "softmax"])
+@pytest.mark.parametrize("loss", ["nt_xent", "softmax", "ifm", "hcl"])
 def test_every_loss_adds_up_image_by_image(encoder, x, view, loss):
     objective = ex.contrast(encoder, view, loss=loss)
     found = ex.attribute(encoder, x, objective)

@@ -63,6 +63,7 @@ def test_a_name_that_exists_is_kept(root, capsys):
         (["--epoch", "3", "--nonsense"], "--nonsense"),
         (["--resume", "no-such-run"], "There is no run"),
         (["--lr", "0"], "lr must be"),
+        (["--loss", "ifm", "--feature-eps", "-1"], "feature_eps must be 0 or more"),
         (["--train-images", "100", "--batch-size", "128"], "larger than the 100 training images"),
     ],
 )

@@ -1,6 +1,7 @@
 """`TrainConfig`: settings that follow from others, copies with changes, JSON."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 import explore as ex
 from explore.config import ATTACK_NAMES, TrainConfig, _check, recipe
 from explore.experiments.cell import Cell
+from explore.losses import LOSSES
 
 VALUES = {
     "dataset": st.sampled_from(["fashion", "fashion-mnist", "cifar10", "stl10", "folder:/my/cats"]),
@@ -75,7 +77,20 @@ def test_a_shipped_runs_config_opens_as_it_was_written_and_follows_a_change(name
     assert (moved.crop_min, moved.flip, moved.eps) == (0.2, True, 4 / 255)
 
 
-@pytest.mark.parametrize("name, value", [("eps", "8/255"), ("epochs", "five"), ("lr", None), ("crop_min", "big")])
+def test_options_of_a_loss():
+    config = ex.TrainConfig(feature_eps=0.2, hardness=2.0)
+    given = [config.with_(loss=name).loss_options for name in ex.config.CHOICES["loss"]]
+    assert given == [{}, {}, {}, {"eps": 0.2}, {"beta": 2.0}]
+    assert tuple(LOSSES) == ex.config.CHOICES["loss"]
+    for name in ("feature_eps", "hardness"):
+        for wrong in (-0.1, math.nan, math.inf):
+            with pytest.raises(ex.UserError, match=f"^{name} must be 0 or more, got {wrong}; 0 gives NT-Xent"):
+                config.with_(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "name, value", [("eps", "8/255"), ("epochs", "five"), ("lr", None), ("crop_min", "big"), ("hardness", "2")]
+)
 def test_a_setting_that_is_no_number_is_one_sentence(name, value):
     config = ex.TrainConfig()
     vars(config)[name] = value  # the shape checks of the tests refuse it in the constructor already

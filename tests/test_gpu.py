@@ -113,6 +113,8 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
         {"attack": "fgsm", "chunk": 8},
         {"attack": "fgsm", "dataset": "emoji", "image_size": 32},
         {"attack": "fgsm", "loss": "uel", "validation": 200},
+        {"attack": "fgsm", "loss": "ifm"},
+        {"attack": "fgsm", "loss": "hcl"},
     ],
     ids=lambda changes: ", ".join(map(str, changes.values())) or "none",
 )

@@ -381,9 +381,11 @@ def test_a_cell_is_named_by_what_determines_it(data):
     same = [
         base.with_(data_dir="/elsewhere", knn_every=3, knn_images=9),
         base.with_(steps=9, noise_norm="l2", gaussian_by="variance"),  # of PGD, of noise
+        base.with_(feature_eps=0.3, hardness=3.0),  # of other losses
     ]
     assert {key(c) for c in same} == {key(base)}
     simclr = base.with_(attack="none")
+    assert key(base.with_(loss="ifm", hardness=3.0)) == key(base.with_(loss="ifm"))
     assert key(simclr) == key(simclr.with_(alpha=3.0, adv_reference="self", eps=0.1))
     assert key(simclr, trained=False) == key(base.with_(epochs=9, lr=0.1), trained=False)
     other = [
@@ -391,6 +393,8 @@ def test_a_cell_is_named_by_what_determines_it(data):
         *(base.with_(**{name: value}) for name, value in {"lr": 0.1, "train_images": 300, "temperature": 0.1}.items()),
         *(base.with_(attack="pgd", steps=steps) for steps in (2, 3)),
         *(base.with_(attack="gaussian", gaussian_by=by) for by in ("std", "variance")),
+        *(base.with_(loss="ifm", feature_eps=eps) for eps in (0.1, 0.2)),
+        *(base.with_(loss="hcl", hardness=beta) for beta in (1.0, 2.0)),
         simclr,
     ]
     keys = [

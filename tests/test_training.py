@@ -9,7 +9,7 @@ import explore as ex
 from explore.evaluate import embed, knn_accuracy
 from explore.results import wilson
 from explore.runfolder import Run, build_encoder, open_run
-from explore.training import KNNProbe, make_stepper, make_views, resolve_device, train
+from explore.training import KNNProbe, contrast_settings, make_stepper, make_views, resolve_device, train
 
 TINY = {"width": 8, "epochs": 2, "batch_size": 64, "train_images": 256, "knn_images": 200, "warmup_epochs": 0.5}
 
@@ -47,6 +47,38 @@ def test_every_method_trains_and_its_loss_falls(data, attack):
     assert rows[0]["knn"] is not None and rows[-1]["knn"] > 0.2
     if attack in ("fgsm", "pgd"):
         assert rows[-1]["loss_adv"] > rows[-1]["loss"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ifm", "attack": "none"},
+        {"loss": "ifm", "feature_eps": 0.2, "attack": "fgsm", "chunk": 32},
+        {"loss": "hcl", "attack": "none", "hardness": 0.5},
+        {"loss": "hcl", "attack": "fgsm"},
+    ],
+)
+def test_the_losses_with_options_train_and_are_attacked(data, changes):
+    config = ex.TrainConfig(**TINY, **changes)
+    rows = list(train(config, data, log_every=2))
+    losses = [row["loss"] for row in rows if "loss" in row]
+    level = ex.chance(config.batch_size, config.loss, config.temperature, **config.loss_options)
+    assert losses[-1] < losses[0] and rows[-1]["chance"] == level and losses[0] < level * 1.1
+    assert config.attack == "none" or rows[-1]["loss_adv"] > rows[-1]["loss"]
+
+
+def test_a_runs_options_reach_the_loss(encoder, data):
+    config = ex.TrainConfig(loss="ifm", feature_eps=0.3, attack="none")
+    x = data.test[:8][0]
+    stepper, settings = make_stepper(config, encoder, True), contrast_settings(config, data)
+    z1, z2 = encoder(x.flip(3)), encoder(x)
+    wanted = ex.ifm(z1, z2, config.temperature, eps=0.3)
+    torch.testing.assert_close(stepper.each(z1, z2), wanted)
+    study = ex.studies.PerturbationStudy(encoder, x, reference=x.flip(3), **settings)
+    torch.testing.assert_close(study.measure("clean", 0)[0], wanted.detach())
+    assert study.provenance["loss_options"] == {"eps": 0.3}
+    away = ex.contrast(encoder, x.flip(3), temperature=config.temperature, loss="ifm", loss_options={"eps": 0.3})
+    assert study.adversary(8).equal(ex.Attack.fgsm(8 / 255)(x, away))
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 6])

@@ -119,7 +119,7 @@ class own_loss:
 
         def one(z: Tensor, row: Tensor) -> Tensor:
             here = places == row
-            losses = o._loss(o.z, torch.where(here[:, None], z[None], self.batch), o.temperature)
+            losses = o.losses(torch.where(here[:, None], z[None], self.batch))
             return (losses * here).sum()
 
         return torch.vmap(one, chunk_size=BATCH)(o.encoder(x, branch=o.branch), self.rows)

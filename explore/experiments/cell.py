@@ -17,7 +17,7 @@ import torch
 from .. import datasets
 from ..attack_table import TABLE
 from ..attacks import NOISES, attack_named
-from ..config import BEFORE, TrainConfig
+from ..config import BEFORE, LOSS_SETTINGS, TrainConfig
 from ..errors import UserError
 from ..results import Sweep
 from ..runfolder import Run, build_encoder, environment
@@ -64,6 +64,7 @@ class Cell:
             dropped |= {"steps", "attack_branch"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
         else:
             dropped |= {"gaussian_by", "noise_norm"} | (set() if TABLE[c.attack].steps else {"steps"})
+        dropped |= {name for loss, own in LOSS_SETTINGS.items() if loss != c.loss for name in own.values()}
         dropped |= {name for name, value in ADDED.items() if kept[name] == value}
         kept = {name: value for name, value in kept.items() if name not in dropped}
         if not self.trained:

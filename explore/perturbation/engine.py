@@ -229,7 +229,7 @@ def _together(objective: contrast | classify, copies: int) -> Objective:
 
     def losses(x: Tensor) -> Tensor:
         z = objective.encoder(x, branch=objective.branch).split(len(x) // copies)
-        return torch.cat([objective._loss(objective.z, each, objective.temperature) for each in z])
+        return torch.cat([objective.losses(each) for each in z])
 
     return losses
 

@@ -1,6 +1,6 @@
 """What do an adversary and equally long noise do to a batch?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..attack_table import TABLE
 from ..attacks import ATTACKS, attack_named, gradient
 from ..errors import UserError, nearest
-from ..losses import LOSSES
 from ..objectives import contrast
 from ..results import KINDS, Perturbation
 from ..views import Views
@@ -30,9 +29,9 @@ class PerturbationStudy:
     """One batch under one attack, at any eps: everything that does not depend on eps is computed once.
 
     `reference`: 'view' (another random view of every image, Algorithm 1), 'self' (the image's own embedding, the
-    authors' code) or images; `loss`: the contrastive loss, of `losses.LOSSES`. `match`: the length, after clipping, that
-    noises share with the adversary: 'linf' or 'l2'. `pool`: features h (m, D) to look for neighbours in; `pool_index`: the batch's
-    own places in it, where it has one.
+    authors' code) or images; `loss`: the contrastive loss, of `losses.LOSSES`, with its `loss_options`. `match`: the
+    length, after clipping, that noises share with the adversary: 'linf' or 'l2'. `pool`: features h (m, D) to look for
+    neighbours in; `pool_index`: the batch's own places in it, where it has one.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class PerturbationStudy:
         match: str = "linf",
         temperature: float = 0.5,
         loss: str = "nt_xent",
+        loss_options: Mapping[str, float] | None = None,
         views: Views | None = None,
         pool: Tensor | None = None,
         pool_index: Tensor | None = None,
@@ -67,7 +67,9 @@ class PerturbationStudy:
         self.set_pool(pool, pool_index)
         self._before = NetworkState(encoder)
         self.reference = other_view(self.x, reference, views=views, seed=seed)
-        self.objective = contrast(encoder, self.reference, temperature=temperature, loss=loss)
+        self.objective = contrast(
+            encoder, self.reference, temperature=temperature, loss=loss, loss_options=loss_options
+        )
         about = {
             "study": "perturb",
             "attack": attack,
@@ -77,6 +79,7 @@ class PerturbationStudy:
         }
         about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
         about |= {"loss": loss, "device": str(x.device), "torch": torch.__version__}
+        about |= {"loss_options": dict(loss_options)} if loss_options else {}
         self.provenance = about | (provenance or {})
         self.single_step = attack_named(attack, 0.0).single_step
         self._batch = Batch(self.x, self.objective, match=match, guide=attack, steps=steps, seed=seed)
@@ -120,7 +123,7 @@ class PerturbationStudy:
         key = (kind, 0.0 if kind == "clean" else k)
         if key not in self._measured:
             h = self._net.features(self.x if kind == "clean" else self.images(kind, k))
-            loss = LOSSES[self.loss](self.objective.z, self._net.project(h), self.temperature)
+            loss = self.objective.losses(self._net.project(h))
             h = F.normalize(h, dim=1)
             if kind == "clean":
                 self._h = h

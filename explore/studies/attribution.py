@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,7 @@ class AttributionStudy:
         seed: int = 0,
         temperature: float = 0.5,
         loss: str = "nt_xent",
+        loss_options: Mapping[str, float] | None = None,
         views: Views | None = None,
         index: Tensor | None = None,
         classes: tuple[str, ...] = (),
@@ -70,6 +71,7 @@ class AttributionStudy:
         self.head, self.labels = head, labels
         self.reference = None if reference is None else other_view(self.x, reference, views=views, seed=seed)
         self.attack, self.seed, self.temperature, self.loss = attack, seed, temperature, loss
+        self.loss_options = dict(loss_options or {})
         self.index = torch.arange(len(x)) if index is None else index.cpu()
         self.classes = tuple(classes)
         self._before = NetworkState(encoder)
@@ -89,7 +91,9 @@ class AttributionStudy:
         return self._contrast(net)
 
     def _contrast(self, net: nn.Module) -> contrast:
-        return contrast(net, self.reference, temperature=self.temperature, loss=self.loss)  # type: ignore[arg-type]
+        assert self.reference is not None
+        settings: dict[str, Any] = {"temperature": self.temperature, "loss": self.loss}
+        return contrast(net, self.reference, loss_options=self.loss_options, **settings)
 
     def adversary(self, k: float) -> Tensor:
         """The whole batch attacked at eps = k/255; computed once."""

@@ -16,7 +16,7 @@ from ..config import show_eps
 from ..errors import UserError, nearest
 from ..evaluate import Probe, embed, knn_accuracy
 from ..experiments.cell import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
-from ..losses import LOSSES, chance
+from ..losses import chance
 from ..objectives import classify, contrast
 from ..perturbation.engine import Batch, check_grid, contrast_with, guide_of, passes
 from ..random import seeded
@@ -69,7 +69,7 @@ def loss_vs_eps(
             with torch.no_grad():
                 z = encoder(moved.flatten(0, 1)).split(len(part))
             for e, each, delta in zip(at, z, moved - part, strict=True):
-                loss, length = LOSSES[config.loss](objective.z, each, config.temperature), norms(delta)
+                loss, length = objective.losses(each), norms(delta)
                 found.setdefault((kind, e), []).append(torch.stack([loss, length["linf"], length["l2"]]).cpu())
         if progress:
             progress(i + 1, len(parts))
@@ -82,7 +82,8 @@ def loss_vs_eps(
                 row = {"attack": kind, "against": "contrast" if kind in ATTACKS else "", "eps": e, "metric": metric}
                 rows.append({**row, "value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
     about: dict[str, Any] = {"study": "loss_vs_eps", "kinds": kinds, "match": match, "steps": steps, "draw": seed}
-    about |= {"reference": reference, "batch": len(parts[0]), "chance": chance(len(parts[0]), config.loss)}
+    about |= {"reference": reference, "batch": len(parts[0])}
+    about["chance"] = chance(len(parts[0]), config.loss, config.temperature, **config.loss_options)
     about |= {"loss": config.loss, "temperature": config.temperature, "passes": passes(kinds, grid, match, steps)}
     return _result(run, data, where, about, rows, time.perf_counter() - began)
 

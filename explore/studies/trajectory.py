@@ -1,7 +1,7 @@
 """Images at every eps of an attack, embedded; shot once, part by part."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,6 @@ from ..config import check_eps
 from ..datasets import Split
 from ..errors import UserError, nearest
 from ..evaluate import embed
-from ..losses import LOSSES
 from ..nets import as_encoder
 from ..perturbation.engine import Batch, contrast_with
 from ..random import seeded, untouched
@@ -48,6 +47,7 @@ class Trajectory:
         reference: str | Tensor = "view",
         temperature: float = 0.5,
         loss: str = "nt_xent",
+        loss_options: Mapping[str, float] | None = None,
         steps: int = 5,
         batch_size: int = 256,
         views: Views | None = None,
@@ -58,6 +58,7 @@ class Trajectory:
             raise UserError(f"attack must be one of {', '.join(ATTACKS)}, got '{attack}'.{nearest(attack, ATTACKS)}")
         self.encoder: Any = as_encoder(encoder)
         self.attack, self.seed, self.steps, self.temperature, self.loss = attack, seed, steps, temperature, loss
+        self.loss_options = dict(loss_options or {})
         self.eps = tuple(sorted({0.0, *(check_eps(float(e)) for e in eps)}))
         self.keep, self.progress = keep, progress
         self.index = split._chosen(min(images, len(split)), seeded(0)).cpu()
@@ -69,7 +70,7 @@ class Trajectory:
         about = {"attack": attack, "steps": TABLE[attack].gradients(steps), "seed": seed, "loss": loss}
         about |= {"reference": reference if isinstance(reference, str) else "images", "temperature": temperature}
         about |= {"batch": len(self.parts[0]), "device": describe_device(self.split.device), "torch": torch.__version__}
-        self.provenance: dict[str, Any] = about
+        self.provenance: dict[str, Any] = about | ({"loss_options": self.loss_options} if loss_options else {})
 
     def __len__(self) -> int:
         return len(self.index)
@@ -152,6 +153,7 @@ class Trajectory:
         if isinstance(reference, Tensor):
             reference = reference[self.parts[j].to(reference.device)]
         settings: dict[str, Any] = {"views": self._views, "temperature": self.temperature, "loss": self.loss}
+        settings["loss_options"] = self.loss_options
         objective = contrast_with(self.encoder, x, reference, seed=seed, **settings)
         return Batch(x, objective, match="plain", steps=self.steps, seed=seed)
 
@@ -185,7 +187,7 @@ class Trajectory:
         """What is kept of a batch at every eps, on the CPU; `first`: also what does not depend on the kind."""
         reference: Tensor = batch.objective.z  # type: ignore[union-attr]
         z = torch.stack([self._projected(each) for each in h])
-        losses = torch.stack([LOSSES[self.loss](reference, each, self.temperature) for each in z])
+        losses = torch.stack([batch.objective.losses(each) for each in z])  # type: ignore[union-attr]
         found = {"h": h, "z": z, "loss": losses}
         if first:
             found["reference"] = reference

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...attack_table import TABLE
 from ...figures import Curve, Figure, Level, Waiting, sweep_curves
+from ...losses import chance_words
 from .cards import short_runs
 from .points import KINDS, LEVELS, RIVALS, Point, Scene
 
@@ -98,9 +99,8 @@ def _chance(scene: Scene) -> Level | None:
     about = scene.sweep.provenance
     if scene.choice.show != "loss" or "chance" not in about:
         return None
-    return Level(
-        "ref", f"chance, ln {2 * int(about['batch']) - 1}", about["chance"], dash="dash", hover="what chance gives"
-    )
+    words = chance_words(int(about["batch"]), about.get("loss", "nt_xent"))
+    return Level("ref", words, about["chance"], dash="dash", hover="what chance gives")
 
 
 def _waiting(scene: Scene, key: str, k: float, text: str) -> Waiting:

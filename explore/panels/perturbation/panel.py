@@ -190,7 +190,7 @@ class Perturbation(EncoderPanel):
         i, attack = min(self.picked, len(result.x) - 1), self._name(result)
         axis = self._axis or (0.0, 0.0)
         if page is self._complete or not axis[0] <= float(result.loss.min()) <= float(result.loss.max()) <= axis[1]:
-            axis = self._axis = view.span(study.losses(), len(result.x))
+            axis = self._axis = view.span(study.losses(), view.chance_of(result.provenance, len(result.x)))
         self.pixels.rises = study.rises(GRID).astype(np.float32).tobytes()
         self.pixels.reading = view.reading(result, i, attack)
         thumb = partial(self.shelf.thumb, result.provenance["images"])

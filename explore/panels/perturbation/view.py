@@ -1,11 +1,12 @@
 """HTML of the perturbation lab's reading and table, from a `results.Perturbation`. No widget, no torch work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ...losses import chance
+from ...losses import chance, chance_words
 from ...results import Perturbation
 from ...studies import PerturbationStudy
 from ..html import Axis, Markup, Thumb, dotted, fill, image, join, note, scale, signed, tag, ticks
@@ -49,9 +50,14 @@ def reading(result: Perturbation, i: int, attack: str) -> Markup:
     return text + "."
 
 
-def span(values: np.ndarray, n: int) -> Axis:
-    """An axis of losses that holds `values` and chance, ln(2n - 1), with a little air."""
-    low, high = min(float(np.nanmin(values)), chance(n)), max(float(np.nanmax(values)), chance(n))
+def chance_of(about: Mapping[str, Any], n: int) -> float:
+    """The chance level of the loss that a study's provenance tells of, for n images."""
+    return chance(n, about["loss"], about["temperature"], **about.get("loss_options", {}))
+
+
+def span(values: np.ndarray, level: float) -> Axis:
+    """An axis of losses that holds `values` and chance with a little air."""
+    low, high = min(float(np.nanmin(values)), level), max(float(np.nanmax(values)), level)
     air = 0.04 * (high - low) or 0.1
     return low - air, high + air
 
@@ -67,7 +73,8 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
     def at(value: float) -> str:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    line = at(chance(n))
+    line = at(chance_of(result.provenance, n))
+    head = _head(chance_words(n, result.provenance["loss"]), line, pool)
     body = [_row(result, i, row, at, line, thumb) for row in range(len(ROWS))]
     numbers = scale((f"{t:.{_digits(axis)}f}", at(t)) for t in ticks(axis))
     key = join(tag.span(class_="new-k"), "not among the clean five")
@@ -81,12 +88,12 @@ def table(result: Perturbation, i: int, axis: Axis, thumb: Thumb, pool: int, att
     columns = [tag.col(class_=c) for c in ("c0", "c1", "c2", "c2", "c2", "c2", "c3", "c4", "c5")]
     caption = f"Loss, lengths and neighbours of one image: clean, {attack} adversary and three noises"
     rows = tag.tbody(body, last, _steered(float(result.share[i])))
-    return tag.table(tag.colgroup(columns), _head(n, line, pool), rows, class_="ex-t", aria_label=caption)
+    return tag.table(tag.colgroup(columns), head, rows, class_="ex-t", aria_label=caption)
 
 
-def _head(n: int, line: str, pool: int) -> Markup:
+def _head(level: str, line: str, pool: int) -> Markup:
     far = "" if 58 <= float(line[:-1]) <= 84 else " far"  # beside the axis title or past the plot: a key in the corner
-    label = tag.span(f"chance, ln {2 * n - 1}", class_=f"ex-chance{far}", style=f"left:{line}")
+    label = tag.span(level, class_=f"ex-chance{far}", style=f"left:{line}")
     loss = tag.div(tag.span("contrastive ", class_="at1000"), "loss, nats", label, class_="ex-over")
     names = ("loss", "change", Markup("L∞<br>/255"), "L2", Markup("cosine<br>to clean"))
     return tag.thead(

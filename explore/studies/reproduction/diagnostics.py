@@ -7,7 +7,6 @@ import torch
 
 from ... import datasets
 from ...evaluate import Probe, embed, transfer
-from ...losses import LOSSES
 from ...perturbation.engine import Batch, contrast_with
 from ...perturbation.study import PerturbationStudy
 from ...results import Sweep, wilson
@@ -46,7 +45,7 @@ def every_batch(
             clean = float(away(part).mean())
             for kind, at, moved in batch.all(("fgsm", "uniform"), eps):
                 for e, z in zip(at, encoder(moved.flatten(0, 1)).split(len(part)), strict=True):
-                    loss = LOSSES[config.loss](away.z, z, config.temperature)
+                    loss = away.losses(z)
                     rises.setdefault((kind, e), []).append(float(loss.mean()) - clean)
         if progress:
             progress(i + 1, len(parts))
