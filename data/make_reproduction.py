@@ -141,7 +141,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
         "Means over seeds with 95 % t-intervals; differences are paired by seed, over SimCLR or over the row named, which "
         "has the same loss or the same step without what the row adds. Probe: logistic regression on features h of all "
         "50,000 training images, its l2 chosen on held-out ones; 10,000 test images. "
-        f"The table makes {family}: column p (Holm). {COULD_SHOW} Here {family.could_show}."
+        f"The table makes {family}, in the column p (Holm). {COULD_SHOW} Here {family.could_show}."
     )
     more = (
         f"[table.csv](data/reproduction/{tier}/table.csv) adds kNN (20 neighbours of 5,000), the probe's accuracy under "

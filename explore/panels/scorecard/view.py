@@ -114,7 +114,7 @@ def _group(findings: list[Finding]) -> Markup:
     digits = max((len(f"{t:g}".partition(".")[2]) for t in step), default=0)
     numbers = scale((f"{t:.{digits}f}".replace("-", "−"), f"{at(t):.2f}%") for t in step)
     unit = tag.td(UNITS[findings[0].unit], class_="ex-note")
-    last = tag.tr(unit, tag.td(numbers), tag.td(colspan=len(COLUMNS) - 2), class_="axis")
+    last = tag.tr(unit, tag.td(numbers), [tag.td() for _ in range(len(COLUMNS) - 2)], class_="axis")
     return tag.tbody([_row(f, at) for f in findings], last)
 
 
@@ -130,6 +130,7 @@ def _row(f: Finding, at: Callable[[float], float]) -> Markup:
         tag.b(style=f"left:{left:.2f}%;width:{right - left:.2f}%"),
         tag.i(style=f"left:{at(f.mean):.2f}%"),
         class_="ex-fd",
+        title=f"{f.interval}, seeds: {', '.join(f.show(v) for v in f.each.values())}" if f.each else None,
     )
     known = f.verdict in VERDICTS
     sign = tag.span(SIGNS[f.verdict], class_=f"ex-v {kind}", title=f.verdict) if known else None
