@@ -47,11 +47,11 @@ def detectable(sd: float, n: int, *, power: float = POWER, alpha: float = ALPHA)
     >>> round(detectable(0.5, 3), 2), round(detectable(0.5, 5), 2)
     (1.63, 0.84)
     """
-    if n != int(n) or n < 1:
-        raise UserError(f"n is a whole number of seeds, 1 or more, got {n}.")
+    if n < 1:
+        raise UserError(f"n is 1 seed or more, got {n}; pass how many seeds both trainings have.")
     if not alpha / 2 < power < 1:
         raise UserError(f"power lies between alpha / 2 = {alpha / 2:g} and 1, got {power:g}; 0.8 is usual.")
-    return float("nan") if n == 1 or math.isnan(sd) else sd * _effect(int(n), power, alpha)
+    return float("nan") if n == 1 or math.isnan(sd) else sd * _effect(n, power, alpha)
 
 
 @lru_cache(maxsize=256)
