@@ -16,8 +16,9 @@ from pathlib import Path
 
 from explore.cli import main as command_line
 from explore.config import show_eps
-from explore.results import Scorecard, Sweep
+from explore.results import Family, Scorecard, Sweep, detectable
 from explore.results.base import fixed
+from explore.results.comparisons import ALPHA, POWER
 from explore.runfolder import Run
 from explore.serialization import write_text
 from explore.studies.reproduction.claims import scorecard
@@ -27,6 +28,11 @@ from explore.studies.reproduction.run import default_out, recipes_of, runs_of
 ROOT = Path(__file__).parent.parent
 TABLES, ENCODERS = ROOT / "data" / "reproduction", ROOT / "data" / "encoders"
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
+HEAD = ("row", "method", "seeds", "linear probe, %", "over its baseline, points", "p", "p (Holm)", "could show")
+COULD_SHOW = (
+    f"Could show: the smallest true difference that the paired t-test of so many seeds shows (plain p < {ALPHA:g}) in "
+    f"{100 * POWER:.0f} of 100 repetitions."
+)
 SHIPPED = {"simclr": "simclr", "fgsm-4": "clae", "gaussian-4": "gaussian"}  # row -> name of the encoder, its seed 0
 
 
@@ -114,7 +120,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
         line = f"No machine for it was at hand. `make reproduce TIER={tier}` runs it: {about.about}."
         return f"## Tier {tier}: not run\n\n{filled(line)}"
     table = Sweep.load(TABLES / tier / "rows")
-    first, lines = table.provenance, long_table(table)
+    first, lines, family = table.provenance, long_table(table), Family.of(table)
     minutes = table.where(metric="seconds of training").table.drop_duplicates("cell").value.sum() / 60
     commits = ", ".join(sorted(set(table.table.commit)))
     recipe = "; ".join(f"{m}: {told(r)}" for m, r in (recipes_of(TABLES / tier) or {}).items())
@@ -135,7 +141,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
         "Means over seeds with 95 % t-intervals; differences are paired by seed, over SimCLR or over the row named, which "
         "has the same loss or the same step without what the row adds. Probe: logistic regression on features h of all "
         "50,000 training images, its l2 chosen on held-out ones; 10,000 test images. "
-        f"{len(lines) - 1} comparisons are made: about one in twenty would leave zero out by chance."
+        f"The table makes {family}, in the column p (Holm). {COULD_SHOW} Here {family.could_show}."
     )
     more = (
         f"[table.csv](data/reproduction/{tier}/table.csv) adds kNN (20 neighbours of 5,000), the probe's accuracy under "
@@ -154,9 +160,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
             *(filled(text) for text in (made, here)),
             f"### The claims at this scale\n\n{claims}",
             f"### The rows\n\n{filled(chosen)}",
-            "\n".join(
-                ["| row | method | seeds | linear probe, % | over its baseline, points | p |", "| --- " * 6 + "|"]
-            )
+            "\n".join([f"| {' | '.join(HEAD)} |", "| --- " * len(HEAD) + "|"])
             + "".join(f"\n{short_line(line)}" for line in lines),
             *(filled(text) for text in (read, more)),
         ]
@@ -165,7 +169,8 @@ def tier_page(tier: str, found: Scorecard) -> str:
 
 def long_table(table: Sweep) -> list[dict[str, str]]:
     """One entry a row of the reproduction, every figure as text: accuracies in percent, differences in points."""
-    lines = []
+    lines, family = [], Family.of(table)
+    sd, corrected = family.sd, family.p_holm
     for name, entry in table.provenance["rows"].items():
         summary = table.where(method=name).summary().set_index("metric")
         first = summary.iloc[0]
@@ -173,8 +178,9 @@ def long_table(table: Sweep) -> list[dict[str, str]]:
         for metric in ("probe", "knn", "robust"):
             line |= spread(metric, *(summary.loc[metric, part] for part in ("mean", "low", "high")))
         if (base := entry["against"]) != name:
-            d = table.paired({"method": base}, {"method": name}, metric="probe")
+            d, pair = family.differences[name, base], (name, base)
             line |= {"against": base, **spread("over", d.mean, d.low, d.high, digits=2, sign=True), "p": f"{d.p:.2g}"}
+            line |= {"p (Holm)": f"{corrected[pair]:.2g}", "could show": fixed(100 * detectable(sd, d.n))}
         line["seconds"] = fixed(min(summary.loc["seconds of training", "values"]), 0)
         lines.append(line)
     return lines
@@ -193,7 +199,8 @@ def short_line(line: dict[str, str]) -> str:
     )
     base = line.get("against", "simclr")
     over += "" if base == "simclr" else f", over `{base}`"
-    return f"| `{line['row']}` | {line['method']} | {line['seeds']} | {probe} | {over} | {line.get('p', '')} |"
+    judged = [line.get(column, "") for column in ("p", "p (Holm)", "could show")]
+    return f"| `{line['row']}` | {line['method']} | {line['seeds']} | {probe} | {over} | {' | '.join(judged)} |"
 
 
 def csv_files(tier: str, found: Scorecard) -> dict[str, str]:
@@ -208,6 +215,8 @@ def csv_files(tier: str, found: Scorecard) -> dict[str, str]:
             "unit": f.unit,
             "n": f"{f.n} {f.of}",
             "p": f"{f.p:.2g}" if f.p == f.p else "",
+            "p (Holm)": f"{f.p_holm:.2g}" if f.p_holm == f.p_holm else "",
+            "could show": f.could_show,
             "verdict": f.verdict,
         }
         for c in found.claims

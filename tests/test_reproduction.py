@@ -194,6 +194,30 @@ def test_the_scorecard_reads_its_verdicts_from_the_tables(made, tmp_path):
         scorecard("cpu", tmp_path / "nowhere")
 
 
+def test_one_seed_is_judged_and_says_that_it_shows_nothing(made, tmp_path):
+    _, folder = made
+    for name in ("rows", "looks"):
+        Sweep.load(folder / name).where(seed=0).save(tmp_path / name)
+    card = scorecard("cpu", tmp_path)
+    assert card.claim(3).verdict == OPEN and card.claim(3).why.endswith("; n = 1 seed shows no difference of any size")
+    assert card.family.below == card.family.below_holm == 0 and set(card.verdicts.p_holm) == {""}
+
+
+def test_the_command_prints_how_many_comparisons_stay(made, tiny, monkeypatch, capsys):
+    out, folder = made
+    monkeypatch.setenv("CLAE_RUNS", str(out))
+    monkeypatch.setitem(TIERS, "cpu", tiny)
+    monkeypatch.setattr(plan, "TUNING", Measure(neighbours=200, l2=100.0))
+    family = scorecard("cpu", folder).family
+    assert main(["reproduce", "--out", str(out)]) == 0  # all of it is on disk
+    text = capsys.readouterr().out
+    assert "p (Holm)" in text and "could show" in text and f"{family}; {family.could_show}." in text
+    assert main(["reproduce", "--out", str(out), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    found = {"n": len(family), "p_below_0.05": family.below, "p_holm_below_0.05": family.below_holm}
+    assert answer["comparisons"] == found and {"p", "p_holm", "could_show"} <= set(answer["claims"][0])
+
+
 def test_verdicts_follow_intervals():
     def found(low, high, expected="above"):
         return Finding("x", (low + high) / 2, low, high, 3, "seeds", "points", expected)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from dataset_files import write_cifar10, write_real_cifar10
+from scipy import stats
 
 import explore as ex
 from explore import paths
 from explore.evaluate import Probe, embed
-from explore.results import Sweep
+from explore.results import Sweep, detectable
 from explore.results.base import fixed
 from explore.studies.reproduction.rows import TIERS, rows, tier_named
 from explore.studies.reproduction.run import recipes_of, shipped_folder
@@ -53,6 +54,34 @@ def test_results_md_is_what_the_tables_say(making):
         assert (shipped_folder("cpu") / name).read_text() == text
 
 
+def test_the_comparisons_of_the_page_are_those_of_the_table(table):
+    """p, Holm's p and the pooled standard deviation again, from the values alone."""
+    probe = table.where(metric="probe").table.pivot(index="seed", columns="method", values="value")
+    pairs = [(a, row["against"]) for a, row in table.provenance["rows"].items() if a != row["against"]]
+    gaps = [(100 * (probe[a] - probe[b])).dropna() for a, b in pairs]
+    p = [stats.ttest_1samp(gap, 0).pvalue for gap in gaps]
+    holm = {
+        i: max((len(p) - sum(q < p[j] for q in p)) * p[j] for j in range(len(p)) if p[j] <= p[i]) for i in range(len(p))
+    }
+    sd = (sum(((gap - gap.mean()) ** 2).sum() for gap in gaps) / sum(len(gap) - 1 for gap in gaps)) ** 0.5
+    text = (ROOT / "RESULTS.md").read_text()
+    for i, (row, _) in enumerate(pairs):
+        line = next(line for line in text.splitlines() if line.startswith(f"| `{row}` |"))
+        could = {3: "2.0", 5: "1.0"}[len(gaps[i])]
+        assert line.endswith(f" | {p[i]:.2g} | {min(1, holm[i]):.2g} | {could} |"), row
+        assert could == f"{detectable(sd, len(gaps[i])):.1f}"
+    words, below, after = " ".join(text.split()), sum(x < 0.05 for x in p), sum(x < 0.05 for x in holm.values())
+    assert f"{len(p)} comparisons with a baseline by the probe: {below} with p < 0.05" in words
+    assert f"{after} after Holm's correction (1979) for all {len(p)}" in words
+    assert (
+        f"n = 3 seeds could show 2.0 points, n = 5 seeds 1.0 (80 % power; the paired differences' standard deviation is {sd:.2f}"
+        in words
+    )
+    short = " ".join((ROOT / "README.md").read_text().split())
+    assert f"Of {len(p)} comparisons {below} have p < 0.05, {after} after Holm's correction" in short
+    assert "three seeds could show 2.0 points, five 1.0" in short
+
+
 def test_a_mean_that_is_a_half_is_rounded_alike_everywhere():
     """45.41, 45.58, 45.66: their mean is 45.55, its float is below or above the half by the order of the sum."""
     values = (0.4541, 0.4558, 0.4566)
@@ -83,6 +112,17 @@ def test_notebook_11_says_what_the_tables_say(table):
     p = [table.paired({"method": b}, {"method": a}, metric="probe").p for a, b in against.items()]
     found, chance = sum(x < 0.05 for x in p), 0.05 * len(p)
     assert f"of {len(p)} comparisons {found} have p < 0.05, where chance alone would give {chance:.1f}" in text
+    family = ex.studies.scorecard("cpu").family
+    names = [row for (row, _), x in family.p_holm.items() if x < 0.05]
+    told = ", ".join(f"`{name}`" for name in names)
+    assert f"after Holm's correction {family.below_holm} have it ({told})" in text and family.below == found
+    three, five, eight, twenty = (f"{100 * detectable(family.sd, n):.1f}" for n in (3, 5, 8, 20))
+    assert f"three seeds show {three} points, five {five}, eight {eight}, twenty {twenty}" in text
+    edges = {n: float(stats.t.ppf(0.975, n - 1)) for n in (3, 5)}
+    power = [
+        f"{stats.nct.sf(edge, n - 1, 0.008 / family.sd * n**0.5):.0%}".replace("%", " %") for n, edge in edges.items()
+    ]
+    assert f"in {power[0]} of repetitions with three seeds, in {power[1]} with five" in text
     assert "Of the twelve, 2 hold (1, 10), 6 do not hold (2, 3, 6, 9, 11, 12), 2 are not settled (5, 8)" in text
     for claim, verdicts in {"holds": (1, 10), "not settled at this scale": (5, 8)}.items():
         assert {ex.studies.scorecard("cpu").claim(n).verdict for n in verdicts} == {claim}

@@ -1,5 +1,6 @@
 """The scorecard on the screen: its figures, its HTML and its panel, without a browser."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 from scipy import stats
 
 import explore as ex
-from explore import figures
+from explore import figures, results
 from explore.figures.scorecard import MARKS, extent
 from explore.panels.scorecard.panel import view
 from explore.results import Claim, Finding, Scorecard, Sweep
-from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN
+from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, possible
 from explore.studies import scorecard
 from explore.studies.reproduction.rows import TIERS
 from explore.studies.reproduction.run import shipped_folder
@@ -165,6 +166,49 @@ def test_the_evidence_is_drawn_to_scale():
         assert f"<td>{f.show(f.low)} to {f.show(f.high)}</td><td>{f.n}</td>" in html
     assert html.count('class="axis"') == 2 and "points of accuracy" in html  # an axis a unit
     assert html.count("V5") == sum(len(f.each) for f in findings)
+
+
+def test_the_columns_of_p_say_what_they_mean():
+    paired = dataclasses.replace(OVER, p=0.73, p_holm=1.0, detectable=2.02)
+    sure = dataclasses.replace(UP, p=0.0002, p_holm=0.0067, detectable=1.04)
+    html = view.evidence(Claim(1, "t", "s", "x", (paired, sure, ASIDE), OPEN, "w", "c"))
+    assert "<td>3</td><td>0.73</td><td>1</td><td>2.0</td>" in html
+    assert "<td>3</td><td>&lt; .001</td><td>0.0067</td><td>1.0</td>" in html
+    assert "<td>2</td><td></td><td></td><td></td>" in html  # not paired: no figure
+    for heading, word in {"p": "paired t-test", "p (Holm)": "Holm 1979", "could show": "80 % power"}.items():
+        assert re.search(rf'<th title="[^"]*{word}[^"]*">{re.escape(heading)}</th>', html)
+    assert ", p = 0.73, p (Holm) = 1, could show 2.0 points" in str(paired)
+
+
+def test_not_settled_says_what_was_possible():
+    def around(n, could):
+        return dataclasses.replace(OVER, n=n, detectable=could)
+
+    assert possible([around(3, 2.02)]) == "n = 3 seeds could have shown 2.0 points (80 % power)"
+    assert possible([around(5, 2.3), around(5, 1.34)]) == "n = 5 seeds could have shown 1.3 to 2.3 points (80 % power)"
+    both = [around(5, 1.04), around(3, 2.02), dataclasses.replace(UP, detectable=9.0)]  # what holds needs no excuse
+    assert possible(both) == (
+        "n = 3 seeds could have shown 2.0 points (80 % power), n = 5 seeds could have shown 1.0 points (80 % power)"
+    )
+    assert possible([ONE]) == "n = 1 seed shows no difference of any size" and possible([OVER, ASIDE]) == ""
+
+
+def test_the_shipped_findings_carry_their_p_after_holm():
+    found = scorecard("cpu")
+    assert found.family is not None and len(found.family) == 27 and scorecard("gpu").family is None
+    corrected, sd = found.family.p_holm, 100 * found.family.sd
+    for f in (f for c in found.claims for f in c.findings if f.p == f.p):
+        pair = f.rows[::-1]
+        transfer = ", transfer" in f.what
+        assert (f.p_holm == f.p_holm) == (pair in corrected and not transfer) and f.detectable > 0, f.what
+        if f.p_holm == f.p_holm:
+            assert f.p <= f.p_holm == corrected[pair] and f.detectable == pytest.approx(results.detectable(sd, f.n))
+    assert [c.number for c in found.claims if "could have shown" in c.why] == [5, 8]
+    assert found.claim(8).why.endswith("; n = 3 seeds could have shown 2.0 points (80 % power)")
+    words = found.verdicts.set_index("claim").loc[3]
+    assert (words.p, words.p_holm, words.could_show) == ("0.0028 to 0.06", "0.07 to 0.73", "1.0 to 2.0 points")
+    assert {"p", "p_holm", "detectable"} <= set(found.table) and found.verdicts.loc[3, "could_show"] == ""
+    assert "2 after Holm" in view.foot(found) and "Holm" not in view.foot(scorecard("gpu"))
 
 
 def test_every_verdict_has_a_sign_and_words():

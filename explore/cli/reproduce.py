@@ -89,8 +89,14 @@ def _whole(args: argparse.Namespace, tier: Any, lines: list[Any], out: Path) -> 
     )
     card = scorecard(tier.name, folder)
     if args.json:
-        print(json.dumps({"tier": tier.name, "claims": json.loads(card.verdicts.to_json(orient="records"))}))
+        found = {"tier": tier.name, "claims": json.loads(card.verdicts.to_json(orient="records"))}
+        if (f := card.family) is not None:
+            found["comparisons"] = {"n": len(f), "p_below_0.05": f.below, "p_holm_below_0.05": f.below_holm}
+        print(json.dumps(found))
     else:
-        print(card.verdicts[["claim", "title", "verdict", "why"]].to_string(index=False))
+        shown = card.verdicts.drop(columns="source").rename(columns={"p_holm": "p (Holm)", "could_show": "could show"})
+        print(shown.to_string(index=False))
+        if card.family is not None:
+            print(f"{card.family}; {card.family.could_show}.")
         print(f"{folder}: rows, looks (.csv, .parquet, .json), recipes.json")
     return 0

@@ -3,6 +3,7 @@
 from .atlas import Atlas
 from .attribution import Attribution, Seen
 from .base import Check
+from .comparisons import Family, detectable, holm, pooled_sd
 from .perturbation import KINDS, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
@@ -19,6 +20,7 @@ __all__ = [
     "Check",
     "Claim",
     "Difference",
+    "Family",
     "Finding",
     "Paired",
     "Perturbation",
@@ -30,7 +32,10 @@ __all__ = [
     "Selection",
     "Sweep",
     "Transfer",
+    "detectable",
+    "holm",
     "png",
+    "pooled_sd",
     "to_pixels",
     "wilson",
 ]

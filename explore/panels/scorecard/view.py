@@ -13,7 +13,20 @@ CLASSES = {HOLDS: "holds", FAILS: "fails", OPEN: "open", OUT_OF_REACH: "away", N
 SIGNS = {HOLDS: "✓", FAILS: "✕", OPEN: "±", OUT_OF_REACH: "–", NOT_RUN: "–"}  # ±: the interval holds zero
 SAID = {HOLDS: ("holds", "hold"), FAILS: ("does not", "do not"), OPEN: ("is not settled", "are not settled")}
 SAID |= {OUT_OF_REACH: ("is not reachable here", "are not reachable here"), NOT_RUN: ("was not run", "were not run")}
-COLUMNS = ("measured", "mean, 95 % interval, seeds", "mean", "interval", "n", "p", "")
+COLUMNS = {  # heading -> what it means, as a tooltip
+    "measured": "",
+    "mean, 95 % interval, seeds": "a point for the mean, a line for the 95 % interval, a tick for each seed",
+    "mean": "",
+    "interval": "95 % interval of the mean: Student's t over seeds",
+    "n": "how many seeds, or batches, or images",
+    "p": "How often seeds would differ at least this much by chance, if there were no difference (paired t-test). "
+    "Of twenty such tests about one has p below 0.05 by chance alone.",
+    "p (Holm)": "p made larger because the table makes many comparisons, so that even one false alarm among those below 0.05 "
+    "is unlikely (5 %; Holm 1979). Empty: not one of the table's comparisons with a baseline.",
+    "could show": "The smallest true difference that so many seeds find four times in five (80 % power). "
+    "A smaller one is likely to stay 'not settled', though it may be there.",
+    "": "",
+}
 
 
 def reading(card: Scorecard) -> Markup:
@@ -63,7 +76,12 @@ def evidence(claim: Claim) -> Markup:
     """A forest plot that is a table: a row a finding, findings of one unit on one axis."""
     if not claim.findings:
         return Markup("")
-    head = tag.thead(tag.tr(tag.th(name, class_="l" if i == 1 else "") for i, name in enumerate(COLUMNS)))
+    head = tag.thead(
+        tag.tr(
+            tag.th(name, class_="l" if i == 1 else "", title=said or None)
+            for i, (name, said) in enumerate(COLUMNS.items())
+        )
+    )
     parts = [list(own) for _, own in groupby(sorted(claim.findings, key=lambda f: _order(claim, f)), lambda f: f.unit)]
     caption = f"what was measured for claim {claim.number}; the numbers are in panel.result.table"
     columns = tag.colgroup(tag.col(class_=f"c{i}") for i in range(len(COLUMNS)))
@@ -77,7 +95,8 @@ def foot(card: Scorecard) -> Markup:
     how = (
         "✓ every deciding interval lies on the claimed side, ✕ one on the other, ± neither; 95 %, t over seeds, paired"
     )
-    return tag.div(tag.span(how), origin(str(word).split("+")[0] for word in words if word), class_="ex-foot")
+    family = None if card.family is None else tag.span(f"{card.family}; {card.family.could_show}")
+    return tag.div(tag.span(how), family, origin(str(word).split("+")[0] for word in words if word), class_="ex-foot")
 
 
 def _order(claim: Claim, finding: Finding) -> int:
@@ -95,7 +114,7 @@ def _group(findings: list[Finding]) -> Markup:
     digits = max((len(f"{t:g}".partition(".")[2]) for t in step), default=0)
     numbers = scale((f"{t:.{digits}f}".replace("-", "−"), f"{at(t):.2f}%") for t in step)
     unit = tag.td(UNITS[findings[0].unit], class_="ex-note")
-    last = tag.tr(unit, tag.td(numbers), tag.td(colspan=5), class_="axis")
+    last = tag.tr(unit, tag.td(numbers), [tag.td() for _ in range(len(COLUMNS) - 2)], class_="axis")
     return tag.tbody([_row(f, at) for f in findings], last)
 
 
@@ -111,14 +130,27 @@ def _row(f: Finding, at: Callable[[float], float]) -> Markup:
         tag.b(style=f"left:{left:.2f}%;width:{right - left:.2f}%"),
         tag.i(style=f"left:{at(f.mean):.2f}%"),
         class_="ex-fd",
+        title=f"{f.interval}, seeds: {', '.join(f.show(v) for v in f.each.values())}" if f.each else None,
     )
     known = f.verdict in VERDICTS
     sign = tag.span(SIGNS[f.verdict], class_=f"ex-v {kind}", title=f.verdict) if known else None
     verdict = join(sign, tag.span(f.verdict or "decides nothing", class_="ex-sr"))
-    p = "" if f.p != f.p else f"{f.p:.2g}" if f.p >= 0.001 else "< .001"
     between = f"{f.show(f.low)} to {f.show(f.high)}" if f.low == f.low else ""
-    cells = [drawn, f.show(f.mean), between, "" if f.of == "count" else f.n, p, verdict]
+    cells = [
+        drawn,
+        f.show(f.mean),
+        between,
+        "" if f.of == "count" else f.n,
+        _p(f.p),
+        _p(f.p_holm),
+        f.could_show,
+        verdict,
+    ]
     return tag.tr(tag.td(_sentence(f.what, ""), class_="what"), [tag.td(cell) for cell in cells], class_=kind)
+
+
+def _p(value: float) -> str:
+    return "" if value != value else f"{value:.2g}" if value >= 0.001 else "< .001"
 
 
 def _sentence(text: str, end: str = ".") -> str:

@@ -5,8 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...results import Sweep
-from ...results.scorecard import FAILS, HOLDS, NOT_RUN, OUT_OF_REACH, Claim, Finding, Scorecard, together
+from ...results import Family, Sweep, detectable
+from ...results.scorecard import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    OPEN,
+    OUT_OF_REACH,
+    Claim,
+    Finding,
+    Scorecard,
+    possible,
+    together,
+)
 from ...results.sweep import interval
 from .rows import AT, GRID, tier_named
 from .run import shipped_folder
@@ -29,18 +40,31 @@ class Tables:
     def __init__(self, folder: Path):
         self.rows = Sweep.load(folder / "rows").join(Sweep.load(folder / "looks"))
         self.titles = {name: about["title"] for name, about in self.rows.provenance["rows"].items()}
+        self._families: dict[str, Family] = {}
 
     def has(self, *names: str) -> bool:
         return all(name in set(self.rows.table.method) for name in names)
 
+    def family(self, metric: str = "probe") -> Family:
+        """All rows against their baselines by a metric, whichever of them a claim is about."""
+        if metric not in self._families:
+            self._families[metric] = Family.of(self.rows, metric)
+        return self._families[metric]
+
     def over(self, name: str, base: str, metric: str = "probe", expected: str = "", unit: str = "points") -> Finding:
-        """Row `name` minus row `base`, paired by seed, in points."""
+        """Row `name` minus row `base`, paired by seed, in points.
+
+        Holm's correction is for the table's comparisons by the probe. What the seeds could show follows
+        from the scatter of all the table's comparisons by the same metric.
+        """
         d = self.rows.paired({"method": base}, {"method": name}, metric=metric)
         what = f"{self.titles[name]} over {self.titles[base]}" + ("" if metric == "probe" else f", {metric}")
         values = {seed: 100 * v for seed, v in d.each.items()}
-        return Finding(
-            what, 100 * d.mean, 100 * d.low, 100 * d.high, d.n, "seeds", unit, expected, 0.0, d.p, (base, name), values
-        )
+        corrected = self.family().p_holm.get((name, base), float("nan")) if metric == "probe" else float("nan")
+        could = 100 * detectable(self.family(metric).sd, d.n)
+        mean, low, high = 100 * d.mean, 100 * d.low, 100 * d.high
+        named = (base, name)
+        return Finding(what, mean, low, high, d.n, "seeds", unit, expected, 0.0, d.p, named, values, corrected, could)
 
     def level(self, name: str, metric: str, expected: str = "", than: float = 0.0) -> Finding:
         """The mean of a row's metric over seeds, in percent."""
@@ -77,7 +101,7 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
     """The twelve claims, judged by the tables of a tier ('cpu', 'gpu'): those that are shipped, or those in `folder`.
 
     A claim holds where the 95 % interval of every number that decides it lies on the expected side, fails where one lies on the other,
-    and is not settled otherwise; claim 1 is about every batch, so it counts them. A tier that was not run has every claim 'not run'; a tier there is not is a UserError.
+    and is not settled otherwise, which is said with the difference that so many seeds could have shown; claim 1 is about every batch, so it counts them. A tier that was not run has every claim 'not run'; a tier there is not is a UserError.
     """
     place = Path(folder) if folder else shipped_folder(tier_named(tier).name)
     tables = Tables(place) if (place / "rows.csv").is_file() else None
@@ -88,6 +112,8 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
         findings, verdict, why = (
             judge(tables) if tables else ([], NOT_RUN, "this tier was not run; the command is ready")
         )
+        if verdict == OPEN:
+            why = "; ".join(part for part in (why, possible(findings)) if part)
         names = list(dict.fromkeys(name for f in findings for name in f.rows))
         alone = all(f.rows for f in findings)  # what trained runs answered comes with the whole reproduction only
         own = " ".join(f"--row {name}" for name in names) if alone else ""
@@ -97,7 +123,7 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
     about = {} if tables is None else {k: v for k, v in tables.rows.provenance.items() if k not in ("joined", "cells")}
     if tables:  # of the code that trained, not of the code that wrote the table
         about["commit"] = ", ".join(sorted(set(tables.rows.where(metric="probe").table.commit)))
-    return Scorecard(tuple(claims), tier, about)
+    return Scorecard(tuple(claims), tier, about, tables.family() if tables else None)
 
 
 def _over_seeds(
