@@ -307,7 +307,7 @@ def _baseline(kind: str, dataset: str) -> Run:
     path = root / f"{name.replace('/', '-')}-{MADE}"
     if (path / "config.json").is_file():
         return Run(path, name)
-    config = TrainConfig(dataset=dataset, arch="resnet10", width=16, stem="small", seed=0)
+    config = TrainConfig(dataset=dataset, arch="resnet10", width=16, stem="small", attack="none", seed=0)
     data = load(dataset, download=False)
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as place:
