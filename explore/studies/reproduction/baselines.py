@@ -29,7 +29,8 @@ SCHEMA = 1  # raise it when the same settings measure something else than before
 def baseline(name: str, tier: Tier, out: Path, *, seed: int = 0, device: str = "auto") -> dict[str, Any]:
     """One baseline with one seed, measured as the tier's rows are, but for transfer and projections; kept in `out` like a cell.
 
-    `name`: of `TITLES`. The record's `fitting_seconds` are of drawing patches and k-means, `seconds` of all.
+    `name`: of `TITLES`. The record's `cpu_seconds` are the process's own, features, probe and
+    attack included; `fitting_seconds` those of drawing patches and k-means alone.
     """
     if name not in TITLES:
         raise UserError(f"A baseline is one of {', '.join(TITLES)}, got '{name}'.{nearest(name, TITLES)}")
@@ -38,13 +39,14 @@ def baseline(name: str, tier: Tier, out: Path, *, seed: int = 0, device: str = "
     if (kept := read_cell(out, key)) is not None:
         return kept
     data, _ = images_of(config)
-    where, began, (kind, _, patches) = resolve_device(device), time.perf_counter(), name.partition("-")
+    where, (kind, _, patches) = resolve_device(device), name.partition("-")
+    began, spent = time.perf_counter(), time.process_time()
     if patches:
         encoder: Any = patch_encoder(data.train, kind, patches=PATCHES[tier.name], generator=seeded(seed))
         encoder = encoder.to(where).eval()
     else:
         encoder = build_encoder(config).to(where).eval().requires_grad_(False)
-    fitting = time.perf_counter() - began if patches else 0.0
+    fitting = time.process_time() - spent
     rows, env = measured(encoder, data.to(where), measure), environment()
     record = {
         "training": identity,
@@ -54,6 +56,7 @@ def baseline(name: str, tier: Tier, out: Path, *, seed: int = 0, device: str = "
         "run": None,
         "seconds": time.perf_counter() - began,
         "fitting_seconds": fitting,
+        "cpu_seconds": time.process_time() - spent,
         "device": describe_device(where),
         "threads": torch.get_num_threads(),
         **{key: env[key] for key in ("versions", "commit", "machine", "time")},
@@ -73,7 +76,7 @@ def baselines(
 ) -> Sweep:
     """The baselines with several seeds, as a `Sweep` with their names in `method`; what is finished is read from `out`.
 
-    Metrics: 'knn', 'probe', 'robust' (shares of test images) and 'seconds of fitting'.
+    Metrics: 'knn', 'probe', 'robust' (shares of test images), 'CPU seconds' of all and 'CPU seconds of fitting'.
     """
     parts, about = [], {}
     for name in names:
@@ -114,8 +117,10 @@ def _sweep(name: str, tier: Tier, records: dict[str, dict[str, Any]]) -> Sweep:
     }
     found = collect(records.items(), provenance)
     once = found.table.drop_duplicates("cell")
-    cost = once.assign(metric="seconds of fitting", low=float("nan"), high=float("nan"), n=1)
-    cost = cost.assign(value=[records[cell]["fitting_seconds"] for cell in once.cell])
+    costs = []
+    for metric, key in (("CPU seconds", "cpu_seconds"), ("CPU seconds of fitting", "fitting_seconds")):
+        cost = once.assign(metric=metric, low=float("nan"), high=float("nan"), n=1)
+        costs.append(Sweep(cost.assign(value=[records[cell][key] for cell in once.cell]), {}))
     arch = {} if name == "untrained" else {"arch": f"{PATCHES[tier.name]} patches"}
-    table = Sweep(found.table, {}).join(Sweep(cost, {})).table.assign(method=name, **arch)
+    table = found.join(*costs).table.assign(method=name, **arch)
     return Sweep(table, found.provenance)
