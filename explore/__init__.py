@@ -48,6 +48,8 @@ _HOME = {  # public name -> the room it lives in
     "Encoder": "nets",
     "classify": "objectives",
     "contrast": "objectives",
+    "PatchEncoder": "patches",
+    "patch_encoder": "patches",
     "Run": "runfolder",
     "open_run": "runfolder",
     "runs": "runfolder",

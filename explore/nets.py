@@ -231,7 +231,11 @@ class TorchEncoder(nn.Module):
 
     def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
         """Features (n, D) scaled to unit length: there is no projector."""
-        return F.normalize(self.features(x), dim=1)
+        return self.project(self.features(x, branch))
+
+    def project(self, h: Embeddings) -> Embeddings:
+        """Features h (n, D) scaled to unit length, in place of an `Encoder`'s projections."""
+        return F.normalize(h, dim=1)
 
 
 def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":

@@ -17,7 +17,7 @@ FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
     {"config", "results", "random", "serialization", "convolutions"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed"},
+    {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
     {"perturbation"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},

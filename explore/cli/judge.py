@@ -12,7 +12,7 @@ from ..config import parse_eps
 from ..errors import UserError
 from .shared import counting_line, told
 
-WHAT = "a run's name, torchvision's weights (ResNet18_Weights.IMAGENET1K_V1), or a .safetensors or .pth file"
+WHAT = "a run's name, patches/kmeans, patches/random, untrained/resnet10, torchvision's weights (ResNet18_Weights.IMAGENET1K_V1), or a .safetensors or .pth file"
 
 
 def add(sub: Any) -> None:

@@ -23,6 +23,11 @@ def add(sub: Any) -> None:
         "--row", action="append", default=[], metavar="NAME", help="this row of the table alone; may be given again"
     )
     p.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of every row (default: all)")
+    p.add_argument(
+        "--baselines",
+        action="store_true",
+        help="the rows without learning alone: untrained network, k-means patches, random whitened patches",
+    )
     p.add_argument("--tune", action="store_true", help="choose the settings again instead of taking the shipped ones")
     p.add_argument("--data-dir", help="your own copy of CIFAR-10 (without it: downloaded)")
     p.add_argument("--root", type=Path, metavar="DIR", help="the folder that holds transfer sets")
@@ -40,6 +45,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     if args.seeds is not None and args.seeds < 1:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
     tier, out = tier_named(args.tier, args.data_dir), args.out or r.default_out()
+    if args.baselines:
+        return _baselines(args, tier, out)
     with _stoppable() as should_stop:
         engine = {"workers": args.workers, "threads": args.threads, "device": args.device, "should_stop": should_stop}
         engine |= {"progress": _say}
@@ -53,6 +60,21 @@ def _reproduce(args: argparse.Namespace) -> int:
             return _row_table(args, lines, out) if args.row else _whole(args, tier, lines, out)
     _how_to_go_on()
     return 130
+
+
+def _baselines(args: argparse.Namespace, tier: Any, out: Path) -> int:
+    """Measure the rows without learning and save their table."""
+    from ..studies.reproduction.baselines import baselines
+
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    found = baselines(tier, out, seeds=args.seeds or 3, device=args.device, say=say)
+    found.save(out / tier.name / "baselines")
+    table = found.summary()[["method", "metric", "mean", "low", "high", "n"]]
+    if args.json:
+        print(json.dumps({"tier": tier.name, "rows": json.loads(table.to_json(orient="records"))}))
+    else:
+        print(table.to_string(index=False, float_format=lambda v: f"{v:.4f}", na_rep=""))
+    return 0
 
 
 def _say(stage: str, done: Any, progress: Any) -> None:

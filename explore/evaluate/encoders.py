@@ -1,4 +1,4 @@
-"""Encoders by name: a run, torchvision's published weights, or a file."""
+"""Encoders by name: a run, one without training, torchvision's published weights, or a file."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..errors import UserError, nearest
 from ..nets import ARCHS, Encoder, TorchEncoder
-from ..runfolder import Run, build_encoder, open_run, runs, usual_size
+from ..patches import FORMAT, KINDS, PatchEncoder
+from ..runfolder import BASELINES, Run, build_encoder, open_run, runs, usual_size
 from ..serialization import load_into, load_tensors
 
 PREFIXES = ("module.", "backbone.", "encoder.", "trunk.", "network.", "resnet.")
@@ -21,7 +22,8 @@ def open_encoder(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """An encoder, frozen and in eval mode, and its origin; 'size' is the side of its training images.
 
-    `what`: a run or its name; torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an
+    `what`: a run or its name; 'patches/kmeans', 'patches/random' or 'untrained/resnet10', made of
+    `fashion` without training ('patches/kmeans/cifar10': of another set); torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an
     encoder.safetensors; a .safetensors, .pth or .pt file with a ResNet's weights under
     torchvision's names (only tensors are unpickled).
 
@@ -42,9 +44,9 @@ def open_encoder(
         try:
             run = open_run(what)
         except UserError as error:
-            near = nearest(str(what), list(runs()["run"]))
+            near = nearest(str(what), [*runs().get("run", []), *BASELINES])
             raise UserError(
-                f"An encoder is a run's name, torchvision's weights like ResNet18_Weights.IMAGENET1K_V1, or a .safetensors or "
+                f"An encoder is a run's name, one of {', '.join(BASELINES)}, torchvision's weights like ResNet18_Weights.IMAGENET1K_V1, or a .safetensors or "
                 f".pth file; '{what}' is none of them.{near}"
             ) from error
         encoder, about = run.encoder(), _about(run)
@@ -55,11 +57,11 @@ def _about(run: Run) -> dict[str, Any]:
     c = run.config
     return {
         "encoder": run.name,
-        "method": c.method,
+        "method": run.method,
         "dataset": c.dataset,
         "seed": c.seed,
-        "arch": c.arch,
-        "width": c.width,
+        "arch": run.env.get("arch") or c.arch,
+        "width": None if "arch" in run.env else c.width,
         "size": run.image_size,
         "data_dir": c.data_dir,
         "commit": run.env.get("commit"),
@@ -95,6 +97,9 @@ def _published(name: str) -> tuple[nn.Module, dict[str, Any]]:
 def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if path.suffix == ".safetensors":
         tensors, meta = load_tensors(path)
+        if meta.get("format") == FORMAT:
+            patches = PatchEncoder.open(path)
+            return patches, {"encoder": path.name, "method": KINDS.get(patches.kind, patches.kind), "size": 32}
         if "config" in meta:
             import json
 

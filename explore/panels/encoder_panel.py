@@ -7,11 +7,11 @@ import traitlets
 from traitlets import Int, Unicode
 
 from ..config import eps_of, k_of
-from ..runfolder import Run, runs
+from ..runfolder import Run
 from ..studies import GRID
 from .base import Panel
 from .html import Markup, note, ruler
-from .session import Session
+from .session import Session, encoders
 
 AUTHORS = k_of(0.015)  # --eps 0.03 after Normalize(.5, .5), in k/255
 
@@ -35,9 +35,8 @@ class EncoderPanel(Panel):
 
     def choices(self) -> tuple[w.Dropdown, w.Dropdown]:
         """The dropdowns of runs and of images, made once."""
-        found = runs()
-        names = list(dict.fromkeys([*([self.run] if self.run else []), *(found["run"] if len(found) else [])]))
-        choose = [] if self.run else [("choose" if names else "none found", "")]
+        names = encoders(self.run)
+        choose = [] if self.run else [("choose", "")]
         images = dict.fromkeys([self.images, *self._offered])
         return (
             w.Dropdown(options=[*choose, *((name, name) for name in names)]),

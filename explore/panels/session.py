@@ -11,7 +11,7 @@ from .. import datasets
 from ..errors import UserError
 from ..evaluate import embed
 from ..results import png, to_pixels
-from ..runfolder import Run, open_run
+from ..runfolder import BASELINES, Run, open_run, runs
 
 
 class LRU(OrderedDict):
@@ -29,6 +29,11 @@ class LRU(OrderedDict):
         while len(self) > self.most:
             self.popitem(last=False)
         return self[key]
+
+
+def encoders(*chosen: str) -> list[str]:
+    """The encoders that a menu offers, by name: the chosen ones, all runs, and those without training."""
+    return list(dict.fromkeys([*filter(None, chosen), *runs().get("run", []), *BASELINES]))
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

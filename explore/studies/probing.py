@@ -12,7 +12,7 @@ from ..config import check_eps
 from ..datasets import Data
 from ..errors import UserError
 from ..evaluate import Probe, embed, open_encoder, take_labels
-from ..nets import Encoder
+from ..nets import as_encoder
 from ..objectives import classify
 from ..perturbation.checks import NetworkState, small_change, valid_pixels
 from ..perturbation.engine import Batch
@@ -77,8 +77,7 @@ class Probing:
             if encoder is None or not isinstance(what, Run):
                 self.encoders[key], self.about[key] = open_encoder(what, self.data.device)
             else:
-                config = what.config
-                about = {"encoder": what.name, "method": config.method, "seed": config.seed}
+                about = {"encoder": what.name, "method": what.method, "seed": what.config.seed}
                 self.encoders[key], self.about[key] = encoder, about | {"commit": what.env.get("commit")}
         return key
 
@@ -164,8 +163,7 @@ class Probing:
 
     def _objective(self, net: Any, probe: Probe, y: Tensor) -> classify:
         """What the attack pushes up: the probe's cross-entropy over the encoder."""
-        on_h = self.features == "h" or not isinstance(net, Encoder)
-        return classify(net, probe if on_h else lambda h: probe(net.project(h)), y)
+        return classify(net, probe if self.features == "h" else lambda h: probe(as_encoder(net).project(h)), y)
 
     def curve(self, keys: Sequence[str], names: Sequence[str] | None = None) -> Any:
         """Clean accuracies known so far: one row an encoder, share and draw of labels."""

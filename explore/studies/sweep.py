@@ -237,8 +237,8 @@ def _result(
     steps = int(run.rows()[-1]["epoch"]) if run.rows() else 0
     shared: Mapping[str, Any] = {
         "dataset": c.dataset,
-        "arch": arch_of(c),
-        "method": c.method + ("" if c.attack == "none" else f", ε {show_eps(c.eps)}"),
+        "arch": run.env.get("arch") or arch_of(c),
+        "method": run.method + ("" if c.attack == "none" else f", ε {show_eps(c.eps)}"),
         "match": about["match"],
         "epochs": steps,
         "cost": cost_of(c.with_(epochs=max(1, steps))) if steps else 0,

@@ -7,9 +7,8 @@ import traitlets
 from traitlets import Enum, Int, Unicode
 
 from ...attack_table import ATTACK_MENU as ATTACKS
-from ...runfolder import runs
 from ..base import Panel
-from ..session import Session
+from ..session import Session, encoders
 from . import cache
 
 POINTS, NEIGHBOURS = (500, 1000, 2000, 5000, 10000), (5, 15, 50)
@@ -39,10 +38,9 @@ class Controls(Panel):
         return self.offer(proposal, {"run": self.shelf.run, "other": self.shelf.run, "images": self.shelf.split})
 
     def controls(self) -> list[w.Widget]:
-        found = runs()
-        names = list(dict.fromkeys([*filter(None, (self.run, self.other)), *(found["run"] if len(found) else [])]))
+        names = encoders(self.run, self.other)
         listed = [(name, name) for name in names]
-        choose = [] if self.run else [("choose" if names else "none found", "")]
+        choose = [] if self.run else [("choose", "")]
         run, other = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
         images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
         points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])

@@ -6,9 +6,8 @@ import ipywidgets as w
 import traitlets
 from traitlets import Enum, Int, Unicode
 
-from ...runfolder import runs
 from ..base import Panel
-from ..session import Session
+from ..session import Session, encoders
 from .points import GAUSSIANS, JUDGES, KINDS, LEVELS, MATCHES, RIVALS, SPREADS, TITLES
 from .source import SweepSource
 
@@ -44,7 +43,7 @@ class Controls(Panel):
         return name
 
     def controls(self) -> list[w.Widget]:
-        names = [*self.source.methods, self.encoder, *(name for name in runs().get("run", []) if "/runs/" not in name)]
+        names = [*self.source.methods, self.encoder, *(name for name in encoders() if "/runs/" not in name)]
         self._encoder = w.Dropdown(options=[(name, name) for name in dict.fromkeys(names)])
         self._gaussian = w.ToggleButtons(options=list(GAUSSIANS)).add_class("ex-seg")
         self._judge = w.Dropdown(options=list(JUDGES))

@@ -14,11 +14,11 @@ from ... import figures
 from ...config import eps_of
 from ...errors import UserError
 from ...results.probes import TESTS, ProbeComparison
-from ...runfolder import Run, runs
+from ...runfolder import Run
 from ...studies.probing import Probing
 from ..base import Job, NothingToCompute, Panel
 from ..html import Markup, finding, note, scale
-from ..session import LRU, Session
+from ..session import LRU, Session, encoders
 from ..widgets.html import ClickableHTML
 from . import matrices, view
 
@@ -68,10 +68,9 @@ class Probe(Panel):
 
     # widgets
     def controls(self) -> list[w.Widget]:
-        found = runs()
-        names = list(dict.fromkeys([*filter(None, (self.run_a, self.run_b)), *(found["run"] if len(found) else [])]))
+        names = encoders(self.run_a, self.run_b)
         listed = [(name, name) for name in names]
-        choose = [] if self.run_a else [("choose" if names else "none found", "")]
+        choose = [] if self.run_a else [("choose", "")]
         run_a, run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
         images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
         ks = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
