@@ -100,7 +100,8 @@ def hcl(
     """NT-Xent with hard negatives: a negative counts the more, the more similar it is.
 
     Per pair (n,), nats. An anchor's N = 2n - 2 negatives have logits l_k = cosine / temperature and
-    its partner has P. Negative k counts w_k times, w_k = e^(beta l_k) over the negatives' mean of it:
+    its partner has P. Negative k counts w_k times: e^(beta l_k) over the mean of e^(beta l), and
+    the loss is
 
         ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
 
@@ -163,8 +164,8 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
 
     ln(2n - 1) for NT-Xent, ln(n) for softmax; for 'uel' every embedding is recognised with
     probability 1 / (2n - 1). With equal logits 'hcl' has equal weights, so ln(2n - 1) whatever its
-    beta is; 'ifm' has the mean of ln(2n - 1) and ln(1 + (2n - 2) e^(2 eps / temperature)). The other
-    losses depend on neither temperature nor eps.
+    beta is; 'ifm' has the mean of ln(2n - 1) and ln(1 + (2n - 2) e^(2 eps / temperature)), the only
+    level that depends on temperature and eps.
 
     >>> round(ex.chance(32), 2)  # ln 63
     4.14
@@ -179,7 +180,7 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
 
 
 def chance_words(n: int, loss: str = "nt_xent") -> str:
-    """What figures write at `chance`: 'chance, ln 63', or 'chance' where it is no single logarithm."""
+    """What figures write at `chance`: 'chance, ln 63'; 'chance' where it is no one logarithm."""
     ln = {"nt_xent": 2 * n - 1, "hcl": 2 * n - 1, "softmax": n}.get(loss)
     return f"chance, ln {ln}" if ln else "chance"
 
