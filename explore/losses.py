@@ -100,7 +100,7 @@ def hcl(
     """NT-Xent with hard negatives: a negative counts the more, the more similar it is.
 
     Per pair (n,), nats. An anchor's N = 2n - 2 negatives have logits l_k = cosine / temperature and
-    its partner has P. Negative k counts w_k times: e^(beta l_k) over the mean of e^(beta l), and
+    its partner has P. Negative k counts w_k = e^(beta l_k) / mean of e^(beta l) times, and
     the loss is
 
         ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
@@ -216,7 +216,7 @@ def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor,
 
 
 def _apart(z1: Embeddings, z2: Embeddings, temperature: float, rows: slice) -> tuple[Tensor, Tensor]:
-    """Logits of the chosen pairs' embeddings: with partners (2m,), with negatives (2m, 2n), others -inf."""
+    """Logits of chosen pairs: with partners (2m,), with negatives (2m, 2n), all others -inf."""
     a, b, n = F.normalize(z1, dim=1), F.normalize(z2, dim=1), len(z1)
     z, first = torch.cat([a, b]), torch.arange(n, device=z1.device)[rows]
     anchors, partners = torch.cat([first, first + n]), torch.cat([first + n, first])
