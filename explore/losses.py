@@ -100,7 +100,8 @@ def hcl(
     """NT-Xent with hard negatives: a negative counts the more, the more similar it is.
 
     Per pair (n,), nats. An anchor's N = 2n - 2 negatives have logits l_k = cosine / temperature and
-    its partner has P. Negative k counts w_k times, w_k = e^(beta l_k) over the negatives' mean of it:
+    its partner has P. Negative k counts w_k = e^(beta l_k) / mean of e^(beta l) times, and
+    the loss is
 
         ln(1 + G e^-P),  G = sum_k w_k e^(l_k)
 
@@ -163,8 +164,8 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
 
     ln(2n - 1) for NT-Xent, ln(n) for softmax; for 'uel' every embedding is recognised with
     probability 1 / (2n - 1). With equal logits 'hcl' has equal weights, so ln(2n - 1) whatever its
-    beta is; 'ifm' has the mean of ln(2n - 1) and ln(1 + (2n - 2) e^(2 eps / temperature)). The other
-    losses depend on neither temperature nor eps.
+    beta is; 'ifm' has the mean of ln(2n - 1) and ln(1 + (2n - 2) e^(2 eps / temperature)), the only
+    level that depends on temperature and eps.
 
     >>> round(ex.chance(32), 2)  # ln 63
     4.14
@@ -179,7 +180,7 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
 
 
 def chance_words(n: int, loss: str = "nt_xent") -> str:
-    """What figures write at `chance`: 'chance, ln 63', or 'chance' where it is no single logarithm."""
+    """What figures write at `chance`: 'chance, ln 63'; 'chance' where it is no one logarithm."""
     ln = {"nt_xent": 2 * n - 1, "hcl": 2 * n - 1, "softmax": n}.get(loss)
     return f"chance, ln {ln}" if ln else "chance"
 
@@ -215,7 +216,7 @@ def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor,
 
 
 def _apart(z1: Embeddings, z2: Embeddings, temperature: float, rows: slice) -> tuple[Tensor, Tensor]:
-    """Logits of the chosen pairs' embeddings: with partners (2m,), with negatives (2m, 2n), others -inf."""
+    """Logits of chosen pairs: with partners (2m,), with negatives (2m, 2n), all others -inf."""
     a, b, n = F.normalize(z1, dim=1), F.normalize(z2, dim=1), len(z1)
     z, first = torch.cat([a, b]), torch.arange(n, device=z1.device)[rows]
     anchors, partners = torch.cat([first, first + n]), torch.cat([first + n, first])
