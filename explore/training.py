@@ -193,6 +193,7 @@ def prepare(config: TrainConfig, encoder: Encoder) -> Encoder:
     if config.channels_last:
         encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
+        torch.backends.cudnn.benchmark = True  # shapes stay the same, so its kernels are worth choosing
         encoder.trunk.compile(fullgraph=True, dynamic=False)
     return encoder
 

@@ -28,6 +28,12 @@ def add(sub: Any) -> None:
         action="store_true",
         help="the rows without learning alone: untrained network, k-means patches, random whitened patches",
     )
+    p.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="as much as fits in M minutes, what is worth most first; again: goes on",
+    )
     p.add_argument("--tune", action="store_true", help="choose the settings again instead of taking the shipped ones")
     p.add_argument("--data-dir", help="your own copy of CIFAR-10 (without it: downloaded)")
     p.add_argument("--root", type=Path, metavar="DIR", help="the folder that holds transfer sets")
@@ -40,23 +46,32 @@ def add(sub: Any) -> None:
 
 def _reproduce(args: argparse.Namespace) -> int:
     from ..studies.reproduction import run as r
-    from ..studies.reproduction.rows import rows, rows_named, tier_named
+    from ..studies.reproduction.rows import by_worth, rows, rows_named, tier_named
 
     if args.seeds is not None and args.seeds < 1:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
+    if args.minutes is not None and not args.minutes > 0:
+        raise UserError(f"--minutes is above 0, got {args.minutes:g}.")
     tier, out = tier_named(args.tier, args.data_dir), args.out or r.default_out()
     if args.baselines:
         return _baselines(args, tier, out)
     with _stoppable() as should_stop:
         engine = {"workers": args.workers, "threads": args.threads, "device": args.device, "should_stop": should_stop}
         engine |= {"progress": _say}
-        recipes = None if args.tune else r.recipes_of(out / tier.name) or r.recipes_of(r.shipped_folder(tier.name))
+        recipes = (
+            None
+            if args.tune
+            else tier.recipes or r.recipes_of(out / tier.name) or r.recipes_of(r.shipped_folder(tier.name))
+        )
         with contextlib.suppress(r.Stopped):
             if recipes is None:
                 recipes = r.tune(tier, out, **engine)
                 r.keep_recipes(out / tier.name, tier, recipes, out)
             lines = rows_named(args.row, rows(tier, recipes))
-            r.train_rows(lines, out, seeds=args.seeds, **engine)
+            cells = by_worth(lines, tier, args.seeds)
+            if args.minutes is not None:
+                return _in_time(args, cells, lines, out, engine)
+            r.train_rows(cells, out, **engine)
             return _row_table(args, lines, out) if args.row else _whole(args, tier, lines, out)
     _how_to_go_on()
     return 130
@@ -75,6 +90,18 @@ def _baselines(args: argparse.Namespace, tier: Any, out: Path) -> int:
     else:
         print(table.to_string(index=False, float_format=lambda v: f"{v:.4f}", na_rep=""))
     return 0
+
+
+def _in_time(args: argparse.Namespace, cells: list[Any], lines: list[Any], out: Path, engine: dict[str, Any]) -> int:
+    """As many cells as fit, and the table of what is there."""
+    from ..studies.reproduction import run as r
+
+    left = r.train_for(args.minutes, cells, out, **engine)
+    print(
+        f"{len(cells) - len(left)} of {len(cells)} trainings are finished; the same command goes on.", file=sys.stderr
+    )
+    r.table(lines, out, seeds=args.seeds).save(out / args.tier / "rows")
+    return _row_table(args, lines, out)
 
 
 def _say(stage: str, done: Any, progress: Any) -> None:

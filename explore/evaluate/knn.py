@@ -38,8 +38,8 @@ def knn_accuracy(
 ) -> KNN:
     """Weighted kNN on cosine similarity: each neighbour votes with exp(similarity / temperature).
 
-    Protocol of Wu et al. 2018 (arXiv:1805.01978). `k` is at most the number of training rows. Test
-    rows are processed in chunks, so memory is chunk x len(train).
+    Protocol of Wu et al. 2018 (arXiv:1805.01978). With a `temperature` of infinity all votes are
+    equal. `k` is at most the number of training rows. Test rows are processed in chunks, so memory is chunk x len(train).
 
     >>> h, y = torch.eye(4), torch.arange(4)
     >>> ex.knn_accuracy(h, y, h, y, k=1).accuracy

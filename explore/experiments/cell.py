@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -177,7 +178,10 @@ def run_cell(
         )
     run = _run_of(cell, out, expect) if cell.trained else None
     if run is not None and not _finished(run):
-        for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop):
+        quiet = (
+            sys.maxsize if where.type == "cuda" else 10
+        )  # a row of metrics waits for the device: at epochs' ends alone
+        for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop, log_every=quiet):
             pass
         if run.status["state"] != "done":
             return None

@@ -1,8 +1,9 @@
 """What is measured on a trained encoder of a study."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -13,14 +14,14 @@ from ..random import seeded
 from ..results import Scores, wilson
 
 # settings newer than the cells' SCHEMA, with the value that cells had before: left out while they have it
-ADDED: dict[str, Any] = {"robust": 0.0, "attacked": 500, "z": False, "transfer": ()}
+ADDED: dict[str, Any] = {"robust": 0.0, "attacked": 500, "z": False, "transfer": (), "votes": "weighted"}
 
 
 @dataclass(frozen=True)
 class Measure:
     """What is measured on a cell's encoder, on features h and the whole test set unless said otherwise.
 
-    kNN as in live training: `k` of `neighbours` training images vote. The linear probe's `l2` (None) is chosen on a
+    kNN as in live training: `k` of `neighbours` training images vote, by their similarity, or with equal `votes`. The linear probe's `l2` (None) is chosen on a
     `held_out` share of the training images. `robust`: the probe's accuracy under PGD of 20 steps at this eps (0: not), on
     `attacked` test images. `z`: kNN on projections too. `transfer`: other sets, by name, with a probe of their own each.
     """
@@ -34,6 +35,7 @@ class Measure:
     attacked: int = 500
     z: bool = False
     transfer: tuple[str, ...] = ()
+    votes: Literal["weighted", "equal"] = "weighted"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; settings newer than `SCHEMA` are left out where they have the value that cells had before."""
@@ -49,10 +51,11 @@ def measured(encoder: Encoder, data: datasets.Data, measure: Measure) -> list[di
     assert data.labelled is not None
     near = data.labelled.take(min(measure.neighbours, len(data.labelled)), seeded(0))
     test, rows = embed(encoder, data.test), []
-    knn = knn_accuracy(*embed(encoder, near), *test, k=measure.k)
+    votes = {"k": measure.k, "temperature": math.inf if measure.votes == "equal" else 0.1}
+    knn = knn_accuracy(*embed(encoder, near), *test, **votes)
     rows.append({"metric": "knn", "value": knn.accuracy, "interval": knn.interval, "n": knn.n})
     if measure.z:
-        knn = knn_accuracy(*embed(encoder, near, "z"), *embed(encoder, data.test, "z"), k=measure.k)
+        knn = knn_accuracy(*embed(encoder, near, "z"), *embed(encoder, data.test, "z"), **votes)
         rows.append({"metric": "knn z", "value": knn.accuracy, "interval": knn.interval, "n": knn.n})
     if measure.probe or measure.robust:
         probe, scores = _probed(encoder, data, test, measure)

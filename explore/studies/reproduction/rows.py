@@ -1,6 +1,6 @@
 """What the reproduction consists of, at a laptop's size and at a GPU's: the settings that are tried, and the table's rows.
 
-Two tiers go through the same code: `cpu`, a small network for two cores, and `gpu`, ResNet-18 as the authors train it.
+Two tiers go through the same code: `cpu`, a small network for two cores, and `gpu`, ResNet-18 by the strongest public recipe.
 """
 
 import random
@@ -24,6 +24,9 @@ SPACE: dict[str, tuple[Any, ...]] = {  # what is tuned; eps for CLAE alone
 }
 MEASURE = Measure(robust=8 / 255, z=True, transfer=("fashion", "emoji"))
 TUNING = Measure(probe=True)
+STRONG = Measure(
+    k=10, neighbours=50_000, votes="equal", robust=8 / 255, attacked=1000, z=True
+)  # kNN as that recipe's author
 METHODS = {"simclr": "none", "clae": "fgsm"}
 
 
@@ -40,6 +43,8 @@ class Tier:
     validation: int  # training images kept out while tuning
     deep: bool = False  # ResNet-50 and -101 too
     measure: Measure = MEASURE
+    recipes: dict[str, dict[str, Any]] | None = None  # a method's settings; None: tuned
+    first: tuple[str, ...] = ()  # the rows that are worth most: all their seeds come before other rows
 
     @property
     def about(self) -> str:
@@ -50,10 +55,17 @@ class Tier:
 
 
 _CIFAR: dict[str, Any] = {"dataset": "cifar10", "knn_every": 0}
-_FULL: dict[str, Any] = {"arch": "resnet18", "width": 64, "stem": "cifar", "batch_size": 512, "warmup_epochs": 5}
 TIERS = {
     "cpu": Tier("cpu", TrainConfig(**_CIFAR, train_images=10_000, epochs=10, crop="fitted"), 5, 3, 10, 10, 5000),
-    "gpu": Tier("gpu", TrainConfig(**_CIFAR, **_FULL, epochs=100), 5, 3, 10, 20, 5000, deep=True),
+    "gpu": Tier(
+        "gpu",
+        TrainConfig.strong(attack="none", compile=True, knn_every=0),
+        *(5, 3, 10, 20, 5000),
+        deep=True,
+        measure=STRONG,
+        recipes={"simclr": {}, "clae": {"eps": AT}},
+        first=("simclr", "fgsm-4"),
+    ),
 }
 
 
@@ -73,6 +85,20 @@ class Row:
         return [
             Cell(self.config.with_(seed=seed), self.measure) for seed in range(min(seeds or self.seeds, self.seeds))
         ]
+
+
+def by_worth(lines: Sequence[Row], tier: Tier, seeds: int | None = None) -> list[Cell]:
+    """The trainings of rows, those worth most first.
+
+    First all seeds of the tier's `first` rows, seed by seed; then the rows in their order, their further seeds (from 3 on) last.
+    """
+    places = []
+    for i, row in enumerate(lines):
+        for cell in row.cells(seeds):
+            seed, first = cell.config.seed, row.name in tier.first
+            late = seed >= 3
+            places.append(((late, not first, seed if first or late else i, i, seed), cell))
+    return [cell for _, cell in sorted(places, key=lambda found: found[0])]
 
 
 def tier_named(name: str, data_dir: str | None = None) -> Tier:
@@ -143,7 +169,7 @@ def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
         *_papers(tier),
         *_losses(plain, tier),
     ]
-    found += _deep(plain, tier) if tier.deep else []
+    found += [*_controls(plain, tier), *_deep(plain, tier)] if tier.deep else []
     return [replace(row, measure=tier.measure) for row in found]
 
 
@@ -176,6 +202,14 @@ def _losses(plain: TrainConfig, tier: Tier) -> list[Row]:
         under = config.with_(attack="fgsm", eps=AT)
         found.append(Row(f"{name}-fgsm-4", f"{title} with FGSM {show_eps(AT)}", under, tier.few, name))
     return found
+
+
+def _controls(plain: TrainConfig, tier: Tier) -> list[Row]:
+    """Adversaries and hard negatives among the embeddings, which cost nothing (arXiv:2106.11230, arXiv:2010.04592)."""
+    return [
+        Row("ifm", "IFM, embeddings moved by 0.1", plain.with_(loss="ifm", feature_eps=0.1), tier.few),
+        Row("hcl", "HCL, hard negatives, beta 1", plain.with_(loss="hcl", hardness=1.0), tier.few),
+    ]
 
 
 def _deep(plain: TrainConfig, tier: Tier) -> list[Row]:

@@ -1,6 +1,7 @@
 """The reproduction: settings chosen on validation images with one budget for both methods, then every claim's trainings with several seeds."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,35 @@ def tune(tier: Tier, out: Path, *, progress: Watch | None = None, **engine: Any)
     return recipes
 
 
-def train_rows(
-    lines: Sequence[Row], out: Path, *, seeds: int | None = None, progress: Watch | None = None, **engine: Any
-) -> None:
-    """Train and measure what is missing of the rows: the first seeds of all before the further seeds of some."""
-    cells = [(cell.config.seed >= 3, i, cell) for i, row in enumerate(lines) for cell in row.cells(seeds)]
-    ordered = [cell for _, _, cell in sorted(cells, key=lambda c: (c[0], c[2].config.seed if c[0] else c[1]))]
-    _run("rows", ordered, out, progress, engine)
+def train_rows(cells: Sequence[Cell], out: Path, *, progress: Watch | None = None, **engine: Any) -> None:
+    """Train and measure what is missing of the rows' cells, in their order (see `by_worth`)."""
+    _run("rows", cells, out, progress, engine)
+
+
+def train_for(
+    minutes: float, cells: Sequence[Cell], out: Path, *, progress: Watch | None = None, **engine: Any
+) -> list[Cell]:
+    """As `train_rows`, for so many minutes; returns the cells that are left.
+
+    A cell is begun where it should be finished in time, by the seconds of those before it. Where none of the rest fits, the
+    first is begun and goes on in the next call, from its last saved epoch.
+    """
+    end, should_stop = time.monotonic() + 60 * minutes, engine.pop("should_stop", lambda: False)
+    watch, left = StudyProgress(cells), list(cells)
+
+    def over() -> bool:
+        return should_stop() or time.monotonic() > end
+
+    while left and not over():
+        seconds = watch.spent / watch.worked if watch.worked else 0.0  # a unit of work
+        fits = [cell for cell in left if cell.work * seconds < end - time.monotonic()]
+        cell = (fits or left)[0]
+        for done in run_cells([cell], out, should_stop=over, **engine):
+            watch.note(done)
+            left.remove(cell)
+            if progress is not None:
+                progress("rows", done, watch)
+    return left
 
 
 def table(lines: Sequence[Row], out: Path, *, seeds: int | None = None) -> Sweep:
