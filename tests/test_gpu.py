@@ -129,6 +129,18 @@ def test_training(changes):
     agree(losses)
 
 
+@pytest.mark.skipif(not REAL, reason="a pretended GPU has no CUDA graphs")
+@pytest.mark.parametrize("attack", ["none", "fgsm", "pgd", "gaussian"])
+def test_a_recorded_step_is_the_step(attack):
+    """Compiled and replayed as a CUDA graph: the same losses, step by step; the draws of an attack are others."""
+    config = CONFIG.with_(attack=attack, steps=2, optimizer="sgd", lr=0.05, epochs=3)
+    found = [
+        [(row["loss"], row.get("loss_adv", 0.0)) for row in ex.train(c, small(), device="cuda", log_every=1)][1:]
+        for c in (config, config.with_(compile=True))
+    ]
+    assert len(found[1]) == 12 and found[1] == [pytest.approx(pair, rel=0.03) for pair in found[0]]
+
+
 def test_a_training_goes_on_where_it_was_stopped(tmp_path):
     def stopped(device):
         run, steps = Run.create(CONFIG.with_(attack="fgsm", eps=E), name=device, root=tmp_path), iter(range(99))
@@ -248,6 +260,8 @@ def test_studies(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradcam"])
 def test_attribution(method):
+    pytest.importorskip("captum")
+
     def maps(device):
         (x, y), encoder = images(device, 4), net(device)
         probe = Probe(l2=1.0).fit(*ex.embed(encoder, data(device).test))
