@@ -119,8 +119,9 @@ def _sweep(name: str, tier: Tier, records: dict[str, dict[str, Any]]) -> Sweep:
     once = found.table.drop_duplicates("cell")
     costs = []
     for metric, key in (("CPU seconds", "cpu_seconds"), ("CPU seconds of fitting", "fitting_seconds")):
-        cost = once.assign(metric=metric, low=float("nan"), high=float("nan"), n=1)
-        costs.append(Sweep(cost.assign(value=[records[cell][key] for cell in once.cell]), {}))
+        timed = once[[key in records[cell] for cell in once.cell]]
+        cost = timed.assign(metric=metric, low=float("nan"), high=float("nan"), n=1)
+        costs.append(Sweep(cost.assign(value=[records[cell][key] for cell in timed.cell]), {}))
     arch = {} if name == "untrained" else {"arch": f"{PATCHES[tier.name]} patches"}
     table = found.join(*costs).table.assign(method=name, **arch)
     return Sweep(table, found.provenance)
