@@ -269,3 +269,16 @@ def test_baselines_are_measured_once_and_make_a_table(fashion, tmp_path, monkeyp
     assert again.table.equals(found.table)
     with pytest.raises(ex.UserError, match="A baseline is one of untrained, kmeans-patches, random-patches"):
         b.baseline("patches", tier, tmp_path)
+
+
+def test_the_shipped_baselines():
+    from explore.results import Sweep
+    from explore.studies.reproduction.baselines import TITLES
+    from explore.studies.reproduction.run import shipped_folder
+
+    found = Sweep.load(shipped_folder("cpu") / "baselines")
+    probes = found.where(metric="probe").table
+    assert probes.groupby("method").seed.nunique().to_dict() == dict.fromkeys(TITLES, 3)
+    mean = probes.groupby("method").value.mean()
+    assert mean["untrained"] < 0.4 and mean["random-patches"] > 0.66 and mean["kmeans-patches"] > 0.66
+    assert (found.table.n[found.table.metric == "probe"] == 10_000).all() and found.provenance["versions"]["scipy"]
