@@ -97,7 +97,7 @@ class PatchEncoder(TorchEncoder):
 
     >>> encoder = ex.patch_encoder(ex.load("fashion").train.take(200), "random", patches=16)
     >>> encoder.features(torch.rand(2, 3, 32, 32)).shape
-    torch.Size([2, 128])
+    torch.Size([2, 64])
     """
 
     def __init__(self, filters: Tensor, bias: Tensor, *, stride: int = 1, grid: int = 2, kind: str = "kmeans"):
