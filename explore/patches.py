@@ -4,8 +4,9 @@ What every learned encoder should be seen beside. Coates, Lee & Ng (2011), "An a
 single-layer networks in unsupervised feature learning", AISTATS: patches, brought to one contrast
 and whitened, k-means as the dictionary, an activation that lets the nearest half through, averages
 over the image's quadrants. Thiry, Arbel, Belilovsky & Oyallon (2021), "The unreasonable
-effectiveness of patches in deep convolutional kernels methods", ICLR, arXiv:2101.07528: patches drawn
-at random instead of k-means, each with its negative, do about as well.
+effectiveness of patches in deep convolutional kernels methods", ICLR, arXiv:2101.07528: whitened
+patches drawn at random are dictionary enough, and which of them are nearest the feature. Here each
+random patch and its negative answer beyond a threshold of their own, so that gradients exist.
 """
 
 import json
@@ -28,7 +29,7 @@ KINDS = {"kmeans": "k-means patches", "random": "random whitened patches"}
 FORMAT = "clae-explorer patches"  # in the header of a saved encoder
 FLAT = 10 / 255**2  # added to a patch's variance: Coates, Lee & Ng's 10, for pixels up to 1
 SOFT = 0.1  # added to the eigenvalues of the patches' covariance: theirs
-NEAR = 0.4  # share of patches that a random patch and its negative answer to: Thiry et al.
+NEAR = 0.4  # share of the training patches that a random patch answers to, and that its negative does
 MAPS = 2**25  # numbers in the maps that are made at once: 128 MB in float32 ...
 CHUNK = 2**22  # ... and where more are needed, so many at a time, which stay in a CPU's cache
 
@@ -96,19 +97,18 @@ class PatchEncoder(TorchEncoder):
 
     >>> encoder = ex.patch_encoder(ex.load("fashion").train.take(200), "random", patches=16)
     >>> encoder.features(torch.rand(2, 3, 32, 32)).shape
-    torch.Size([2, 128])
+    torch.Size([2, 64])
     """
 
     def __init__(self, filters: Tensor, bias: Tensor, *, stride: int = 1, grid: int = 2, kind: str = "kmeans"):
         super().__init__(_Pooled(PatchMaps(filters, bias, stride), grid))
-        self.kind, self.feature_dim = kind, grid * grid * len(filters)
+        self.kind, self.feature_dim, self._side = kind, grid * grid * len(filters), filters.shape[-1]
 
     def features(self, x: Images, branch: Branch = "clean") -> Embeddings:
         """Features (n, grid² K) of images in [0, 1]; both branches are the same."""
-        side = self.network.maps.filters.shape[-1]  # type: ignore[union-attr]
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < side:
+        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < self._side:
             raise UserError(
-                f"This encoder reads images of shape (n, 3, height, width) with {side} pixels a side or more, got "
+                f"This encoder reads images of shape (n, 3, height, width) with {self._side} pixels a side or more, got "
                 f"{tuple(x.shape)}; repeat a gray channel three times, add a batch axis to a single image."
             )
         return super().features(x, branch)

@@ -1,5 +1,7 @@
 """Encoders without learning: patches as filters, by name, through everything that opens an encoder."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -146,7 +148,6 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         small(images=torch.zeros(0, 3, 8, 8))
     with pytest.raises(ex.UserError, match=r"got \(1, 1, 16, 16\)"):
         e.features(torch.rand(1, 1, 16, 16))
-    ex.open_run("demo/clae")
     with pytest.raises(ex.UserError, match="holds no patches"):
         ex.PatchEncoder.open(paths.shipped() / "demo" / "clae" / "encoder.safetensors")
 
@@ -239,3 +240,45 @@ def test_every_menu_of_encoders_offers_them(home):
     from explore.panels.session import encoders
 
     assert encoders("demo/clae")[0] == "demo/clae" and encoders()[-len(BASELINES) :] == list(BASELINES)
+
+
+# as rows of the reproduction's table
+def test_baselines_are_measured_once_and_make_a_table(fashion, tmp_path, monkeypatch):
+    from explore.config import TrainConfig
+    from explore.experiments.metrics import Measure
+    from explore.results import Sweep
+    from explore.studies.reproduction import baselines as b
+    from explore.studies.reproduction.rows import TIERS
+
+    measure = Measure(robust=8 / 255, attacked=10, l2=10.0, z=True, transfer=("emoji",))
+    tier = replace(TIERS["cpu"], base=TrainConfig(dataset="fashion", width=8), measure=measure)
+    monkeypatch.setattr(b, "images_of", lambda config: (fashion, "few"))
+    monkeypatch.setattr(b, "PATCHES", {"cpu": 8})
+    said: list[str] = []
+    found = b.baselines(tier, tmp_path, seeds=2, device="cpu", say=said.append)
+    assert set(found.table.method) == set(b.TITLES) and len(said) == 6
+    assert set(found.table.metric) == {"knn", "probe", "robust", "CPU seconds", "CPU seconds of fitting"}
+    assert set(found.table.arch) == {"resnet10, width 8", "8 patches"}
+    assert (found.table.groupby(["method", "metric"]).size() == 2).all() and (found.table.epochs == 0).all()
+    shares = found.table[found.table.metric == "probe"]
+    assert ((shares.low <= shares.value) & (shares.value <= shares.high)).all() and (shares.n == 60).all()
+    found.save(tmp_path / "baselines")
+    assert Sweep.load(tmp_path / "baselines").provenance["rows"]["kmeans-patches"]["title"] == "k-means patches"
+    monkeypatch.setattr(b, "measured", None)  # not needed again
+    again = b.baselines(tier, tmp_path, seeds=2, device="cpu", say=said.append)
+    assert again.table.equals(found.table)
+    with pytest.raises(ex.UserError, match="A baseline is one of untrained, kmeans-patches, random-patches"):
+        b.baseline("patches", tier, tmp_path)
+
+
+def test_the_shipped_baselines():
+    from explore.results import Sweep
+    from explore.studies.reproduction.baselines import TITLES
+    from explore.studies.reproduction.run import shipped_folder
+
+    found = Sweep.load(shipped_folder("cpu") / "baselines")
+    probes = found.where(metric="probe").table
+    assert probes.groupby("method").seed.nunique().to_dict() == dict.fromkeys(TITLES, 3)
+    mean = probes.groupby("method").value.mean()
+    assert mean["untrained"] < 0.4 and mean["random-patches"] > 0.66 and mean["kmeans-patches"] > 0.66
+    assert (found.table.n[found.table.metric == "probe"] == 10_000).all() and found.provenance["versions"]["scipy"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import datasets
 from ..evaluate import Probe, embed, knn_accuracy, robust_accuracy
-from ..nets import Encoder
+from ..nets import Encoder, TorchEncoder
 from ..random import seeded
 from ..results import Scores, wilson
 
@@ -46,7 +46,7 @@ class Measure:
 USUAL = Measure()
 
 
-def measured(encoder: Encoder, data: datasets.Data, measure: Measure) -> list[dict[str, Any]]:
+def measured(encoder: Encoder | TorchEncoder, data: datasets.Data, measure: Measure) -> list[dict[str, Any]]:
     """Rows of metric, value, interval (Wilson's 95 % over the n test images), n."""
     assert data.labelled is not None
     near = data.labelled.take(min(measure.neighbours, len(data.labelled)), seeded(0))
@@ -73,7 +73,7 @@ def measured(encoder: Encoder, data: datasets.Data, measure: Measure) -> list[di
 
 
 def _probed(
-    encoder: Encoder, data: datasets.Data, test: tuple[Tensor, Tensor], measure: Measure
+    encoder: Encoder | TorchEncoder, data: datasets.Data, test: tuple[Tensor, Tensor], measure: Measure
 ) -> tuple[Probe, Scores]:
     assert data.labelled is not None
     probe = Probe(l2=measure.l2, held_out=measure.held_out)

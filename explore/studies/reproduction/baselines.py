@@ -34,7 +34,7 @@ def baseline(name: str, tier: Tier, out: Path, *, seed: int = 0, device: str = "
     """
     if name not in TITLES:
         raise UserError(f"A baseline is one of {', '.join(TITLES)}, got '{name}'.{nearest(name, TITLES)}")
-    config, measure = tier.base.with_(seed=seed), replace(tier.measure, z=False, transfer=())
+    config, measure = tier.base.with_(seed=seed, attack="none"), replace(tier.measure, z=False, transfer=())
     key, identity = _identity(name, tier, seed)
     if (kept := read_cell(out, key)) is not None:
         return kept
@@ -78,7 +78,8 @@ def baselines(
 
     Metrics: 'knn', 'probe', 'robust' (shares of test images), 'CPU seconds' of all and 'CPU seconds of fitting'.
     """
-    parts, about = [], {}
+    parts: list[Sweep] = []
+    about: dict[str, dict[str, Any]] = {}
     for name in names:
         records = {}
         for seed in range(seeds):
@@ -88,6 +89,8 @@ def baselines(
             say(f"{TITLES[name]}, seed {seed}: {found}, {record['seconds']:.0f} s")
         one = _sweep(name, tier, records)
         about[name] = {"title": TITLES[name], "cells": sorted(records)}
+        if name != "untrained":
+            about[name]["patches"] = PATCHES[tier.name]
         parts.append(one)
     joined = parts[0].join(*parts[1:])
     return Sweep(joined.table, {**joined.provenance, "rows": about})
@@ -95,7 +98,7 @@ def baselines(
 
 def _identity(name: str, tier: Tier, seed: int) -> tuple[str, dict[str, Any]]:
     """The name on disk of a baseline, and all that determines its encoder."""
-    config, measure = tier.base.with_(seed=seed), replace(tier.measure, z=False, transfer=())
+    config, measure = tier.base.with_(seed=seed, attack="none"), replace(tier.measure, z=False, transfer=())
     identity: dict[str, Any] = {"schema": SCHEMA, "data": images_of(config)[1], "trained": False, "baseline": name}
     identity |= {"seed": seed}
     if name == "untrained":
@@ -119,8 +122,9 @@ def _sweep(name: str, tier: Tier, records: dict[str, dict[str, Any]]) -> Sweep:
     once = found.table.drop_duplicates("cell")
     costs = []
     for metric, key in (("CPU seconds", "cpu_seconds"), ("CPU seconds of fitting", "fitting_seconds")):
-        cost = once.assign(metric=metric, low=float("nan"), high=float("nan"), n=1)
-        costs.append(Sweep(cost.assign(value=[records[cell][key] for cell in once.cell]), {}))
+        timed = once[[key in records[cell] for cell in once.cell]]
+        cost = timed.assign(metric=metric, low=float("nan"), high=float("nan"), n=1)
+        costs.append(Sweep(cost.assign(value=[records[cell][key] for cell in timed.cell]), {}))
     arch = {} if name == "untrained" else {"arch": f"{PATCHES[tier.name]} patches"}
     table = found.join(*costs).table.assign(method=name, **arch)
     return Sweep(table, found.provenance)
