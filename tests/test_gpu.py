@@ -129,6 +129,7 @@ def test_training(changes):
     agree(losses)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, while inductor loads
 @pytest.mark.skipif(not REAL, reason="a pretended GPU has no CUDA graphs")
 @pytest.mark.parametrize("attack", ["none", "fgsm", "pgd", "gaussian"])
 def test_a_recorded_step_is_the_step(attack):

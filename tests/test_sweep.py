@@ -19,10 +19,11 @@ from torch.utils.flop_counter import flop_registry
 import explore as ex
 from explore.attacks import ATTACKS, NOISES, norms
 from explore.cli import main
+from explore.config import BEFORE
 from explore.evaluate import embed, knn_accuracy
 from explore.experiments import cell as cells_room
 from explore.experiments import task
-from explore.experiments.cell import fingerprint, read_cell
+from explore.experiments.cell import collect, fingerprint, read_cell
 from explore.perturbation import engine
 from explore.results import Sweep, wilson
 from explore.runfolder import Run
@@ -418,6 +419,27 @@ def test_a_new_setting_leaves_old_cells_their_names(data, monkeypatch):
     monkeypatch.setattr(cells_room, "ADDED", {"jitter": 1.0})
     assert Cell(base).key(found) not in KNOWN
     assert Cell(base).key(found) != Cell(base.with_(jitter=0.5)).key(found)
+
+
+def test_cells_from_before_a_setting_and_after_it_are_collected_together():
+    """A record without `crop` beside one that has it: both say what they were trained with."""
+    config = ex.TrainConfig(crop="fitted").to_dict()
+    former = {name: value for name, value in config.items() if name not in BEFORE}
+    about = {
+        "training": {"trained": True},
+        "device": "cpu",
+        "versions": {},
+        "run": None,
+        "seconds": 1.0,
+        "commit": None,
+    }
+    row = {"metric": "probe", "value": 0.5, "n": 10, "interval": (0.4, 0.6)}
+    records = [("new", {**about, "rows": [row], "config": config}), ("old", {**about, "rows": [row], "config": former})]
+    for order in (records, records[::-1]):
+        found = collect(order, {})
+        assert {ex.TrainConfig.from_dict(found.config(name)) for name in ("old", "new")} == {
+            ex.TrainConfig(crop="fitted")
+        }
 
 
 def test_the_fingerprint_is_of_pixels_and_labels(data):

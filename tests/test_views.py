@@ -10,6 +10,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from explore import TrainConfig, UserError, Views, load, seeded, two_views
 from explore.datasets import Data
+from explore.experiments.grid import same_figure
 from explore.training import make_views
 
 
@@ -163,6 +164,7 @@ def test_a_config_without_the_setting_draws_the_former_crops():
     data = load("fashion")
     former = {k: v for k, v in TrainConfig().to_dict().items() if k not in ("crop", "gray_p", "blur_p")}
     assert TrainConfig.from_dict(former) == TrainConfig(crop="fitted")
+    assert same_figure(former, TrainConfig(crop="fitted")) and not same_figure(former, TrainConfig())
     views, new = make_views(TrainConfig.from_dict(former), data), make_views(TrainConfig(), data)
     assert (views.crop, new.crop, new.blur_p) == ("fitted", "torchvision", 0)
 
