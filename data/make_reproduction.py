@@ -177,8 +177,8 @@ def long_table(table: Sweep) -> list[dict[str, str]]:
         line = {"row": name, "method": entry["title"], "passes an image": f"{first.cost:g}", "seeds": str(first.n)}
         for metric in ("probe", "knn", "robust"):
             line |= spread(metric, *(summary.loc[metric, part] for part in ("mean", "low", "high")))
-        if (base := entry["against"]) != name:
-            d, pair = family.differences[name, base], (name, base)
+        pair = (name, base := entry["against"])
+        if (d := family.differences.get(pair)) is not None:
             line |= {"against": base, **spread("over", d.mean, d.low, d.high, digits=2, sign=True), "p": f"{d.p:.2g}"}
             line |= {"p (Holm)": f"{corrected[pair]:.2g}", "could show": fixed(100 * detectable(sd, d.n))}
         line["seconds"] = fixed(min(summary.loc["seconds of training", "values"]), 0)
