@@ -146,9 +146,10 @@ def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
 
     longer = max(1, round(base.epochs * step_passes(own) / step_passes(plain)))
     words = f"FGSM {show_eps(AT)}"
+    tuned = [Row("clae", f"CLAE, its own settings, FGSM {show_eps(own.eps)}", own, tier.seeds)]
     found = [
         Row("simclr", "SimCLR", plain, tier.seeds),
-        Row("clae", f"CLAE, its own settings, FGSM {show_eps(own.eps)}", own, tier.seeds),
+        *(tuned if own != under("fgsm") else []),
         Row("fgsm-4", f"CLAE, {words}", under("fgsm"), tier.seeds),
         Row("gaussian-4", f"Gaussian noise, std {show_eps(AT)}", under("gaussian"), tier.seeds),
         Row("longer", f"SimCLR, {longer} epochs: CLAE's compute", plain.with_(epochs=longer), tier.seeds),
