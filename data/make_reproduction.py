@@ -175,6 +175,7 @@ def tier_page(tier: str, found: Scorecard) -> str:
             f"### The rows\n\n{filled(chosen)}",
             short_table(lines),
             *(filled(text) for text in (read, more)),
+            *without_learning(tier),
         ]
     )
 
@@ -228,6 +229,31 @@ def given_page(tier: str, found: Scorecard) -> str:
             *([f"The claims that these rows decide:\n\n{claims}"] if judged else []),
         ]
     )
+
+
+def without_learning(tier: str) -> list[str]:
+    """The rows without learning, where they were measured, as parts of a page."""
+    if not (TABLES / tier / "baselines.csv").is_file():
+        return []
+    found = Sweep.load(TABLES / tier / "baselines")
+    summary = found.summary().set_index(["method", "metric"])
+    lines = ["| without learning | seeds | linear probe, % | kNN, % | under PGD, % | CPU seconds |", "| --- " * 6 + "|"]
+    for name, entry in found.provenance["rows"].items():
+        cells = [
+            f"{fixed(100 * r['mean'])} ({fixed(100 * r.low)} to {fixed(100 * r.high)})"
+            for r in (summary.loc[(name, metric)] for metric in ("probe", "knn", "robust"))
+        ]
+        features = f", {4 * entry['patches']:,} features" if "patches" in entry else ""
+        seconds = fixed(summary.loc[(name, "CPU seconds"), "mean"], 0)
+        n = summary.loc[(name, "probe"), "n"]
+        lines.append(f"| {entry['title']}{features} | {n} | {' | '.join(cells)} | {seconds} |")
+    about = (
+        "Beside any encoder: the network as it was drawn, and filters that are patches of training images, whitened, chosen by "
+        "k-means (Coates, Lee & Ng 2011) or at random (Thiry et al. 2021, arXiv:2101.07528), with no gradient at all; CPU "
+        "seconds of one thread, features and probe included. Patches have more features than this tier's network (128). In "
+        "every panel: `patches/kmeans`, `patches/random`, `untrained/resnet10`."
+    )
+    return ["### Without learning", "\n".join(lines), filled(about)]
 
 
 def epoch_seconds(metrics: list[dict]) -> list[float]:
