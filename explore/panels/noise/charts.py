@@ -7,6 +7,7 @@ from typing import Any
 from ...attack_table import TABLE
 from ...figures import Curve, Figure, Level, Waiting, sweep_curves
 from ...losses import chance_words
+from ..html import fill
 from .cards import short_runs
 from .points import KINDS, LEVELS, RIVALS, Point, Scene
 
@@ -62,7 +63,8 @@ def hover_text(scene: Scene, point: Point) -> str:
     u, n = scene.unit, f"n = {point.n}" if point.n > 1 else f"one seed, {point.rows.n.iloc[0]:,} images"
     name = point.kind.name if point.kind.level else f"{point.kind.name}, ε = {point.k:g}/255"
     value = f"{u.value(point.mean)}{u.mark}  {u.bounds(point.low, point.high)}, {n}"
-    return f"<b>{name}</b><br>{value}<br>{short_runs(point.rows.run.tolist())}<br>click: pin it"
+    runs = short_runs(point.rows.run.tolist())
+    return str(fill("<b>{}</b><br>{}<br>{}<br>click: pin it", name, value, runs))  # plotly reads it as HTML
 
 
 def _curve(scene: Scene, key: str) -> Curve:

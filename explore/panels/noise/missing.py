@@ -10,7 +10,7 @@ from ...experiments.grid import same_figure, sweep_command
 from ...experiments.jobs import BackgroundTraining, JobWatch
 from ...studies import Cell
 from ..session import Session
-from .points import KINDS, LEVELS, MATCHES, Choice, Kind, Scene, adversary, longer
+from .points import KINDS, LEVELS, MATCHES, OTHERS, TITLES, Choice, Kind, Scene, adversary, longer
 from .source import SweepSource
 
 
@@ -132,7 +132,9 @@ class MissingPoints:
     def kind(self, job: BackgroundTraining) -> tuple[Kind, float]:
         """The point that a job is at."""
         key, k = next(iter(self.points(job)))
-        return Kind(key, *KINDS[key], {}, key in LEVELS), k
+        role, name = KINDS[key]
+        rivals = key == "adversary" and set(OTHERS) & set(self.kinds)  # among attacks the first goes by its own name
+        return Kind(key, role, TITLES[self.attack] if rivals else name, {}, key in LEVELS), k
 
     def act(self, verb: str, name: str) -> None:
         """Run a button of a job's card: 'stop', 'forget', or 'again', which goes on with what it has left."""

@@ -19,6 +19,7 @@ from ...experiments.jobs import BackgroundTraining
 from ...results import Sweep
 from ...runfolder import Run
 from ..base import Job
+from ..html import finding, join, note, tag
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from . import cards, charts
@@ -28,9 +29,9 @@ from .points import KINDS, LEVELS, RIVALS, Choice, Scene, scene_of
 from .sidebar import Look, sidebar
 from .source import SweepSource, written
 from .strip import IMAGES, Strip, Strips, film_head, strip
-from .verdicts import reading, whiskers
+from .verdicts import absent, reading, whiskers
 
-ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
+ALT = tag.span("The numbers of the chart are in panel.result.table.", class_="ex-sr")
 DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
 
 
@@ -50,7 +51,7 @@ class NoiseOrAdversary(Controls):
 
     title = "Noise or adversary"
     inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
-    k = Float(8, min=0, max=255, help="eps = k/255: the slider's place")
+    k = Float(8, min=0, max=255, help="The ε = k/255 that the sentence and the cards are about")
     kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
     picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
 
@@ -60,15 +61,13 @@ class NoiseOrAdversary(Controls):
         self._run = run.name if isinstance(run, Run) else run or ""
         if self._run:
             self.session.run(self._run)
-        if traits.get("show") == "loss" and traits.setdefault("against", "test ε") != "test ε":
-            raise UserError(
-                "The loss is measured over test ε, got against='training ε'; leave it out, or show accuracy."
-            )
+        if traits.get("show") == "loss":
+            traits.setdefault("against", "test ε")  # anything else is refused
         self._matches = {"training ε": "ε", "test ε": "L∞"}
         traits.setdefault("match", self._matches[traits.get("against", "training ε")])
         self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
         self._films = Strips(self.session)
-        self._closed, self._upto, self._marked = False, "", ""
+        self._closed, self._marked = False, ""
         self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
         first = self._run or next(iter(sorted(self.source.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
         self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
@@ -81,7 +80,7 @@ class NoiseOrAdversary(Controls):
             figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
         )
         self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
-        traitlets.link((self, "k"), (self._slider, "value"))
+        self.connect(self._slider, "k")
         self.film = ClickableHTML()
         self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
         self.cards, self._foot = (
@@ -160,15 +159,15 @@ class NoiseOrAdversary(Controls):
         else:
             self.redraw()
             if self.state == "ready":
-                self._settle("ready", self._upto)
+                self._settle(*self._ended)
 
     def _act(self, verb: str, what: str = "") -> None:
         """Run a card's button."""
         if verb == "save":
             self.export()
         elif verb == "open":
-            self.encoder = what
-            self.against = "test ε"
+            with self.hold_trait_notifications():
+                self.encoder, self.against = what, "test ε"
         elif verb == "compute":
             kind, k = what.split(",")
             self._order(kind, float(k))
@@ -197,7 +196,8 @@ class NoiseOrAdversary(Controls):
     def draw(self, view: View) -> None:
         scene, film = view.scene, view.film
         self._slider.max = max(charts.most(scene), self.k)
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.k)}</p>{ALT}'
+        lacks = absent(scene)
+        self._reading.value = join(finding(reading(scene, self.k)), note(lacks) if lacks else None, ALT)
         under_way = self.missing.under_way(scene)
         if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
             figures.follow(self._chart, charts.chart(scene, self.k, under_way))
@@ -207,7 +207,7 @@ class NoiseOrAdversary(Controls):
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)
         self.film.html = (
-            film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
+            join(film_head(film, image, whiskers(scene)), strip(film, image, scene.kinds.values())) if film else ""
         )
         self._marked = self.film.picked = f"{key},{self.k:g}"
         self.cards.html = sidebar(scene, key, self.k, self.missing, view.here, view.look)
@@ -226,12 +226,11 @@ class NoiseOrAdversary(Controls):
         self._closed = True
         super().close()
 
-    def _settle(self, state: str, text: str) -> None:
-        self._upto = text
-        if state == "ready" and self._outcome is not None:
-            n, running = self._outcome.result.table.run.nunique(), self.missing.running()
-            text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
-        super()._settle(state, text)
+    def detail(self) -> str:
+        if self._outcome is None:
+            return ""
+        n, running = self._outcome.result.table.run.nunique(), self.missing.running()
+        return f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
 
 
 class FourAttacks(NoiseOrAdversary):

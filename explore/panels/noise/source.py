@@ -1,6 +1,6 @@
 """Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, sweeps made now."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,18 @@ class SweepSource:
     def seeds(self) -> list[int]:
         """Seeds of the trainings, which a new point is to have too."""
         return sorted(self.training.table.seed.unique().tolist()) or [0, 1, 2]
+
+    def offers(self, column: str, known: Mapping[str, str], *, training: bool, encoder: str, loss: bool) -> list[str]:
+        """The names of `known` (name -> value of a column) that can be shown: those of the tables, or all where rows can be made."""
+        if training:
+            rows = self.training.table if column == "metric" or not self.grows else self.training.table.iloc[:0]
+        elif encoder in self.methods:
+            rows = self.tests.table[self.tests.table.method == encoder]
+            rows = rows if column == "metric" else rows[(rows.metric == "loss") == loss]
+        else:
+            return list(known)
+        there = set(rows[column])
+        return [name for name, value in known.items() if value in there] or list(known)
 
     def trained(self) -> Sweep:
         """The trainings: shipped or given, and what was computed here with the same settings."""

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from html import escape
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from ...random import seeded
 from ...results import png, to_pixels
 from ...studies import Batch, contrast_with
 from ...training import contrast_settings
+from ..html import Markup, join, tag
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 
@@ -80,35 +80,43 @@ def film_of(
     return Strip(run, ks, [session.class_name(images, int(label)) for label in y], index, frames)
 
 
-def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> str:
+def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> Markup:
     """The film's rows for one image; every frame carries `data-pick="kind,k"`."""
-    rows = []
+    rows, name = [], film.names[image]
     for kind in kinds:
         if kind.key in film.frames:
-            frames = "".join(
-                f'<button data-pick="{kind.key},{k:g}" aria-label="{kind.name} at {k:g}/255: {escape(film.names[image])}">'
-                f"{picture(frame)}</button>"
+            frames = [
+                tag.button(
+                    picture(frame),
+                    data_pick=f"{kind.key},{k:g}",
+                    aria_label=f"{kind.name} at {k:g}/255: {name}",
+                    title=f"{kind.name} at ε = {k:g}/255: click to pin its point",
+                )
                 for k, frame in zip(film.ks, film.pixels(kind.key, image), strict=True)
-            )
-            rows.append(
-                f'<div class="ex-film {kind.role} {kind.key}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
-                f'<b class="role">{kind.name}</b></div>'
-            )
-    return "".join(rows)
+            ]
+            dot = tag.span(tag.i(class_="dot"), class_="ex-film-l")
+            row = (dot, tag.span(frames, data_row=True), tag.b(kind.name, class_="role"))
+            rows.append(tag.div(row, class_=f"ex-film {kind.role} {kind.key}"))
+    return join(rows)
 
 
-def film_head(film: Strip, image: int, whiskers: str) -> str:
+def film_head(film: Strip, image: int, whiskers: str) -> Markup:
     """Above the film: what it is, how to read the chart, and the way to other images."""
-    back, ahead = ((image + step) % len(film.names) for step in (-1, 1))
-    return (
-        f'<div class="ex-film-h ex-note"><span>In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.<br>'
-        f"{escape(film.names[image].capitalize())}, a test image, at each ε above, attacked through {escape(film.run)}.</span>"
-        f'<span class="ex-page" data-row><button data-pick="image:{back}" aria-label="image before">‹</button>'
-        f'<button data-pick="image:{ahead}" aria-label="next image">›</button></span></div>'
+    turns = [
+        tag.button(
+            sign, data_pick=f"image:{(image + step) % len(film.names)}", aria_label=words, title=words.capitalize()
+        )
+        for step, sign, words in ((-1, "‹", "image before"), (1, "›", "next image"))
+    ]
+    said = tag.span(
+        f"In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.",
+        tag.br(),
+        f"{film.names[image].capitalize()}, a test image, at each ε above, attacked through {film.run}.",
     )
+    return tag.div(said, tag.span(turns, class_="ex-page", data_row=True), class_="ex-film-h ex-note")
 
 
-def picture(image: np.ndarray) -> str:
+def picture(image: np.ndarray) -> Markup:
     """An image (h, w, 3) at the whole multiple of its pixels nearest to 64; a larger one is averaged over blocks first."""
     size = len(image)
     if size > SIDE:
@@ -117,4 +125,4 @@ def picture(image: np.ndarray) -> str:
         image = (cut.reshape(size // k, k, size // k, k, 3).mean((1, 3)) + 0.5).astype(np.uint8)
         size = len(image)
     wide = size * max(1, SIDE // size)
-    return f'<img src="{png(image)}" width="{wide}" height="{wide}" alt="" decoding="sync">'
+    return tag.img(src=png(image), width=wide, height=wide, alt="", decoding="sync")
