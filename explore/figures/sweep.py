@@ -145,6 +145,8 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
             "textposition": "top center",
         }
         point = line(role, [x], [y], [100 * row.low], [100 * row.high], mode="markers", name=name, **said)
+        if row.attack in TABLE:
+            point.update(marker={"symbol": TABLE[row.attack].marker})
         mark = {"symbol": "line-ew", "size": 10, "line": {"color": COLOURS[role], "width": 1.25}}
         ticks = {"x": [x] * row.n, "y": [100 * v for v in row.values], "mode": "markers", "marker": mark}
         figure.add_traces([point, go.Scatter(**ticks, hoverinfo="skip")])
