@@ -742,8 +742,8 @@ def test_names_and_signs_of_attacks_beside_each_other():
     assert 'class="ex-h adv rfgsm"' in card  # its triangle, as in the chart
     assert "rebuttal fig. 2" in cards.foot(here, BASE, "") and "rebuttal fig. 1" in cards.foot(scene(), BASE, "")
     costs = figures.attack_costs(here.sweep.where(k=[0, 8]))
-    above = {a.text: a.yshift for a in costs.layout.annotations}
-    assert above["FGSM"] > 0 > above["SimCLR, 6 epochs"]  # both cost 1.5
+    at = {a.text: (a.yshift, a.xshift) for a in costs.layout.annotations}  # three of them cost 1.5
+    assert (at["FGSM"], at["SimCLR, 6 epochs"], at["Gaussian"]) == ((9, None), (None, 9), (-9, None))
     assert next(t for t in costs.data if t.name == "R-FGSM").marker.symbol == "triangle-up"
 
 
@@ -792,6 +792,27 @@ def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, stu
     assert panel.wait(60) and "gaussian-variance" in set(panel.result.table.attack)
     assert "Gaussian noise of σ² = ε" in verdicts.reading(panel._outcome.scene, 9)
     panel.close()
+
+
+def test_an_encoder_chosen_in_the_menu_tells_its_price_first(panel, tiny, monkeypatch):
+    from explore.panels.noise import panel as module
+
+    run = Run.create(tiny, name="mine")
+    run.save_encoder(build_encoder(tiny), 0)
+    panel.images, panel.against = 15, "test ε"
+    panel.wait(60)
+    monkeypatch.setattr(module, "ASK", 0.0)
+    panel.list_options("encoder", [("mine", "mine"), (panel.encoder, panel.encoder)])
+    panel._fields["encoder"][0].value = "mine"  # as a choice of the menu
+    assert panel.wait(60) and panel.state == "empty" and "not measured yet" in panel._state.value
+    assert "mine has not been measured" in panel._price.value and "about 1 s on this machine" in panel._price.value
+    panel._empty.children[1].click()
+    assert panel.wait(120) and panel.state == "ready" and set(panel.result.table.run) == {"mine"}
+    panel.show = "loss"
+    assert panel.wait(120) and panel.state == "ready"  # accepted for this encoder
+    panel.encoder = "demo/clae"
+    assert "demo/clae" not in panel._unpriced  # named in code: it is measured at once
+    panel.stop()
 
 
 def test_the_table_is_saved_where_it_says(panel, tmp_path):

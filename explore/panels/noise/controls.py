@@ -61,6 +61,7 @@ class Controls(Panel):
     images = Int(1000, min=2, help="Test images of a sweep that is made now")
     source: SweepSource
     session: Session
+    _unpriced: set[str]  # encoders chosen in the menu whose price was not accepted
     _matches: dict[str, str]  # axis -> the match that was chosen for it
 
     @traitlets.validate("encoder")
@@ -83,9 +84,10 @@ class Controls(Panel):
         encoder = w.Dropdown(options=[(name, name) for name in dict.fromkeys(names)])
         self._shows = w.Dropdown(options=list(VIEWS.items()), value=(self.show, self.against), description="Show")
         self._shows.tooltip = "What is measured, over whose ε: of the training, or of the test images"
-        self._shows.layout.width = "176px"
+        self._shows.layout.width = "208px"
         self._shows.add_class("ex-field").add_class("ex-of-view")
         self._shows.observe(lambda change: self._set_view(*change["new"]), names=["value"])
+        encoder.observe(self._by_menu, names=["value"])  # before it is linked: the trait still has the value before
         fields: list[tuple[str, Any, str, str]] = [
             ("Noise of equal", w.ToggleButtons(options=list(MATCHES)).add_class("ex-seg"), "match", "auto"),
             (
@@ -124,6 +126,11 @@ class Controls(Panel):
 
         chip.observe(ticked, names=["value"])
         return chip
+
+    def _by_menu(self, change: Any) -> None:
+        """An encoder chosen in the menu is measured when its price is accepted; one named in code, at once."""
+        if change["new"] != self.encoder:
+            self._unpriced.add(change["new"])
 
     def _set_view(self, show: str, against: str) -> None:
         with self.hold_trait_notifications():

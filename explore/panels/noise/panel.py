@@ -15,10 +15,11 @@ from traitlets import Enum, Float, Int
 from ... import figures
 from ...attacks import ATTACKS
 from ...errors import UserError
+from ...experiments.cost import duration
 from ...experiments.jobs import BackgroundTraining
 from ...results import Sweep
 from ...runfolder import Run
-from ..base import Job
+from ..base import Job, NothingToCompute
 from ..html import finding, join, note, tag
 from ..session import Session
 from ..widgets.html import ClickableHTML
@@ -32,6 +33,7 @@ from .strip import IMAGES, Strip, Strips, film_head, strip
 from .verdicts import absent, reading, whiskers
 
 ALT = tag.span("The numbers of the chart are in panel.result.table.", class_="ex-sr")
+ASK = 10.0  # seconds: what takes longer and was chosen by a click tells its price first
 DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
 
 
@@ -65,6 +67,7 @@ class NoiseOrAdversary(Controls):
             traits.setdefault("against", "test ε")  # anything else is refused
         self._matches = {"training ε": "ε", "test ε": "L∞"}
         traits.setdefault("match", self._matches[traits.get("against", "training ε")])
+        self._unpriced: set[str] = set()
         self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
         self._films = Strips(self.session)
         self._closed, self._marked = False, ""
@@ -75,7 +78,7 @@ class NoiseOrAdversary(Controls):
 
     # widgets
     def body(self) -> list[w.Widget]:
-        self._reading, self._saved = w.HTML(), ""
+        self._reading, self._saved = w.HTML().add_class("ex-sweep-says"), ""
         self._chart = figures.live(
             figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
         )
@@ -104,6 +107,8 @@ class NoiseOrAdversary(Controls):
             run = self.session.run(encoder)
             self.session.set(run.config.dataset)  # refuses to download
             job.busy("opening the encoder")
+            if encoder in self._unpriced:
+                self._tell_price(job, choice, run, images)
             extra = sorted(self._extra.get(encoder, ()))
             rows = self.source.looked_at(choice, run, images, extra, job.progress, self.attacks)
         job.check()
@@ -119,6 +124,28 @@ class NoiseOrAdversary(Controls):
         result = Sweep(scene.sweep.table, {**scene.sweep.provenance, "shown": {**asdict(choice), "kinds": kinds}})
         here = self.source.here(result.table.run.unique())
         return View(result, scene, film, here, Look(encoder, encoder in self.source.methods, images))
+
+    def _tell_price(self, job: Job, choice: Choice, run: Run, images: int) -> None:
+        """Raise `NothingToCompute` where to look at a run takes long: the price is shown, with a button."""
+        data = self.session.set(run.config.dataset)
+        about = (choice, run, self.session.encoder(run.name), images, self.attacks, data)
+        seconds = self.source.seconds_to_look(*about)
+        if seconds > ASK:
+            said = (
+                f"{run.name} has not been measured over test ε with these settings: {images:,} test images at nine ε take "
+                f"about {duration(seconds)} on this machine."
+            )
+            job.show(lambda: self._price.set_trait("value", finding(said)))
+            raise NothingToCompute("not measured yet")
+
+    def empty(self) -> list[w.Widget]:
+        self._price = w.HTML()
+
+        def accepted() -> None:
+            self._unpriced.discard(self.encoder)
+            self.refresh()
+
+        return [self._price, self._button("Measure it", accepted, style="primary")]
 
     def idle(self) -> bool:
         """Measure how long a training takes here, once, when a card needs it."""
@@ -166,6 +193,7 @@ class NoiseOrAdversary(Controls):
         if verb == "save":
             self.export()
         elif verb == "open":
+            self._unpriced.add(what)
             with self.hold_trait_notifications():
                 self.encoder, self.against = what, "test ε"
         elif verb == "compute":
