@@ -1,4 +1,4 @@
-"""Cards beside the chart: a pinned point, a point under way, a point that is not there yet, as HTML."""
+"""Cards beside the chart: a pinned point, a point that is being computed, a missing point. HTML."""
 
 import re
 from collections.abc import Iterable
@@ -27,8 +27,8 @@ Cards = ClickableHTML
 def pinned(
     scene: Scene, point: Point, *, here: Iterable[str] = (), command: str = "", rest: tuple[str, str] = ("", "")
 ) -> Markup:
-    """A point with its seeds, its differences, its price and its runs. `here`: names of runs whose encoder can be opened; `rest`:
-    the action that computes the seeds it lacks, and its price.
+    """A point with its seeds, differences, cost and runs. `here`: names of runs whose encoder can be opened; `rest`: the action
+    that computes the missing seeds, and the time it takes.
     """
     u, rows = scene.unit, point.rows
     per_seed = " · ".join(u.value(v) for v in point.values.values())
@@ -63,7 +63,7 @@ def pinned(
 
 
 def differences(scene: Scene, point: Point) -> list[tuple[str, str]]:
-    """(to what, '+0.7 [−0.1, 1.5]') of a point to the others at its eps that it is measured by, paired by seed."""
+    """(to what, '+0.7 [−0.1, 1.5]') of a point to the points it is compared with, at the same eps and paired by seed."""
     if scene.choice.training:
         others = [scene.at(key, point.k) for key in ("simclr", "same", "adversary", "gaussian")]
     else:
@@ -88,12 +88,12 @@ def differences(scene: Scene, point: Point) -> list[tuple[str, str]]:
 
 
 def missing(kind: Kind, k: float, *, act: str, price: str, text: str = "Compute this point here") -> Markup:
-    """A point that is not there: a button with its price, or, without `act`, a sentence why there is none."""
+    """A missing point: a button and the time it takes, or, without `act`, the reason why it cannot be computed."""
     return _card(kind, k, "none yet", "", [_button(text, act, primary=True, title=STARTS)] if act else [], price)
 
 
 def under_way(kind: Kind, k: float, job: BackgroundTraining) -> Markup:
-    """A job that is at this point: how far it is, or how it ended."""
+    """A background job that computes this point: its progress, or how it ended."""
     state, now, name = job.state, job.progress(), job.name
     word = "Training" if job.study else "Seed"
     dismiss = _button("Dismiss", f"forget:{name}", title="Remove this card; finished seeds stay on disk")
@@ -125,7 +125,9 @@ def under_way(kind: Kind, k: float, job: BackgroundTraining) -> Markup:
 
 def _card(kind: Kind, k: float, small: str, inner: Any, buttons: Iterable[Markup] = (), below: str = "") -> Markup:
     name = kind.name if kind.level else f"{kind.name}, ε = {k:g}/255"
-    role = f"{kind.role} {kind.key}" if kind.key in OTHERS else kind.role  # other attacks have a shape of their own
+    role = (
+        f"{kind.role} {kind.key}" if kind.key in OTHERS else kind.role
+    )  # the dot has the shape of the attack's marker
     buttons = list(buttons)
     return tag.div(
         tag.div(tag.i(class_="dot"), name, " ", tag.small(small), class_=f"ex-h {role}"),
@@ -149,7 +151,7 @@ def short_runs(names: list[str]) -> str:
 
 
 def _runs(names: list[str], here: set[str]) -> Markup:
-    """The same, a word a run; those that can be opened are links."""
+    """The same with one element per run; runs that can be opened are links."""
     before, shown = _short(names)
     links = [
         tag.button(short, class_="ex-link", data_act=f"open:{name}", title=f"Show {name} over test ε")
@@ -161,7 +163,7 @@ def _runs(names: list[str], here: set[str]) -> Markup:
 
 
 def _short(names: list[str]) -> tuple[str, list[str]]:
-    """What the names have in common, and what is left of each; a study's hashes are left out."""
+    """The common beginning of the names, and the rest of each; the hashes of a study's runs are dropped."""
     parts = [LABEL.fullmatch(name) for name in names]
     if len({part[1] for part in parts if part}) == 1 and all(parts):
         return f"{parts[0][1]}-", [f"s{part[2]}" for part in parts if part]  # type: ignore[index]
@@ -169,7 +171,7 @@ def _short(names: list[str]) -> tuple[str, list[str]]:
 
 
 def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -> Markup:
-    """What was trained or looked at, the authors' figure, and where the numbers come from."""
+    """What was trained or measured, the authors' figure, and where the numbers come from."""
     table, about, choice = scene.sweep.table, scene.sweep.provenance, scene.choice
     words = []
     if len(table):
@@ -192,6 +194,6 @@ def foot(scene: Scene, base: TrainConfig | None, images: str, saved: str = "") -
 
 
 def _named(dataset: str) -> str:
-    """'fashion', 'folder:cats': without the way to a folder."""
+    """'fashion', 'folder:cats': a folder's name without its path."""
     kind, colon, path = dataset.partition(":")
     return f"{kind}{colon}{PurePath(path).name}"

@@ -70,7 +70,7 @@ class Controls(Panel):
 
     @traitlets.validate("show", "against")
     def _has_view(self, proposal: Any) -> str:
-        """Loss over training eps does not exist: refused rather than moving the other setting."""
+        """There is no loss over training eps: it is refused, and the other setting stays."""
         both = {"show": self.show, "against": self.against, proposal["trait"].name: proposal["value"]}
         if tuple(both.values()) not in VIEWS.values():
             raise UserError(
@@ -87,7 +87,9 @@ class Controls(Panel):
         self._shows.layout.width = "208px"
         self._shows.add_class("ex-field").add_class("ex-of-view")
         self._shows.observe(lambda change: self._set_view(*change["new"]), names=["value"])
-        encoder.observe(self._by_menu, names=["value"])  # before it is linked: the trait still has the value before
+        encoder.observe(
+            self._by_menu, names=["value"]
+        )  # registered before the link, so the trait still has its former value
         fields: list[tuple[str, Any, str, str]] = [
             ("Noise of equal", w.ToggleButtons(options=list(MATCHES)).add_class("ex-seg"), "match", "auto"),
             (

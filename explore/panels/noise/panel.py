@@ -33,13 +33,17 @@ from .strip import IMAGES, Strip, Strips, film_head, strip
 from .verdicts import absent, reading, whiskers
 
 ALT = tag.span("The numbers of the chart are in panel.result.table.", class_="ex-sr")
-ASK = 10.0  # seconds: what takes longer and was chosen by a click tells its price first
-DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
+ASK = 10.0  # seconds: the time of longer measurements is shown before they start, where a click chose them
+DEMOS = (
+    "demo/clae",
+    "demo/simclr",
+    "demo/gaussian",
+)  # runs whose encoder attacks the pictures below the chart, where none was given
 
 
 @dataclass(frozen=True)
 class View:
-    """All that is drawn but the slider's place and the jobs. `here`: runs whose encoder lies on this machine."""
+    """All that is drawn except the slider's value and the jobs. `here`: runs whose encoder is on this machine."""
 
     result: Sweep
     scene: Scene
@@ -54,8 +58,8 @@ class NoiseOrAdversary(Controls):
     title = "Noise or adversary"
     inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
     k = Float(8, min=0, max=255, help="The ε = k/255 that the sentence and the cards are about")
-    kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
-    picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
+    kind = Enum(list(KINDS), "adversary", help="The curve whose point is pinned")
+    picture = Int(0, min=0, max=IMAGES - 1, help="Which of the test images is shown below the chart")
 
     def __init__(self, sweep: Any = None, run: Run | str | None = None, **traits: Any):
         self.source = SweepSource(sweep)
@@ -126,7 +130,7 @@ class NoiseOrAdversary(Controls):
         return View(result, scene, film, here, Look(encoder, encoder in self.source.methods, images))
 
     def _tell_price(self, job: Job, choice: Choice, run: Run, images: int) -> None:
-        """Raise `NothingToCompute` where to look at a run takes long: the price is shown, with a button."""
+        """Raise `NothingToCompute` where measuring a run takes long: the time is shown, with a button."""
         data = self.session.set(run.config.dataset)
         about = (choice, run, self.session.encoder(run.name), images, self.attacks, data)
         seconds = self.source.seconds_to_look(*about)
@@ -156,7 +160,7 @@ class NoiseOrAdversary(Controls):
 
     # points that are not there yet
     def compute_point(self, kind: str, k: float) -> BackgroundTraining | None:
-        """Compute a missing point: train the seeds it lacks in the background (the job), or look at a run at one more eps (None)."""
+        """Compute a missing point: train the seeds it lacks in the background (the job), or measure a run at one more eps (None)."""
         self.wait()
         return self._order(kind, k)
 
@@ -177,7 +181,7 @@ class NoiseOrAdversary(Controls):
         return None
 
     def _jobs_changed(self, ended: bool) -> None:
-        """Show how far the jobs are; `ended`: there are new points."""
+        """Show the progress of the jobs; `ended`: there are new points."""
         if self._closed:
             return
         if ended:
@@ -189,7 +193,7 @@ class NoiseOrAdversary(Controls):
                 self._settle(*self._ended)
 
     def _act(self, verb: str, what: str = "") -> None:
-        """Run a card's button."""
+        """Handle a card's button."""
         if verb == "save":
             self.export()
         elif verb == "open":
@@ -204,7 +208,7 @@ class NoiseOrAdversary(Controls):
             self.redraw()
 
     def _pin(self, key: str) -> None:
-        """A clicked point or frame, 'gaussian,8', or a turn of the film, 'image:3'."""
+        """Handle a click on a point or picture ('gaussian,8') or on the arrows to another image ('image:3')."""
         if key.startswith("image:"):
             self.picture = int(key[6:])
         elif key and key != self._marked:
@@ -227,7 +231,9 @@ class NoiseOrAdversary(Controls):
         lacks = absent(scene)
         self._reading.value = join(finding(reading(scene, self.k)), note(lacks) if lacks else None, ALT)
         under_way = self.missing.under_way(scene)
-        if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
+        if (
+            self._drawn[0] is not scene or self._drawn[1] != under_way
+        ):  # an unchanged figure is not sent again: an open tooltip stays
             figures.follow(self._chart, charts.chart(scene, self.k, under_way))
         elif self._drawn[2] != self.k:
             self._chart.update_layout(shapes=[figures.upright(self.k)])
@@ -242,7 +248,7 @@ class NoiseOrAdversary(Controls):
         self._foot.html = cards.foot(scene, self.source.base, f"{view.look.images:,} test images", self._saved)
 
     def _pinned(self, scene: Scene) -> str:
-        """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
+        """The kind whose point is pinned: the chosen one, or the first that is ticked where the chosen one is not."""
         return self.kind if self.kind in scene.kinds else next(iter(scene.kinds), "")
 
     def label(self, result: Sweep) -> str:
@@ -250,7 +256,7 @@ class NoiseOrAdversary(Controls):
         return f"{shown['show']} over {shown['against']}"
 
     def close(self) -> None:
-        """As every panel's; trainings under way go on."""
+        """Close the panel; trainings in the background continue."""
         self._closed = True
         super().close()
 

@@ -1,4 +1,4 @@
-"""The cards beside the chart, together: the pinned point, the jobs, and the points that are not there at this eps."""
+"""The cards beside the chart, together: the pinned point, the jobs, and the missing points at this eps."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from .points import LEVELS, MATCHES, Scene
 
 @dataclass(frozen=True)
 class Look:
-    """Whose test images are looked at: an encoder's name, whether it is a method of the tables, and how many images."""
+    """The encoder that is measured over test eps: its name, whether it is a method of the tables, and the number of test images."""
 
     encoder: str
     tabled: bool
@@ -45,7 +45,7 @@ def _missing(scene: Scene, key: str, k: float, missing: MissingPoints, look: Loo
 
 
 def _command(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> str:
-    """The command that makes the pinned point; '' where nothing here can."""
+    """The command that makes the pinned point; '' where there is none."""
     if scene.choice.training:
         return missing.command(scene, key, k)
     if look.tabled:

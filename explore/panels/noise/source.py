@@ -1,4 +1,4 @@
-"""Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, sweeps made now."""
+"""Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, and runs that are measured now."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ class SweepSource:
         self.training, self.tests = (own if len(own) else theirs for own, theirs in zip(given, ours, strict=True))
         self.base = self._base()
         self.measure = Measure(**self.training.provenance.get("measure", {}))
-        self.stale = True  # points may have been computed here since the last look
+        self.stale = True  # points may have been computed since they were last read
         self._own = Sweep.of([])
 
     @property
@@ -49,7 +49,7 @@ class SweepSource:
 
     @property
     def grows(self) -> bool:
-        """Whether points computed here can be told to belong to it: settings and images are known."""
+        """Whether points can be added: the settings and images of the trainings are known."""
         return self.base is not None and (bool(self.data) or not len(self.training))
 
     @property
@@ -67,7 +67,7 @@ class SweepSource:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the trainings, which a new point is to have too."""
+        """Seeds of the trainings, and of new points."""
         return sorted(self.training.table.seed.unique().tolist()) or [0, 1, 2]
 
     def offers(self, column: str, known: Mapping[str, str], *, training: bool, encoder: str, loss: bool) -> list[str]:
@@ -100,7 +100,7 @@ class SweepSource:
         progress: ProgressCallback,
         attacks: Sequence[str] = ("fgsm",),
     ) -> Sweep:
-        """Loss or accuracy over test eps: of a method from the tables, of a run by looking now (kept on disk for the next time).
+        """Loss or accuracy over test eps: of a method from the tables, or of a run, measured now and kept on disk.
 
         `extra`: eps beyond the usual ones. `progress` is called after every batch.
         """

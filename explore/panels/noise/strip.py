@@ -1,4 +1,4 @@
-"""The film: one test image along eps, a row a kind, hung under the ticks of a chart."""
+"""The pictures below the chart: one test image at every eps, one row per kind, each picture below its tick."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ FILMED = ("adversary", *NOISE_NAMES)
 
 @dataclass(frozen=True)
 class Strip:
-    """Images x (32, c, h, w) and what kinds make of them at eps of `ks`/255, seen by one run's encoder."""
+    """Test images at every eps of `ks`/255 and under every kind, attacked through one run's encoder."""
 
     run: str
     ks: tuple[float, ...]
@@ -33,7 +33,7 @@ class Strip:
     frames: dict[str, Tensor] = field(repr=False)  # kind -> (len(ks), 32, c, h, w)
 
     def pixels(self, kind: str, image: int) -> np.ndarray:
-        """One image of a kind along eps, as on the screen: uint8 (len(ks), h, w, 3)."""
+        """One image of a kind at every eps, as on the screen: uint8 (len(ks), h, w, 3)."""
         return to_pixels(self.frames[kind][:, image])
 
 
@@ -66,7 +66,7 @@ def film_of(
     variance: bool = False,
     kinds: Sequence[str] = FILMED,
 ) -> Strip:
-    """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
+    """The pictures, attacked through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
     with eps as its variance, where it is as drawn.
     """
     opened, images = session.run(run), f"{session.run(run).config.dataset} · test"
@@ -81,7 +81,7 @@ def film_of(
 
 
 def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> Markup:
-    """The film's rows for one image; every frame carries `data-pick="kind,k"`."""
+    """The rows of pictures for one image; every picture carries `data-pick="kind,k"`."""
     rows, name = [], film.names[image]
     for kind in kinds:
         if kind.key in film.frames:
@@ -101,7 +101,7 @@ def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> Markup:
 
 
 def film_head(film: Strip, image: int, whiskers: str) -> Markup:
-    """Above the film: what it is, how to read the chart, and the way to other images."""
+    """The line above the pictures: how to read the chart, what the pictures are, and arrows to other images."""
     turns = [
         tag.button(
             sign, data_pick=f"image:{(image + step) % len(film.names)}", aria_label=words, title=words.capitalize()

@@ -1,4 +1,4 @@
-"""The finding of the noise-or-adversary panel in words: who is above whom, by how much, and whether that is settled."""
+"""The finding of the noise-or-adversary panel in words: which kind is above which, by how much, and whether the interval settles it."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def absent(scene: Scene) -> str:
 
 
 def _opponent(scene: Scene, k: float) -> Point | None:
-    """What the adversary is first compared with: the first noise ticked that is there, else SimCLR."""
+    """What the adversary is compared with first: the first ticked noise that has a point, else SimCLR."""
     there = (scene.at(key, k) for key in (*NOISE_NAMES, "simclr", "same"))
     return next((p for p in there if p is not None), None)
 
