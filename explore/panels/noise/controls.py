@@ -105,7 +105,8 @@ class Controls(Panel):
         row = self.row(fields, "ex-of-")
         row.children = (self._shows, *row.children)
         self._chips = {key: self._chip(key) for key in self.offers}
-        self._moved = w.HTML().add_class("ex-moved")
+        self._moved = w.HTML()
+        traitlets.dlink((self._moved, "value"), (self._moved.layout, "display"), lambda said: "" if said else "none")
         for names, react in (
             (["show", "against"], self._other_view),
             (["against"], self._other_axis),
