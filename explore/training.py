@@ -20,7 +20,8 @@ from .evaluate import embed, knn_accuracy
 from .losses import chance
 from .nets import Encoder
 from .random import seeded
-from .runfolder import Recorder, Run, build_encoder
+from .recorder import Recorder
+from .runfolder import Run, build_encoder
 from .steps import Step, Stepper
 from .types import Images
 from .views import Views, two_views_each
