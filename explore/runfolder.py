@@ -30,7 +30,16 @@ from .errors import UserError, nearest
 from .nets import Encoder, TorchEncoder
 from .patches import KINDS, PatchEncoder, patch_encoder
 from .random import seeded
-from .serialization import load_into, load_tensors, replacing, save_tensors, write_text
+from .serialization import (
+    check_fits,
+    load_into,
+    load_tensors,
+    parse_json,
+    read_json,
+    replacing,
+    save_tensors,
+    write_text,
+)
 
 BASELINES = {  # encoders without training that `open_run` opens like a run, and what they are called
     "untrained/resnet10": "untrained network",
@@ -47,10 +56,10 @@ class Run:
         self.path = Path(path)
         self.name = name or self.path.name
         try:
-            self.config = TrainConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+            self.config = TrainConfig.from_dict(read_json(self.path / "config.json"))
         except FileNotFoundError:
             raise UserError(f"{self.path} is not a run folder: it has no config.json.") from None
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error}).") from error
 
     def __repr__(self) -> str:
@@ -88,8 +97,11 @@ class Run:
         if self.env.get("baseline") in KINDS.values():
             encoder = PatchEncoder.open(path)
         else:
+            found = load_tensors(path)
+            with torch.device("meta"):  # sizes that no memory has are refused by their shapes
+                check_fits(build_encoder(self.config), found[0], path)
             encoder = build_encoder(self.config)
-            load_into(encoder, path)
+            load_into(encoder, path, read=lambda _: found)
         return encoder.to(device).eval().requires_grad_(False)
 
     def untrained(self, device: str | torch.device = "cpu") -> Encoder:
@@ -102,13 +114,13 @@ class Run:
         return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """All logged rows as dictionaries; a row cut off by a crash is dropped."""
+        """All logged rows as dictionaries; what follows a row that is cut off or damaged is dropped."""
         rows = []
         path = self.path / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                rows.append(parse_json(line, path))
+            except UserError:
                 break
         return rows
 
@@ -122,8 +134,8 @@ class Run:
     def status(self) -> dict[str, Any]:
         """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}"""
         try:
-            return json.loads((self.path / "status.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            return {"state": "unknown", **read_json(self.path / "status.json")}
+        except (FileNotFoundError, UserError):
             return {"state": "unknown"}
 
     def set_status(self, state: str, **more: Any) -> None:
@@ -133,7 +145,7 @@ class Run:
     def env(self) -> dict[str, Any]:
         """Versions, device, commit and arguments of the training."""
         path = self.path / "env.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     @property
     def image_size(self) -> int:
@@ -193,7 +205,7 @@ class Run:
                 state.setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
-        return json.loads(meta["progress"])
+        return parse_json(meta["progress"], path)
 
     def keep_rows(self, step: int) -> None:
         """Drop the rows of metrics after `step`, those that a crash left behind the last saved state."""
@@ -275,6 +287,7 @@ def _baseline(kind: str, dataset: str) -> Run:
 def runs() -> pd.DataFrame:
     """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss.
 
+    A run with a damaged file has the state 'damaged', and a column `why` says what is wrong with it.
     Shipped encoders of a data set that would have to be downloaded first are left out; `open_run` opens them all the same.
     """
     encoders = paths.shipped() / "encoders"
@@ -304,19 +317,24 @@ def _shipped_name(config: Path) -> tuple[str, str]:
 def _summary(name: str, path: Path) -> dict[str, Any]:
     try:
         run = Run(path, name)
-    except UserError:
-        return {"run": name, "state": "unreadable"}
-    c, rows = run.config, run.rows()
-    knn = [row["knn"] for row in rows if row.get("knn") is not None]
-    losses = [row["loss"] for row in rows if row.get("loss") is not None]
-    about = {"run": run.name, "method": run.method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
-    progress = {"state": run.status["state"], "epochs": rows[-1]["epoch"] if rows else 0}
+        rows, method = run.rows(), run.method
+    except (UserError, OSError) as error:
+        return {"run": name, "state": "damaged", "why": str(error)}
+    c = run.config
+    knn, losses, epochs = (_numbers(rows, column) for column in ("knn", "loss", "epoch"))
+    about = {"run": run.name, "method": method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
+    progress = {"state": run.status["state"], "epochs": epochs[-1] if epochs else 0}
     found = {
         "knn": knn[-1] if knn else None,
         "knn_untrained": knn[0] if knn else None,
         "loss": losses[-1] if losses else None,
     }
     return {**about, **progress, **found}
+
+
+def _numbers(rows: list[dict[str, Any]], column: str) -> list[float]:
+    """A column of metrics, where it holds numbers."""
+    return [row[column] for row in rows if isinstance(row.get(column), int | float)]
 
 
 def environment() -> dict[str, Any]:

@@ -15,9 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
-    {"config", "results", "random", "serialization", "convolutions", "cuda_graph"},
+    {"serialization"},
+    {"config", "results", "random", "convolutions", "cuda_graph"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed", "patches", "cuda_graph"},
+    {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
     {"perturbation", "recorder"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},

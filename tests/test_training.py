@@ -7,8 +7,9 @@ import torch
 
 import explore as ex
 from explore.evaluate import embed, knn_accuracy
+from explore.recorder import Recorder
 from explore.results import wilson
-from explore.runfolder import Recorder, Run, build_encoder, open_run
+from explore.runfolder import Run, build_encoder, open_run
 from explore.training import (
     KNNProbe,
     contrast_settings,
@@ -132,11 +133,47 @@ def test_a_run_that_ended_in_its_first_epoch_starts_again(data, root):
 
 def test_a_broken_folder_does_not_hide_the_others(data, root):
     Run.create(ex.TrainConfig(**TINY), name="good")
-    (root / "bad").mkdir()
-    (root / "bad" / "config.json").write_text("{")
     (root / "good" / "status.json").write_text("")
+    broken = {
+        "cut": b"{",
+        "not UTF-8": b'{"dataset": "\xff\xfe"}',
+        "a list": b"[1, 2]",
+        "a number": b"7",
+        "digits": b'{"seed": ' + b"9" * 100_000 + b"}",
+        "deep": b'{"a":' + b"[" * 100_000,
+        "other types": b'{"epochs": [], "arch": 5, "schema": "x"}',
+        "no numbers": b'{"width": "wide", "epochs": null}',
+    }
+    for name, content in broken.items():
+        (root / name).mkdir()
+        (root / name / "config.json").write_bytes(content)
+    (root / "no file").mkdir()
+    (root / "no file" / "config.json").mkdir()
     table = ex.runs().set_index("run")
-    assert table.state["bad"] == "unreadable" and table.state["good"] == "unknown"
+    assert table.state["good"] == "unknown"
+    for name in (*broken, "no file"):
+        assert table.state[name] == "damaged" and "\n" not in table.why[name] and name in table.why[name], name
+        with pytest.raises(ex.UserError):
+            open_run(name)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"7", b"[" * 100_000, b'{"step": 1}\n3\n', b""])
+@pytest.mark.parametrize("name", ["env.json", "status.json", "metrics.jsonl"])
+def test_a_damaged_file_costs_its_run_alone(root, name, content):
+    Run.create(ex.TrainConfig(**TINY), name="bad")
+    Run.create(ex.TrainConfig(**TINY), name="good")
+    (root / "bad" / name).write_bytes(content)
+    table = ex.runs().set_index("run")
+    assert table.state["good"] == "new" and table.state["bad"] in ("new", "unknown", "damaged")
+
+
+def test_a_size_that_no_memory_has_is_refused(root):
+    run = Run.create(ex.TrainConfig(**TINY), name="small")
+    run.save_encoder(build_encoder(run.config), 1)
+    config = json.loads((root / "small" / "config.json").read_text())
+    (root / "small" / "config.json").write_text(json.dumps(config | {"width": 10**6}))
+    with pytest.raises(ex.UserError, match="another network than its config"):
+        open_run("small").encoder()
 
 
 def test_same_seed_same_run_other_seed_other_run(data):

@@ -22,7 +22,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..errors import UserError, nearest
 from ..runfolder import Run
-from ..serialization import write_text
+from ..serialization import read_json, write_text
 from .cell import Cell, read_cell, step_passes
 from .metrics import Measure
 from .task import Engine, tasks_of
@@ -58,7 +58,7 @@ class BackgroundTraining:
     def __init__(self, spec: Path):
         self.spec, self.name, self.out = spec, spec.stem, spec.parent.parent
         self._last: dict[str, Any] | None = None  # its state, where its files are removed
-        request = json.loads(spec.read_text())
+        request = read_json(spec)
         self.study: str | None = request["study"]
         self.command: str | None = request["command"]
         self.price: float | None = request["price"]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError, nearest
+from ..serialization import read_json
 
 SETTINGS = {  # what was done
     "dataset": "str",
@@ -199,7 +200,7 @@ class Sweep:
         missing = [name for name in COLUMNS if name not in table]
         if missing:
             raise UserError(f"{path} is not a saved sweep: it has no column '{missing[0]}'.")
-        return cls(_typed(table), json.loads(notes.read_text()) if notes.is_file() else {})
+        return cls(_typed(table), read_json(notes) if notes.is_file() else {})
 
 
 def _unjoined(provenance: dict[str, Any]) -> list[dict[str, Any]]:

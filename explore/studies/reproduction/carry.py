@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...experiments.cell import Cell, read_cell, write_cell
 from ...experiments.task import tasks_of
 from ...runfolder import Run
-from ...serialization import load_tensors, save_tensors, write_text
+from ...serialization import load_tensors, read_json, save_tensors, write_text
 
 TAKEN = "taken.json"  # in `out`: what `take` found of runs
 LIMIT = 15_000_000  # bytes of a file of weights
@@ -52,7 +52,7 @@ def take(folder: Path, out: Path) -> int:
     if not path.is_file():
         raise UserError(f"There is no {path}; give the folder that --pack wrote.")
     new = 0
-    for key, record in json.loads(path.read_text()).items():
+    for key, record in read_json(path).items():
         if read_cell(out, key) is None:
             write_cell(out, key, record)
             if read_cell(out, key) is None:
@@ -60,13 +60,13 @@ def take(folder: Path, out: Path) -> int:
                 raise UserError(f"The record {key} in {path} does not match its name: the file was changed.")
             new += 1
     if (runs := folder / "runs.json").is_file():
-        write_text(out / TAKEN, json.dumps(_taken(out) | json.loads(runs.read_text())))
+        write_text(out / TAKEN, json.dumps(_taken(out) | read_json(runs)))
     return new
 
 
 def _taken(out: Path) -> dict[str, Any]:
     """What was taken of runs, whose folders are elsewhere."""
-    return json.loads((out / TAKEN).read_text()) if (out / TAKEN).is_file() else {}
+    return read_json(out / TAKEN) if (out / TAKEN).is_file() else {}
 
 
 def packed_encoder(folder: Path, name: str) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from ...experiments.runner import run_cells
 from ...experiments.task import Done, StudyProgress, tasks_of
 from ...results import Sweep
 from ...runfolder import Run
-from ...serialization import write_text
+from ...serialization import read_json, write_text
 from ..sweep import kept
 from .diagnostics import every_batch, gradient_parts, reporting, transferred
 from .rows import METHODS, SPACE, Row, Tier, trial_cells, trials
@@ -151,7 +151,7 @@ def beside(found: Sweep, folder: Path) -> pd.DataFrame:
 def recipes_of(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The tuned settings that a folder keeps; None where there are none."""
     path = folder / "recipes.json"
-    return json.loads(path.read_text())["recipes"] if path.is_file() else None
+    return read_json(path)["recipes"] if path.is_file() else None
 
 
 def keep_recipes(folder: Path, tier: Tier, recipes: dict[str, dict[str, Any]], out: Path) -> None:
