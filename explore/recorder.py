@@ -33,6 +33,7 @@ class Recorder:
         first: bool = True,
     ):
         self.run = run if first else None
+        self._lock = run.hold() if first and run is not None else None
         self.encoder, self.optimizer, self.sums, self.total = encoder, optimizer, sums, total
         self.step, spent = 0, 0.0
         self._saved, self._saving = -math.inf, 0.0  # when the last saving ended, and the seconds it took
@@ -75,6 +76,8 @@ class Recorder:
             self._saving = self._saved - began
 
     def end(self, state: str, step: int) -> None:
-        """Set the run's status: 'done' or 'stopped'."""
+        """Set the run's status, 'done' or 'stopped', and let others train it."""
         if self.run is not None:
             self.run.set_status(state, step=step)
+        if self._lock is not None:
+            self._lock.release()

@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from . import paths
@@ -46,6 +47,7 @@ BASELINES = {  # encoders without training that `open_run` opens like a run, and
     **{f"patches/{kind}": title for kind, title in KINDS.items()},
 }
 PATCHES = 128  # of a baseline: 512 features, a tenth of a second for 500 images on one core
+LOCK = ".lock"  # held by the process that trains a run
 MADE = "1"  # raise it when baselines are made otherwise than before
 
 
@@ -132,11 +134,45 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}"""
+        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}
+
+        A run whose process is gone without a word is 'stopped'.
+        """
         try:
-            return {"state": "unknown", **read_json(self.path / "status.json")}
+            found = {"state": "unknown", **read_json(self.path / "status.json")}
         except (FileNotFoundError, UserError):
             return {"state": "unknown"}
+        return {**found, "state": "stopped"} if found["state"] == "running" and not self.held else found
+
+    @property
+    def held(self) -> bool:
+        """Whether a process trains it at this moment."""
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):  # a place without locks, or not to be written: what status.json says
+            return True
+
+    def hold(self) -> FileLock | None:
+        """Make this process the one that writes the folder, until the lock is released or the process ends.
+
+        UserError where another process is; None on a file system that has no locks.
+        """
+        lock = FileLock(self.path / LOCK, thread_local=False)
+        try:
+            lock.acquire(timeout=2)  # `held` takes it for a moment
+        except Timeout:
+            pid = self.status.get("pid")
+            if pid != os.getpid():
+                raise UserError(
+                    f"The run '{self.name}' is being trained by another process ({pid}); wait until it has ended, or stop it."
+                ) from None
+            return None
+        except (OSError, NotImplementedError):
+            return None
+        return lock
 
     def set_status(self, state: str, **more: Any) -> None:
         write_text(self.path / "status.json", json.dumps({"state": state, "time": now(), "pid": os.getpid(), **more}))

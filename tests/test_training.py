@@ -188,7 +188,7 @@ def test_the_folder_describes_itself(data, root):
     run = Run.create(config)
     list(train(config, data, run=run))
     assert run.name == "fashion-resnet10-fgsm-eps8-s0"
-    assert {p.name for p in run.path.iterdir()} == {
+    assert {p.name for p in run.path.iterdir()} - {".lock"} == {
         *("config.json", "env.json", "status.json", "metrics.jsonl", "encoder.safetensors", "resume.safetensors")
     }
     again = open_run(run.name)
@@ -405,3 +405,28 @@ def test_savings_that_take_long_are_made_seldom(tmp_path, monkeypatch):
     assert 4 <= len(saved) <= 6  # one in forty seconds
     recorder.save(3)
     assert len(saved) >= 5 and saved[-1] == pytest.approx(now[0] - cost)  # the last is always made
+
+
+def test_a_run_whose_process_is_gone_is_stopped(root):
+    run = Run.create(ex.TrainConfig(**TINY), name="killed")
+    (root / "killed" / "status.json").write_text(json.dumps({"state": "running", "pid": 2**22 + 7}))
+    assert run.status["state"] == "stopped" and ex.runs().set_index("run").state["killed"] == "stopped"
+    lock = run.hold()
+    assert run.held and run.status["state"] == "running"
+    with pytest.raises(ex.UserError, match="being trained by another process"):
+        run.hold()
+    lock.release()
+    assert not run.held
+
+
+def test_a_training_that_was_dropped_lets_the_next_one_write(root, data):
+    config = ex.TrainConfig(**TINY)
+    run = Run.create(config, name="dropped")
+    rows = train(config, data, run=run, log_every=1)
+    next(rows)
+    assert run.held
+    rows.close()
+    del rows
+    assert not run.held
+    list(train(config, data, run=run, resume=True))
+    assert run.status["state"] == "done" and not run.held

@@ -117,7 +117,7 @@ def _nothing_left(run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the loop to stop after its step, the second stops at once.
+    """The first Ctrl-C asks the loop to stop after its step, the second stops at once; so do SIGTERM and a closed terminal.
 
     Not `alone`, under torchrun, which answers a Ctrl-C by SIGTERM: both signals ask, and none is impatient.
     """
@@ -128,9 +128,13 @@ def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
         if asked and alone:
             raise KeyboardInterrupt
         asked = True
-        print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
 
-    signals = [signal.SIGINT] if alone else [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal; not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
+        signals.append(hangup)
     before = {one: signal.signal(one, ask) for one in signals}
     try:
         yield lambda: asked
