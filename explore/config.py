@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from numbers import Real
 from pathlib import PurePath
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -54,10 +53,11 @@ def recipe(dataset: str) -> dict[str, Any]:
 
 
 def parse_eps(text: str | float) -> float:
-    """'8/255' or 0.031 -> float in [0, 1], the images' pixel units; 8 is refused with the hint '8/255'."""
+    """'8/255', '3.8/255' or 0.031 -> float in [0, 1], the images' pixel units; 8 is refused with the hint '8/255'."""
     try:
-        value = float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError):
+        above, *below = map(float, text.split("/", 1) if isinstance(text, str) else [text])
+        value = above / below[0] if below else above
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         raise UserError(f"eps is written as 8/255 or 0.031, got '{text}'.") from None
     return check_eps(value)
 

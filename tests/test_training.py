@@ -8,8 +8,17 @@ import torch
 import explore as ex
 from explore.evaluate import embed, knn_accuracy
 from explore.results import wilson
-from explore.runfolder import Run, build_encoder, open_run
-from explore.training import KNNProbe, contrast_settings, make_stepper, make_views, resolve_device, train
+from explore.runfolder import Recorder, Run, build_encoder, open_run
+from explore.training import (
+    KNNProbe,
+    contrast_settings,
+    make_optimizer,
+    make_stepper,
+    make_views,
+    resolve_device,
+    set_learning_rate,
+    train,
+)
 
 TINY = {"width": 8, "epochs": 2, "batch_size": 64, "train_images": 256, "knn_images": 200, "warmup_epochs": 0.5}
 
@@ -300,3 +309,62 @@ def test_a_run_is_handed_on_in_half_precision_without_paths_of_this_machine(tmp_
     for name, weight in given.encoder().state_dict().items():
         assert torch.equal(weight, run.encoder().state_dict()[name].half().to(weight.dtype)), name
     assert str(tmp_path) in (run.path / "env.json").read_text()  # the run itself is as it was
+
+
+def test_the_strong_preset_is_the_public_recipe():
+    """github.com/dkobak/simclr-cifar10: what its file sets, by the names of the settings here."""
+    c = ex.TrainConfig.strong(attack="none")
+    views = make_views(c, ex.load("emoji"))
+    assert (views.scale, views.flip, views.jitter_p, views.gray_p, views.blur_p) == ((0.2, 1.0), 0.5, 0.8, 0.1, 0.0)
+    assert views.jitter == pytest.approx((0.4, 0.4, 0.4, 0.1)) and views.crop == "torchvision"
+    with torch.device("meta"):
+        net = build_encoder(c)
+    assert [layer.out_features for layer in net.projector if hasattr(layer, "out_features")] == [1024, 128]
+    optimizer = make_optimizer(c, ex.Encoder("resnet10", width=4))
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] == 0.9
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}  # batch norms' too
+    assert set_learning_rate(optimizer, c, 0, 97) == 0.06 * 512 / 256
+    assert set_learning_rate(optimizer, c, 9699, 97) < 1e-4 and (c.epochs, c.temperature) == (100, 0.5)
+    assert ex.TrainConfig.strong().method == "CLAE (fgsm)"
+
+
+def test_averaged_losses_have_a_gradient_of_simclrs_size():
+    """Half of the sum's for alpha = 1, whose gradient has two losses; the adversary is the same."""
+    config = ex.TrainConfig(arch="resnet10", width=4, precision="fp32", alpha=1.0)
+    v1, v2 = torch.rand(2, 8, 3, 32, 32, generator=ex.seeded(0))
+    found = []
+    for averaged in (False, True):
+        net = build_encoder(config)
+        done = make_stepper(config.with_(averaged=averaged), net.train())(v1, v2, ex.seeded(0))
+        found.append((done, [p.grad for p in net.parameters() if p.grad is not None]))
+    (summed, whole), (mean, half) = found
+    assert torch.equal(summed.x_adv, mean.x_adv) and torch.equal(summed.loss, mean.loss)
+    for a, b in zip(whole, half, strict=True):
+        torch.testing.assert_close(a / 2, b, rtol=1e-3, atol=1e-6)
+
+
+def test_savings_that_take_long_are_made_seldom(tmp_path, monkeypatch):
+    config = ex.TrainConfig.smoke(epochs=2)
+    net = build_encoder(config)
+    recorder = Recorder(Run.create(config, root=tmp_path), net, make_optimizer(config, net), torch.zeros(3), 100)
+    now = [0.0]
+    monkeypatch.setattr("explore.runfolder.time.perf_counter", lambda: now[0])
+    saved = []
+
+    def save_resume(*_):
+        saved.append(now[0])
+        now[0] += cost
+
+    monkeypatch.setattr(Run, "save_resume", save_resume)
+    cost = 0.1
+    for _ in range(3):
+        now[0] += 0.2
+        recorder.save(1, last=False)
+    assert len(saved) == 3  # quick: at every epoch's end
+    cost = 2.0
+    for _ in range(60):
+        now[0] += 1.0
+        recorder.save(2, last=False)
+    assert 4 <= len(saved) <= 6  # one in forty seconds
+    recorder.save(3)
+    assert len(saved) >= 5 and saved[-1] == pytest.approx(now[0] - cost)  # the last is always made

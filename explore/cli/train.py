@@ -19,7 +19,9 @@ def add(sub: Any) -> None:
     """Register the command."""
     p = sub.add_parser("train", help="train an encoder", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.set_defaults(command=_train)
-    p.add_argument("--preset", choices=("clae", "simclr", "paper_code"), default="clae", help="settings to start from")
+    p.add_argument(
+        "--preset", choices=("clae", "simclr", "strong", "paper_code"), default="clae", help="settings to start from"
+    )
     p.add_argument("--smoke", action="store_true", help="a few steps of a tiny net: proves the installation in seconds")
     p.add_argument("--name", help="name of the run (default: made from the settings)")
     p.add_argument("--runs-dir", type=Path, help="where runs are written (default: runs/, or $CLAE_RUNS)")
