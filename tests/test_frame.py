@@ -17,7 +17,7 @@ FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
     {"config", "results", "random", "serialization", "convolutions", "cuda_graph"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed", "patches", "cuda_graph"},
+    {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
     {"perturbation", "recorder"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},

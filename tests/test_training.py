@@ -7,8 +7,9 @@ import torch
 
 import explore as ex
 from explore.evaluate import embed, knn_accuracy
+from explore.recorder import Recorder
 from explore.results import wilson
-from explore.runfolder import Recorder, Run, build_encoder, open_run
+from explore.runfolder import Run, build_encoder, open_run
 from explore.training import (
     KNNProbe,
     contrast_settings,
