@@ -430,3 +430,18 @@ def test_compute_sets_nothing_on_the_panel(panel):
     assert panel.result is not first.result and panel.pixels.reading != reading and panel.pixels.images != images
     panel.draw(first)
     assert panel.pixels.reading == reading and panel.pixels.images == images
+
+
+def test_no_panel_hides_a_method_of_its_base(run):
+    """An attribute that `body` sets must not have the name of a method that the frame calls."""
+    from explore import panels
+
+    made = [panels.Scorecard(), panels.Perturbation(run), panels.WhatItSees(run), panels.NoiseOrAdversary()]
+    try:
+        for panel in made:
+            methods = {name for name in dir(panels.Panel) if callable(getattr(panels.Panel, name))}
+            assert not [name for name in vars(panel) if name in methods], type(panel).__name__
+            assert panel.wait(60) and panel.state == "ready" and "up to date" in panel._state.value
+    finally:
+        for panel in made:
+            panel.close()

@@ -248,7 +248,7 @@ def _label_points(figure: go.Figure, points: Sequence[tuple[str, float, float, f
         own = sorted([point for point in points if round(point[1], 1) == x], key=lambda point: point[3])
         for i, (role, at, low, y, high, name) in enumerate(own):
             if i == len(own) - 1:
-                place = {"y": high, "yshift": 9}
+                place: dict[str, Any] = {"y": high, "yshift": 9}
             elif i == 0:
                 place = {"y": low, "yshift": -9}
             else:

@@ -74,7 +74,7 @@ class Panel(Worker):
         """What is on the screen, in two words, for the tag of a stale panel: 'ε = 8/255'."""
         return "an earlier result"
 
-    def detail(self) -> str:
+    def remark(self) -> str:
         """What stands behind 'up to date' in the head."""
         return ""
 
@@ -243,7 +243,7 @@ class Panel(Worker):
     def _settle(self, state: str, text: str) -> None:
         if state != "error":
             self._ended = state, text
-        self.state, self._state.value = state, join(text, self.detail() if state == "ready" else None)
+        self.state, self._state.value = state, join(text, self.remark() if state == "ready" else None)
         self.view.remove_class("ex-busy-now")
         for name, on in (
             ("ex-stale", state in ("stale", "error")),

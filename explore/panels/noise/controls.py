@@ -157,7 +157,7 @@ class Controls(Panel):
         """Show the controls, options and kinds that the choice has; a value that is set stays listed."""
         training, loss = self.against == "training ε", self.show == "loss"
         self._moved.value = ""
-        of = {"training": training, "encoder": self.encoder, "loss": loss}
+        of: dict[str, Any] = {"training": training, "encoder": self.encoder, "loss": loss}
         for name, column, known in (("match", "match", MATCHES), ("judge", "metric", JUDGES)):
             there = self.source.offers(column, known, **of)
             self.list_options(name, [(word, word) for word in known if word in there or word == getattr(self, name)])

@@ -260,7 +260,7 @@ class NoiseOrAdversary(Controls):
         self._closed = True
         super().close()
 
-    def detail(self) -> str:
+    def remark(self) -> str:
         if self._outcome is None:
             return ""
         n, running = self._outcome.result.table.run.nunique(), self.missing.running()
