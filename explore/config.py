@@ -320,10 +320,11 @@ def _typed(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         kinds = KINDS[name]
         if isinstance(value, Real) and not isinstance(value, bool):  # a number of numpy's too
-            if int in kinds and math.isfinite(value) and value == int(value):
-                value = int(value)
+            number: Any = value
+            if int in kinds and math.isfinite(number) and number == int(number):
+                value = int(number)
             elif float in kinds:
-                value = float(value)
+                value = float(number)
         elif str in kinds and isinstance(value, PathLike):
             value = fspath(value)
         if kinds and type(value) not in kinds:

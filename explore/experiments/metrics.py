@@ -51,7 +51,7 @@ def measured(encoder: Encoder | TorchEncoder, data: datasets.Data, measure: Meas
     assert data.labelled is not None
     near = data.labelled.take(min(measure.neighbours, len(data.labelled)), seeded(0))
     test, rows = embed(encoder, data.test), []
-    votes = {"k": measure.k, "temperature": math.inf if measure.votes == "equal" else 0.1}
+    votes: dict[str, Any] = {"k": measure.k, "temperature": math.inf if measure.votes == "equal" else 0.1}
     knn = knn_accuracy(*embed(encoder, near), *test, **votes)
     rows.append({"metric": "knn", "value": knn.accuracy, "interval": knn.interval, "n": knn.n})
     if measure.z:
