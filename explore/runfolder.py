@@ -172,6 +172,8 @@ class Run:
             return None
         except (OSError, NotImplementedError):
             return None
+        for left in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         return lock
 
     def set_status(self, state: str, **more: Any) -> None:

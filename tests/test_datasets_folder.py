@@ -1,5 +1,6 @@
 """Anybody's own images: layouts, odd files, the held-out part, and streaming what does not fit."""
 
+import json
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from explore.datasets import folder, load, stream
 from explore.datasets.decode import read_image
 from explore.datasets.progress import Bar
 from explore.errors import UserError
+from explore.experiments.cell import fingerprint
 
 QUIET = lambda *_: None  # noqa: E731
 
@@ -303,3 +305,42 @@ def test_real_caltech_with_one_truncated_among_many(tmp_path):
     assert len(data.provenance["skipped"]) == 1 and victim.name in data.warnings[0]
     x, _ = data.train[data.train.labels == data.classes.index("car_side")]
     assert torch.equal(x[:, 0], x[:, 2]) and not data.gray and float(x.std()) > 0.1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links and pipes of POSIX")
+def test_loops_pipes_and_odd_names(tmp_path):
+    """Twelve files, each once; links to above and pipes are named; bytes that are no UTF-8 are shown by a replacement."""
+    root = tmp_path / "own"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (40, 40), (i * 30, 99, 7)).save(root / name / f"{i}.png")
+    os.symlink("..", root / "a" / "loop")
+    os.symlink("..", root / "b" / "loop")
+    os.symlink("/", root / "a" / "root")
+    os.symlink("nothing", root / "b" / "y.png")
+    os.mkfifo(root / "a" / "x.png")
+    os.rename(root / "a" / "0.png", os.fsencode(root / "a") + b"/\xff.png")
+    os.rename(root / "b", os.fsencode(root) + b"/b\xfe")
+    data = loaded(root, size=32)
+    assert len(data.train) + len(data.test) == 12 and data.classes == ["a", "b\N{REPLACEMENT CHARACTER}"]
+    told = next(w for w in data.warnings if "left out" in w)
+    assert told.startswith("5 of what is in") and "link to a folder above it" in told and "no file" in told
+    fingerprint(data)
+    json.dumps(data.provenance), str(data).encode()
+
+
+def test_a_linked_class_folder_is_read_once(tmp_path):
+    kept = tmp_path / "elsewhere"
+    write_images(kept, 5)
+    root = tmp_path / "own"
+    root.mkdir()
+    write_images(root / "dog", 5, seed=2)
+    try:
+        os.symlink(kept, root / "cat")
+        os.symlink(kept, root / "dog" / "more")
+        os.symlink(root / "dog", root / "dog" / "self")
+    except OSError:
+        pytest.skip("links cannot be made here")
+    data = loaded(root, size=32)
+    assert data.classes == ["cat", "dog"] and len(data.train) + len(data.test) == 15

@@ -125,7 +125,12 @@ def _found(below: Path, root: Path, warnings: list[str]) -> Found:
         if direct or len(folders) != 1 or not _wraps(folders[0]):
             break
         below = folders[0]
-    files = [(file, f.name) for f in folders for file in walk(f)]
+    odd: list[str] = []
+    files = [(file, shown(f.name)) for f in folders for file in walk(f, odd)]
+    odd += [f"{shown(p.name)} (no file)" for p in entries if _is_image(p) and not p.is_file() and not p.is_dir()]
+    if odd:
+        more = f" and {len(odd) - _NAMED:,} more" if len(odd) > _NAMED else ""
+        warnings.append(f"{len(odd):,} of what is in {below} was left out: {'; '.join(odd[:_NAMED])}{more}.")
     if files and direct:
         warnings.append(f"{len(direct):,} images beside the class folders of {below} have no class: left out.")
     elif direct:
@@ -139,11 +144,40 @@ def _wraps(folder: Path) -> bool:
     return folders > 1 or (folders == 1 and not any(_is_image(p) for p in folder.iterdir()))
 
 
-def walk(below: Path) -> Iterator[Path]:
-    """Every image file below a folder, sorted folder by folder."""
-    for at, folders, names in os.walk(below, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        yield from (Path(at) / name for name in sorted(names) if _is_image(Path(name)))
+def walk(below: Path, left_out: list[str] | None = None) -> Iterator[Path]:
+    """Every image file below a folder, sorted folder by folder; links are followed, each folder is read once.
+
+    What is no file (a pipe, a device, a link to nothing) and links to a folder that `below` lies in are named in `left_out`.
+    """
+    odd = [] if left_out is None else left_out
+    above = {below.resolve(), *below.resolve().parents}
+    seen, waiting = {below.resolve()}, [below]
+    while waiting:
+        at = waiting.pop()
+        folders = []
+        with os.scandir(at) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                path = at / entry.name
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    real = path.resolve()
+                    if real in above and entry.is_symlink():
+                        odd.append(f"{shown(path.name)} (a link to a folder above it)")
+                    elif real not in seen:
+                        seen.add(real)
+                        folders.append(path)
+                elif _is_image(path):
+                    if entry.is_file():
+                        yield path
+                    else:
+                        odd.append(f"{shown(path.name)} (no file)")
+        waiting += reversed(folders)
+
+
+def shown(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 become the replacement character."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_image(path: Path) -> bool:

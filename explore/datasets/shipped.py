@@ -43,7 +43,9 @@ def held_out(names: list[str], share: float = _HELD_OUT, seed: int = 0) -> list[
     version.
     """
     count = max(1, round(len(names) * share)) if len(names) > 1 else 0
-    ranked = sorted(names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode()).digest(), name))
+    ranked = sorted(
+        names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest(), name)
+    )
     chosen = set(ranked[:count])
     return [name in chosen for name in names]
 

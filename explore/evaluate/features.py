@@ -95,7 +95,7 @@ def _key(net: Encoder | TorchEncoder, split: Split, what: str) -> str:
         digest.update(f"{files.resample}\n".encode())
         for i, name in enumerate(files.names):
             about = Path(files.path(i)).stat()
-            digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())
+            digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     digest.update(_bytes(split.labels))
     return digest.hexdigest()[:32]
 
