@@ -2,8 +2,8 @@
 
 Every program is a process of its own that says how long a step took on average. `former`: without the project's sharing of cores
 (`explore.threads`), so with as many threads as torch takes and with libgomp's own waiting. `joined`: a training that began alone
-when another came; it keeps its number of threads. `panel`: a panel's computation (FGSM and PGD at several eps, in its worker's
-way) beside a training, and that training.
+when another came; it keeps its number of threads. `panel`: a panel's computation (PGD and noises on 32 images, with its
+worker's threads) beside a training, and that training.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import sys
 import time
 
 import torch
+
+from explore.threads import at_work, used_by_others
 
 from .timing import machine
 
@@ -41,10 +43,12 @@ def run(quick: bool, device: str) -> dict[str, object]:
     loads, threads = [], {}
     for _ in range(rounds):
         for name, programs in CASES.items():
-            loads.append(_others())
+            loads.append(used_by_others() or 0.0)
             means = _at_once(programs, seconds, apart=name == "joined")
             found[name].append([ms for ms, _ in means])
             threads[name] = [number for _, number in means]
+            shown = ", ".join(f"{ms:.0f} ms on {number}" for ms, number in means)
+            print(f"{name}: {shown} threads; others used {loads[-1]:.1f} cores before", file=sys.stderr, flush=True)
     middle = {name: [statistics.median(each) for each in zip(*times, strict=True)] for name, times in found.items()}
     print(f"{'ms a step, median of rounds':<34}{'':>24}   threads")
     for name, each in middle.items():
@@ -59,9 +63,7 @@ def run(quick: bool, device: str) -> dict[str, object]:
         "former: two, explore first": ("former: alone", None),
         "alone": ("former: alone", None),
     }.items():
-        ratios = [
-            (max(a) if place is None else a[place]) / b[0] for a, b in zip(found[name], found[over], strict=True)
-        ]
+        ratios = [(max(a) if place is None else a[place]) / b[0] for a, b in zip(found[name], found[over], strict=True)]
         figures[f"{name} : {over}"] = statistics.median(ratios)
         print(f"{name + ' : ' + over:<58}{statistics.median(ratios):>7.2f}   {min(ratios):.2f} to {max(ratios):.2f}")
     loads.sort()
@@ -69,14 +71,6 @@ def run(quick: bool, device: str) -> dict[str, object]:
         f"cores that other programs used before a case: median {statistics.median(loads):.2f}, at most {loads[-1]:.2f}"
     )
     return {**figures, "others_cores": statistics.median(loads), "quick": quick, **machine(torch.device("cpu"))}
-
-
-def _others() -> float:
-    from explore.threads import LOOK, _marked, _used_since
-
-    before = _marked()
-    time.sleep(LOOK)
-    return _used_since(before, _marked()) or 0.0
 
 
 def _at_once(programs: list[Program], seconds: float, apart: bool) -> list[tuple[float, int]]:
@@ -101,7 +95,6 @@ def _at_once(programs: list[Program], seconds: float, apart: bool) -> list[tuple
 def program(what: str, shares: bool, seconds: float) -> None:
     """In a process of its own: compute over and over; print the mean milliseconds and the number of threads."""
     from explore.random import keep_memory
-    from explore.threads import at_work
 
     keep_memory()
     call = {"training": _training, "panel": _panel}[what]()
@@ -135,13 +128,15 @@ def _training():
     from .step import _step, _views
 
     config = TrainConfig()
-    return _step(config, prepare(config, build_encoder(config)).train(), *_views(config.batch_size, torch.device("cpu")))
+    return _step(
+        config, prepare(config, build_encoder(config)).train(), *_views(config.batch_size, torch.device("cpu"))
+    )
 
 
 def _panel():
-    """One computation of the perturbation lab: 32 images, FGSM."""
+    """One computation of the perturbation lab: 32 images, PGD, and noises of equal length."""
     import explore as ex
 
     run, data = ex.open_run("demo/clae"), ex.load("fashion")
     encoder, x = run.encoder(), data.test[:32][0]
-    return lambda: ex.perturb(encoder, x, attack="fgsm", eps=[0.0, 4 / 255, 8 / 255])
+    return lambda: ex.perturb(encoder, x, 8 / 255, attack="pgd")

@@ -28,6 +28,8 @@ from functools import wraps
 from pathlib import Path
 from typing import IO, Any
 
+from .errors import UserError
+
 TURN = 0.5  # seconds between two looks at the cores
 REST = 2.0  # seconds that the looking goes on after the last work: panels work in short pieces
 LOOK = 0.2  # seconds of a look where none is fresh
@@ -71,6 +73,8 @@ def at_work(threads: int | None = None, *, most: int | None = None, wait: bool =
     """
     import torch
 
+    if threads is not None and threads < 1:
+        raise UserError(f"threads are 1 or more, got {threads}.")
     with _watch.working() as work:
         before = torch.get_num_threads()
         share = choose(most, wait) if threads is None else Share(threads, "told so")
@@ -226,10 +230,7 @@ class _Watch:
             seen = self._used
         if seen is not None and time.monotonic() - seen[0] < 2 * TURN:
             return seen[1]
-        if not wait or (before := _marked()) is None:
-            return None
-        time.sleep(LOOK)
-        return _used_since(before, _marked())
+        return used_by_others() if wait else None
 
     def close(self) -> None:
         """The end of this process."""
@@ -259,6 +260,14 @@ class _Watch:
             self.sleepers.begin(threads, cores)
         else:
             self.sleepers.end()
+
+
+def used_by_others(seconds: float = LOOK) -> float | None:
+    """Cores that other programs use from now on for some seconds; None where the system does not tell."""
+    if (before := _marked()) is None:
+        return None
+    time.sleep(seconds)
+    return _used_since(before, _marked())
 
 
 def _marked() -> tuple[float, float, float] | None:

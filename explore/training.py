@@ -52,7 +52,7 @@ def train(
     decide about the last bits of sums, so they stay the same until its end and stand in env.json.
     """
     where = resolve_device(device)
-    with at_work(threads or _threads_of(run if resume else None, ranks, where)) as share:
+    with at_work(_threads_of(run if resume else None, ranks, where) if threads is None else threads) as share:
         data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
         data = data.to(where).for_choosing(config.validation)
         batches = Batches(config, data, ranks)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
-    {"config", "results", "random", "serialization", "convolutions"},
+    {"config", "results", "random", "serialization", "convolutions", "threads"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
