@@ -9,7 +9,10 @@ Finished cells are in <runs>/reproduction, so a stopped run continues where it w
 import argparse
 import csv
 import io
+import itertools
+import json
 import os
+import statistics
 import sys
 import textwrap
 from pathlib import Path
@@ -45,8 +48,12 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, help="trainings at once (tier cpu: as many as cores, one thread each; gpu: 1)"
     )
+    parser.add_argument("--tables", action="store_true", help="ship what <runs>/reproduction has, without training")
     given = parser.parse_args()
     on_cpu = given.tier == "cpu"
+    if given.tables:
+        ship(given.tier, given.data_dir)
+        return 0
     words = ["reproduce", "--tier", given.tier, "--workers", str(given.workers or (on_cpu and os.cpu_count()) or 1)]
     words += ["--threads", "1"] if on_cpu else []
     words += ["--data-dir", given.data_dir] if given.data_dir else []
@@ -62,20 +69,24 @@ def ship(tier: str, data_dir: str | None = None) -> None:
     """Tables, encoders with their cards, and RESULTS.md."""
     out, target = default_out(), TABLES / tier
     for name in ("rows", "looks"):
+        if not (out / tier / f"{name}.csv").is_file():
+            continue  # of a tier that was run in part
         found = Sweep.load(out / tier / name)
         for part in (found.provenance, *found.provenance.get("joined", [])):
             part["command"] = f"make reproduce TIER={tier}"
         found.save(target / name)
-    recipes = recipes_of(out / tier)
+    recipes = TIERS[tier].recipes or recipes_of(out / tier)
     assert recipes is not None
-    if (out / tier).resolve() != target.resolve():
+    if TIERS[tier].recipes is None and (out / tier).resolve() != target.resolve():
         write_text(target / "recipes.json", (out / tier / "recipes.json").read_text())
     lines, table = {row.name: row for row in rows(tier_named(tier, data_dir), recipes)}, Sweep.load(target / "rows")
-    for row, name in SHIPPED.items():
+    for row, name in SHIPPED.items() if tier == "cpu" else ():
         run = runs_of(lines[row], out)[0]
         again = ["reproduce", "--tier", tier, "--row", row, "--seeds", "1"]
         shipped = run.hand_on(ENCODERS / f"cifar10-{name}", argv=again)
         write_text(shipped.path / "RUN.md", card(shipped, name, row, tier, table))
+    for name in ("records.json", "runs.json") if TIERS[tier].recipes else ():
+        write_text(target / name, (out / tier / name).read_text())
     cards = {name: scorecard(name) for name in TIERS}
     for name, text in csv_files(tier, cards[tier]).items():
         write_text(target / name, text)
@@ -119,6 +130,8 @@ def tier_page(tier: str, found: Scorecard) -> str:
     if not (TABLES / tier / "rows.csv").is_file():
         line = f"No machine for it was at hand. `make reproduce TIER={tier}` runs it: {about.about}."
         return f"## Tier {tier}: not run\n\n{filled(line)}"
+    if about.recipes is not None:
+        return given_page(tier, found)
     table = Sweep.load(TABLES / tier / "rows")
     first, lines, family = table.provenance, long_table(table), Family.of(table)
     minutes = table.where(metric="seconds of training").table.drop_duplicates("cell").value.sum() / 60
@@ -160,11 +173,98 @@ def tier_page(tier: str, found: Scorecard) -> str:
             *(filled(text) for text in (made, here)),
             f"### The claims at this scale\n\n{claims}",
             f"### The rows\n\n{filled(chosen)}",
-            "\n".join([f"| {' | '.join(HEAD)} |", "| --- " * len(HEAD) + "|"])
-            + "".join(f"\n{short_line(line)}" for line in lines),
+            short_table(lines),
             *(filled(text) for text in (read, more)),
+            *without_learning(tier),
         ]
     )
+
+
+def given_page(tier: str, found: Scorecard) -> str:
+    """The page of a tier whose settings are given, which may have been run in part."""
+    about, folder = TIERS[tier], TABLES / tier
+    table, runs = Sweep.load(folder / "rows"), json.loads((folder / "runs.json").read_text())
+    lines, family, first = long_table(table), Family.of(table), table.provenance
+    left = [row.name for row in rows(about, about.recipes or {}) if row.name not in first["rows"]]
+    plain = [run["metrics"][-1]["loss"] for run in runs.values() if run["config"]["attack"] == "none"]
+    simclr = table.where(method="simclr").summary().set_index("metric")["mean"]
+    seconds = {
+        kind: statistics.median(epoch_seconds(run["metrics"]))
+        for kind in ("none", "fgsm")
+        for run in runs.values()
+        if run["config"]["attack"] == kind
+    }
+    levels = (
+        "SimCLR's strongest public recipe for this network (`TrainConfig.strong`), and what an adversary or noise adds to it, the "
+        "two losses averaged. On the original images the recipe's author reports, over 3 seeds, a probe of 85.6 ± 0.2 %, kNN (k = "
+        "10, cosine) of 83.2 ± 0.2 % and a loss of 5.18 ± 0.01 (github.com/dkobak/simclr-cifar10). Here the images are copies in "
+        f"JPEG of quality 75: the loss is {fixed(statistics.fmean(plain), 2)}, the probe {fixed(100 * simclr['probe'])} %, kNN "
+        f"{fixed(100 * simclr['knn'])} %. The same loss says that the training is the recipe's; the images, and a probe of another "
+        "kind, are what differs."
+    )
+    where = (
+        f"{', '.join(sorted(set(table.table.device)))}; an epoch of 97 steps took {fixed(seconds['none'], 2)} s for SimCLR and "
+        f"{fixed(seconds['fgsm'], 2)} s for CLAE (medians); commit {', '.join(sorted(set(table.table.commit)))}; "
+        f"{'; '.join(sorted(set(table.table.versions)))}."
+    )
+    read = (
+        f"The table makes {family}. {COULD_SHOW} Here {family.could_show}. "
+        f"[table.csv](data/reproduction/{tier}/table.csv) adds kNN (10 of all 50,000 training images, equal votes) and the probe's "
+        "accuracy under PGD (20 steps at 8/255, 1,000 test images)."
+    )
+    on = (
+        f"Not run: {', '.join(f'`{name}`' for name in left)}. `python -m explore reproduce --tier {tier} --minutes M --take "
+        f"data/reproduction/{tier}` goes on with what is worth most."
+    )
+    judged = [
+        f"{c.number}. {c.says} **{c.verdict[0].upper()}{c.verdict[1:]}**: {c.why}." for c in found.claims if c.findings
+    ]
+    claims = "\n".join(textwrap.fill(v, 100, subsequent_indent="    ", **WHOLE_WORDS) for v in judged)
+    return "\n\n".join(
+        [
+            f"## Tier {tier}{', run in part' if left else ''}: {about.about}",
+            *(filled(text) for text in (levels, where)),
+            short_table(lines),
+            *(filled(text) for text in ([read, on] if left else [read])),
+            *([f"The claims that these rows decide:\n\n{claims}"] if judged else []),
+        ]
+    )
+
+
+def without_learning(tier: str) -> list[str]:
+    """The rows without learning, where they were measured, as parts of a page."""
+    if not (TABLES / tier / "baselines.csv").is_file():
+        return []
+    found = Sweep.load(TABLES / tier / "baselines")
+    summary = found.summary().set_index(["method", "metric"])
+    lines = ["| without learning | seeds | linear probe, % | kNN, % | under PGD, % | CPU seconds |", "| --- " * 6 + "|"]
+    for name, entry in found.provenance["rows"].items():
+        cells = [
+            f"{fixed(100 * r['mean'])} ({fixed(100 * r.low)} to {fixed(100 * r.high)})"
+            for r in (summary.loc[(name, metric)] for metric in ("probe", "knn", "robust"))
+        ]
+        features = f", {4 * entry['patches']:,} features" if "patches" in entry else ""
+        seconds = fixed(summary.loc[(name, "CPU seconds"), "mean"], 0)
+        n = summary.loc[(name, "probe"), "n"]
+        lines.append(f"| {entry['title']}{features} | {n} | {' | '.join(cells)} | {seconds} |")
+    about = (
+        "Beside any encoder: the network as it was drawn, and filters that are patches of training images, whitened, chosen by "
+        "k-means (Coates, Lee & Ng 2011) or at random (Thiry et al. 2021, arXiv:2101.07528), with no gradient at all; CPU "
+        "seconds of one thread, features and probe included. Patches have more features than this tier's network (128). In "
+        "every panel: `patches/kmeans`, `patches/random`, `untrained/resnet10`."
+    )
+    return ["### Without learning", "\n".join(lines), filled(about)]
+
+
+def epoch_seconds(metrics: list[dict]) -> list[float]:
+    """Seconds of every epoch but the first, in which kernels are compiled."""
+    ends = [row["seconds"] for row in metrics if row["step"]]
+    return [b - a for a, b in itertools.pairwise(ends)]
+
+
+def short_table(lines: list[dict[str, str]]) -> str:
+    """The table of a page."""
+    return "\n".join([f"| {' | '.join(HEAD)} |", "| --- " * len(HEAD) + "|", *map(short_line, lines)])
 
 
 def long_table(table: Sweep) -> list[dict[str, str]]:
@@ -177,8 +277,8 @@ def long_table(table: Sweep) -> list[dict[str, str]]:
         line = {"row": name, "method": entry["title"], "passes an image": f"{first.cost:g}", "seeds": str(first.n)}
         for metric in ("probe", "knn", "robust"):
             line |= spread(metric, *(summary.loc[metric, part] for part in ("mean", "low", "high")))
-        if (base := entry["against"]) != name:
-            d, pair = family.differences[name, base], (name, base)
+        pair = (name, base := entry["against"])
+        if (d := family.differences.get(pair)) is not None:
             line |= {"against": base, **spread("over", d.mean, d.low, d.high, digits=2, sign=True), "p": f"{d.p:.2g}"}
             line |= {"p (Holm)": f"{corrected[pair]:.2g}", "could show": fixed(100 * detectable(sd, d.n))}
         line["seconds"] = fixed(min(summary.loc["seconds of training", "values"]), 0)
@@ -195,11 +295,16 @@ def spread(name: str, mean: float, low: float, high: float, digits: int = 1, sig
 def short_line(line: dict[str, str]) -> str:
     """A row of RESULTS.md's table."""
     probe, over = (
-        f"{line[m]} ({line[f'{m} low']} to {line[f'{m} high']})" if m in line else "" for m in ("probe", "over")
+        ""
+        if m not in line
+        else line[m]
+        if line["seeds"] == "1"  # one seed has no interval over seeds
+        else f"{line[m]} ({line[f'{m} low']} to {line[f'{m} high']})"
+        for m in ("probe", "over")
     )
     base = line.get("against", "simclr")
     over += "" if base == "simclr" else f", over `{base}`"
-    judged = [line.get(column, "") for column in ("p", "p (Holm)", "could show")]
+    judged = [line.get(column, "").replace("nan", "") for column in ("p", "p (Holm)", "could show")]
     return f"| `{line['row']}` | {line['method']} | {line['seeds']} | {probe} | {over} | {' | '.join(judged)} |"
 
 

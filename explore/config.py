@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from fractions import Fraction
 from numbers import Real
+from os import PathLike, fspath
 from pathlib import PurePath
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, get_args, get_type_hints, overload
 
 from .attack_table import NOISE_NAMES, TABLE
 from .errors import UserError, nearest
@@ -54,10 +54,11 @@ def recipe(dataset: str) -> dict[str, Any]:
 
 
 def parse_eps(text: str | float) -> float:
-    """'8/255' or 0.031 -> float in [0, 1], the images' pixel units; 8 is refused with the hint '8/255'."""
+    """'8/255', '3.8/255' or 0.031 -> float in [0, 1], the images' pixel units; 8 is refused with the hint '8/255'."""
     try:
-        value = float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
-    except (ValueError, ZeroDivisionError):
+        above, *below = map(float, text.split("/", 1) if isinstance(text, str) else [text])
+        value = above / below[0] if below else above
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         raise UserError(f"eps is written as 8/255 or 0.031, got '{text}'.") from None
     return check_eps(value)
 
@@ -193,6 +194,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        for name, value in _typed(vars(self)).items():
+            object.__setattr__(self, name, value)
         _check(self)
 
     @classmethod
@@ -281,15 +284,26 @@ class TrainConfig:
         """
         values = {**BEFORE, **values}
         schema = values.pop("schema", SCHEMA)
+        if not isinstance(schema, int):
+            raise UserError(f"A config's schema is a whole number, got {schema!r:.60}.")
         if schema > SCHEMA:
             raise UserError(
                 f"This config has schema {schema}, this version reads up to {SCHEMA}; update clae-explorer."
             )
-        blank = cls(**_known({**values, **dict.fromkeys(DERIVED)}))
+        values = _known(values)
+        blank = cls(**{**values, **dict.fromkeys(DERIVED)})
         return cls(**{k: v for k, v in values.items() if k not in DERIVED or v != getattr(blank, k)})
 
 
 DERIVED = tuple(f.name for f in fields(TrainConfig) if isinstance(vars(TrainConfig)[f.name], Derived))
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "None"}
+KINDS: dict[str, tuple[type, ...]] = {  # a setting's kinds of value; none for those of `CHOICES`
+    name: tuple(kind for kind in (get_args(hint) or (hint,)) if kind in WORDS)
+    for name, hint in get_type_hints(TrainConfig).items()
+    if name not in CHOICES
+} | dict.fromkeys(CHOICES, ())
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
@@ -297,7 +311,27 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
     for key in values:
         if key not in names:
             raise UserError(f"TrainConfig has no setting '{key}'.{nearest(key, names)}")
-    return values
+    return _typed(values)
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with 8.0 for a whole number made 8; UserError for a value of another kind than its setting's."""
+    found = {}
+    for name, value in values.items():
+        kinds = KINDS[name]
+        if isinstance(value, Real) and not isinstance(value, bool):  # a number of numpy's too
+            if int in kinds and math.isfinite(value) and value == int(value):
+                value = int(value)
+            elif float in kinds:
+                value = float(value)
+        elif str in kinds and isinstance(value, PathLike):
+            value = fspath(value)
+        if kinds and type(value) not in kinds:
+            hint = " ex.parse_eps reads '8/255'." if name == "eps" else ""
+            words = " or ".join(WORDS[kind] for kind in kinds)
+            raise UserError(f"{name} must be {words}, got {value!r:.60}.{hint}")
+        found[name] = value
+    return found
 
 
 def _check(c: TrainConfig) -> None:
@@ -306,11 +340,6 @@ def _check(c: TrainConfig) -> None:
         if value not in allowed:
             words = [str(a) for a in allowed]
             raise UserError(f"{name} must be one of {', '.join(words)}, got '{value}'.{nearest(str(value), words)}")
-    for name in (*LEAST, "lr", "temperature", "feature_eps", "hardness", "crop_min", "gray_p", "blur_p", "eps"):
-        value = vars(c)[name]
-        if not isinstance(value, Real) and not (value is None and name in ("crop_min", "blur_p", "eps")):
-            hint = " ex.parse_eps reads '8/255'." if name == "eps" else ""
-            raise UserError(f"{name} must be a number, got {value!r}.{hint}")
     if (eps := vars(c)["eps"]) is not None:  # also where it has no effect
         check_eps(eps)
     for name, low in LEAST.items():

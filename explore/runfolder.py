@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from . import paths
@@ -30,15 +31,23 @@ from .errors import UserError, nearest
 from .nets import Encoder, TorchEncoder
 from .patches import KINDS, PatchEncoder, patch_encoder
 from .random import seeded
-from .serialization import load_into, load_tensors, replacing, save_tensors, write_text
+from .serialization import (
+    check_fits,
+    load_into,
+    load_tensors,
+    parse_json,
+    read_json,
+    replacing,
+    save_tensors,
+    write_text,
+)
 
-QUICK = 0.25  # seconds: a saving that takes less is made at every epoch's end
-SPARE = 20  # a longer one where this many times its seconds have passed
 BASELINES = {  # encoders without training that `open_run` opens like a run, and what they are called
     "untrained/resnet10": "untrained network",
     **{f"patches/{kind}": title for kind, title in KINDS.items()},
 }
 PATCHES = 128  # of a baseline: 512 features, a tenth of a second for 500 images on one core
+LOCK = ".lock"  # held by the process that trains a run
 MADE = "1"  # raise it when baselines are made otherwise than before
 
 
@@ -49,10 +58,10 @@ class Run:
         self.path = Path(path)
         self.name = name or self.path.name
         try:
-            self.config = TrainConfig.from_dict(json.loads((self.path / "config.json").read_text()))
+            self.config = TrainConfig.from_dict(read_json(self.path / "config.json"))
         except FileNotFoundError:
             raise UserError(f"{self.path} is not a run folder: it has no config.json.") from None
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"{self.path / 'config.json'} is not a run's config ({error}).") from error
 
     def __repr__(self) -> str:
@@ -90,8 +99,11 @@ class Run:
         if self.env.get("baseline") in KINDS.values():
             encoder = PatchEncoder.open(path)
         else:
+            found = load_tensors(path)
+            with torch.device("meta"):  # sizes that no memory has are refused by their shapes
+                check_fits(build_encoder(self.config), found[0], path)
             encoder = build_encoder(self.config)
-            load_into(encoder, path)
+            load_into(encoder, path, read=lambda _: found)
         return encoder.to(device).eval().requires_grad_(False)
 
     def untrained(self, device: str | torch.device = "cpu") -> Encoder:
@@ -104,13 +116,13 @@ class Run:
         return pd.DataFrame(self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
-        """All logged rows as dictionaries; a row cut off by a crash is dropped."""
+        """All logged rows as dictionaries; what follows a row that is cut off or damaged is dropped."""
         rows = []
         path = self.path / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                rows.append(parse_json(line, path))
+            except UserError:
                 break
         return rows
 
@@ -122,11 +134,45 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}"""
+        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}
+
+        A run whose process is gone without a word is 'stopped'.
+        """
         try:
-            return json.loads((self.path / "status.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            found = {"state": "unknown", **read_json(self.path / "status.json")}
+        except (FileNotFoundError, UserError):
             return {"state": "unknown"}
+        return {**found, "state": "stopped"} if found["state"] == "running" and not self.held else found
+
+    @property
+    def held(self) -> bool:
+        """Whether a process trains it at this moment."""
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):  # a place without locks, or not to be written: what status.json says
+            return True
+
+    def hold(self) -> FileLock | None:
+        """Make this process the one that writes the folder, until the lock is released or the process ends.
+
+        UserError where another process is; None on a file system that has no locks.
+        """
+        lock = FileLock(self.path / LOCK, thread_local=False)
+        try:
+            lock.acquire(timeout=2)  # `held` takes it for a moment
+        except Timeout:
+            pid = self.status.get("pid")
+            if pid != os.getpid():
+                raise UserError(
+                    f"The run '{self.name}' is being trained by another process ({pid}); wait until it has ended, or stop it."
+                ) from None
+            return None
+        except (OSError, NotImplementedError):
+            return None
+        return lock
 
     def set_status(self, state: str, **more: Any) -> None:
         write_text(self.path / "status.json", json.dumps({"state": state, "time": now(), "pid": os.getpid(), **more}))
@@ -135,7 +181,7 @@ class Run:
     def env(self) -> dict[str, Any]:
         """Versions, device, commit and arguments of the training."""
         path = self.path / "env.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return read_json(path) if path.is_file() else {}
 
     @property
     def image_size(self) -> int:
@@ -195,7 +241,7 @@ class Run:
                 state.setdefault(int(i), {})[name] = laid
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         sums.copy_(tensors["sums"])
-        return json.loads(meta["progress"])
+        return parse_json(meta["progress"], path)
 
     def keep_rows(self, step: int) -> None:
         """Drop the rows of metrics after `step`, those that a crash left behind the last saved state."""
@@ -208,72 +254,6 @@ def usual_size(config: TrainConfig) -> int:
     """The image size of a training that did not note it: the config's, else the size that the dataset's name stands for."""
     kind = config.dataset.partition(":")[0].removesuffix("-unlabeled")
     return config.image_size or {"stl10": 96, "imagenet100": 224, "folder": 64}.get(kind, 32)
-
-
-class Recorder:
-    """Keeps a training in its run folder, from where `resume` goes on; `run` None: writes nothing.
-
-    Every process of several reads what a resumption needs; the `first` alone writes. Rows carry the time spent and the time
-    left of `total` steps.
-    """
-
-    def __init__(
-        self,
-        run: Run | None,
-        encoder: Encoder,
-        optimizer: torch.optim.Optimizer,
-        sums: Tensor,
-        total: int,
-        *,
-        resume: bool = False,
-        first: bool = True,
-    ):
-        self.run = run if first else None
-        self.encoder, self.optimizer, self.sums, self.total = encoder, optimizer, sums, total
-        self.step, spent = 0, 0.0
-        self._saved, self._saving = -math.inf, 0.0  # when the last saving ended, and the seconds it took
-        if resume and run is not None and (run.path / "resume.safetensors").is_file():
-            progress = run.load_resume(encoder, optimizer, sums)
-            self.step, spent = progress["step"], progress["seconds"]
-        if resume and self.run is not None:
-            self.run.keep_rows(self.step or -1)  # drops what a crash left behind: all rows if in its first epoch
-        self._began = time.perf_counter() - spent
-
-    def start(self, **facts: Any) -> None:
-        """Add facts to env.json; the run counts as running."""
-        if self.run is not None:
-            self.run.note_env(**facts)
-            self.run.set_status("running")
-
-    def write(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Append a row of metrics; returns it with the seconds spent and left."""
-        step, seconds = row["step"], time.perf_counter() - self._began
-        row = row | {"seconds": seconds}
-        if step:
-            row["seconds_left"] = seconds / step * (self.total - step)
-        if self.run is not None:
-            self.run.append(row)
-        return row
-
-    def save(self, step: int, last: bool = True) -> None:
-        """Write the weights and all that a resumption needs.
-
-        Not the `last` time, it is left out where the time since the last saving is less than `SPARE` times what that took:
-        a large network on a fast GPU would spend most of its time so.
-        """
-        began = time.perf_counter()
-        due = last or self._saving < QUICK or began - self._saved > SPARE * self._saving
-        if self.run is not None and due:
-            self.run.save_encoder(self.encoder, step)
-            progress = {"step": step, "seconds": time.perf_counter() - self._began}
-            self.run.save_resume(self.encoder, self.optimizer, self.sums, progress)
-            self._saved = time.perf_counter()
-            self._saving = self._saved - began
-
-    def end(self, state: str, step: int) -> None:
-        """Set the run's status: 'done' or 'stopped'."""
-        if self.run is not None:
-            self.run.set_status(state, step=step)
 
 
 def build_encoder(config: TrainConfig) -> Encoder:
@@ -343,6 +323,7 @@ def _baseline(kind: str, dataset: str) -> Run:
 def runs() -> pd.DataFrame:
     """All runs, the shipped ones first: name, method, dataset, eps, seed, state, epochs, kNN, loss.
 
+    A run with a damaged file has the state 'damaged', and a column `why` says what is wrong with it.
     Shipped encoders of a data set that would have to be downloaded first are left out; `open_run` opens them all the same.
     """
     encoders = paths.shipped() / "encoders"
@@ -372,19 +353,24 @@ def _shipped_name(config: Path) -> tuple[str, str]:
 def _summary(name: str, path: Path) -> dict[str, Any]:
     try:
         run = Run(path, name)
-    except UserError:
-        return {"run": name, "state": "unreadable"}
-    c, rows = run.config, run.rows()
-    knn = [row["knn"] for row in rows if row.get("knn") is not None]
-    losses = [row["loss"] for row in rows if row.get("loss") is not None]
-    about = {"run": run.name, "method": run.method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
-    progress = {"state": run.status["state"], "epochs": rows[-1]["epoch"] if rows else 0}
+        rows, method = run.rows(), run.method
+    except (UserError, OSError) as error:
+        return {"run": name, "state": "damaged", "why": str(error)}
+    c = run.config
+    knn, losses, epochs = (_numbers(rows, column) for column in ("knn", "loss", "epoch"))
+    about = {"run": run.name, "method": method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
+    progress = {"state": run.status["state"], "epochs": epochs[-1] if epochs else 0}
     found = {
         "knn": knn[-1] if knn else None,
         "knn_untrained": knn[0] if knn else None,
         "loss": losses[-1] if losses else None,
     }
     return {**about, **progress, **found}
+
+
+def _numbers(rows: list[dict[str, Any]], column: str) -> list[float]:
+    """A column of metrics, where it holds numbers."""
+    return [row[column] for row in rows if isinstance(row.get(column), int | float)]
 
 
 def environment() -> dict[str, Any]:

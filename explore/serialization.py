@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import UserError
+
+LARGEST = 50_000_000  # bytes of a JSON file that is read
 
 
 @contextlib.contextmanager
@@ -43,6 +46,35 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a small text file by `replacing`."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def parse_json(text: str | bytes, where: str | Path) -> dict[str, Any]:
+    """A JSON object; UserError, naming `where`, for text that is none, is cut off, or is nested too deeply."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise UserError(f"{where} is damaged: it is nested too deeply; restore it from a copy.") from None
+    except ValueError as error:  # no UTF-8 and numbers of thousands of digits among them
+        raise UserError(f"{where} is damaged: expected JSON, {error}; restore it from a copy.") from None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{where} is damaged: expected a JSON object, got a {type(found).__name__}; restore it from a copy."
+        )
+    return found
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The JSON object of a file of at most `LARGEST` bytes; FileNotFoundError where there is none, else UserError."""
+    path = Path(path)
+    try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(f"{path} has {size:,} bytes, expected at most {LARGEST:,}; it is no file of this project.")
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions.") from None
+    return parse_json(text, path)
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -79,6 +111,13 @@ def prune(folder: Path, kept: int) -> None:
 def load_into(module: torch.nn.Module, path: str | Path, read: Callable = load_tensors) -> dict[str, str]:
     """Load a file's tensors into a module, every name and shape fitting; returns the metadata."""
     tensors, metadata = read(path)
+    check_fits(module, tensors, path)
+    module.load_state_dict(tensors)
+    return metadata
+
+
+def check_fits(module: torch.nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Raise UserError unless the tensors of a file have a module's names and shapes."""
     own = module.state_dict()
     wrong = sorted(own.keys() ^ tensors.keys()) or [k for k in own if own[k].shape != tensors[k].shape]
     if wrong:
@@ -86,5 +125,3 @@ def load_into(module: torch.nn.Module, path: str | Path, read: Callable = load_t
             f"{path} holds the weights of another network than its config describes ({len(wrong)} tensors differ, "
             f"first '{wrong[0]}'); open it with the config it was trained with."
         )
-    module.load_state_dict(tensors)
-    return metadata

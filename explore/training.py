@@ -20,7 +20,8 @@ from .evaluate import embed, knn_accuracy
 from .losses import chance
 from .nets import Encoder
 from .random import seeded
-from .runfolder import Recorder, Run, build_encoder
+from .recorder import Recorder
+from .runfolder import Run, build_encoder
 from .steps import Step, Stepper
 from .threads import at_work
 from .types import Images
@@ -42,8 +43,10 @@ def train(
     """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
 
     With a `run`, rows, weights and what a resumption needs are written to its folder; weights every epoch, so a crash
-    costs one epoch at most (where writing takes long beside an epoch, a twentieth of the time goes into it). `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an
-    uninterrupted one bit for bit on the same machine, because every draw depends on the seed and the step alone.
+    costs one epoch at most (where writing takes long beside an epoch, a twentieth of the time goes into it).
+    `should_stop()` is asked after every step: a stopped run goes on with `resume=True` and equals an uninterrupted one
+    bit for bit on the same machine, because every draw depends on the seed and the step alone. A run that another
+    process trains is a UserError.
 
     With several `ranks` every process calls this with the same arguments; batch and chunk are the whole batch's, the first
     alone writes and measures kNN, and `should_stop()` is asked at every row.

@@ -265,3 +265,23 @@ def test_every_attack_is_offered_everywhere():
         attack = attack_named(name, EPS, **row.options(7))
         assert attack.name == name == row.name and isinstance(attack, Noise) == (row.role == "noise")
         assert row.gradients(7) == getattr(attack, "steps", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "eps"),
+    [("8/255", 8 / 255), (" 3.8 / 255", 3.8 / 255), ("8.0/255.0", 8 / 255), ("0.031", 0.031), ("1e-400", 0.0)],
+)
+def test_what_people_write_for_eps_is_read(text, eps):
+    assert parse_eps(text) == eps
+
+
+@pytest.mark.parametrize("text", ["1e400", "1e99999999999", "-1/255", "nan", "256/255", "9" * 5000])
+def test_an_eps_outside_a_pixels_range_is_refused_at_once(text):
+    with pytest.raises(UserError, match="outside 0 to 1"):
+        parse_eps(text)
+
+
+@pytest.mark.parametrize("text", ["8//255", "1/2/3", "8/0", "", "x/255"])
+def test_an_eps_that_is_no_number_is_refused(text):
+    with pytest.raises(UserError, match="eps is written as 8/255"):
+        parse_eps(text)

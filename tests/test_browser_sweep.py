@@ -124,7 +124,9 @@ def test_controls_move_the_figure(panel):
     page.keyboard.press("ArrowRight")
     settled(panel, "ε = 9/255")
     says(page.locator(".ex-reading"), "At ε = 9/255 there is no adversary yet; there is one at 4, 8")
-    page.get_by_role("button", name="loss", exact=True).click()  # over test eps, of the run given, computed now
+    page.get_by_label("Show", exact=True).select_option(
+        "loss over test ε"
+    )  # over test eps, of the run given, computed now
     page.wait_for_function(
         "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')",
         timeout=240_000,
@@ -240,6 +242,35 @@ def test_a_missing_point_is_computed_in_the_background_and_appears(panel):
     assert panel.errors() == []
 
 
+def test_no_script_in_a_name_runs(lab, tmp_path):
+    """Folders of classes and a run whose names are HTML that would run a script."""
+    script = "<img src=x onerror='window.ran=1'>"
+    for side in ("train", "test"):
+        for name in (f"bars {script}", f'dots"><svg onload="window.ran=1">{script}'):
+            folder = tmp_path / "images" / side / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(noise(32, 32, 3, seed=i)).save(folder / f"{i}.png")
+    network = {"arch": "resnet10", "width": 4, "proj_dim": 8, "image_size": 32, "batch_size": 8}
+    config = ex.TrainConfig(dataset=f"folder:{tmp_path / 'images'}", attack="fgsm", epochs=1, knn_every=0, **network)
+    run = Run.create(config, name=f"mine {script}", root=tmp_path / "runs")
+    run.save_encoder(build_encoder(config), 0)
+    code = f"""import os
+os.environ["CLAE_RUNS"] = {str(tmp_path / "runs")!r}
+import explore as ex
+panel = ex.panels.NoiseOrAdversary(None, {run.name!r}, against="test ε", images=8, encoder={run.name!r})
+panel"""
+    panel = lab.show(code, LOOK)
+    panel.page.wait_for_selector(".ex-film")
+    says(panel.page.locator(".ex-film-h"), "onerror='window.ran=1'")
+    panel.page.locator(".ex-film button").first.click()
+    x, y = eventually(lambda: panel.page.evaluate(PLACE, ["adversary", 3]))
+    panel.page.mouse.move(x - 40, y - 30)
+    panel.page.mouse.move(x, y, steps=4)
+    panel.page.wait_for_selector(".hovertext")
+    assert panel.page.evaluate("window.ran === undefined && !document.querySelector('.ex img[src=x], .ex svg[onload]')")
+
+
 def test_a_fault_becomes_a_banner(panel):
     panel.execute("panel.source.trained = lambda: 1 / 0; panel.judge = 'kNN'; panel.wait()")
     panel.page.locator(".ex-error").wait_for(state="visible")
@@ -276,7 +307,7 @@ def test_four_attacks_from_the_shipped_studies(lab, tmp_path):
     eventually(shows)
     panel.execute("import time\nwhile 'being measured' in panel.cards.html: time.sleep(0.1)")
     panel.pictures("four-attacks", tmp_path)
-    panel.page.get_by_role("button", name="loss", exact=True).click()
+    panel.page.get_by_label("Show", exact=True).select_option("loss over test ε")
     panel.page.wait_for_function(
         "() => document.querySelector('.ex .js-plotly-plot').layout.yaxis.title.text.startsWith('contrastive')"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import explore as ex
 from explore.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +86,7 @@ def test_other_settings_do_not_resume(root, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_cleanly_and_resume_goes_on(root):
+def test_ctrl_c_and_a_closed_terminal_stop_cleanly_and_resume_goes_on(root, capsys):
     words = [sys.executable, "-m", "explore", "train", *TINY, "--epochs", "400", "--name", "long"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         rows = root / "long" / "metrics.jsonl"
@@ -93,6 +94,11 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(root):
         while not (rows.exists() and rows.read_text().count("\n") > 2):
             assert process.poll() is None and time.monotonic() - began < 90
             time.sleep(0.1)
+        assert ex.open_run("long").status["state"] == "running"
+        before = rows.read_text()
+        assert main(["train", "--resume", "long"]) == 2  # it has a writer
+        assert f"is being trained by another process ({process.pid})" in capsys.readouterr().err
+        assert rows.read_text().startswith(before)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
@@ -106,8 +112,9 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(root):
         while json.loads(rows.read_text().splitlines()[-1])["step"] <= stopped_at + 8:
             assert process.poll() is None and time.monotonic() - began < 90
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
         process.communicate(timeout=60)
+    assert process.returncode == 130 and ex.open_run("long").status["state"] == "stopped"
     steps = [json.loads(line)["step"] for line in rows.read_text().splitlines()]
     assert steps == sorted(set(steps))  # no row twice, none lost
 

@@ -127,3 +127,10 @@ def test_a_family_is_every_row_with_its_baseline():
 def test_one_seed_shows_nothing():
     found = Family.of(table({"simclr": (0.5,), "a": (0.6,)}, {"simclr": "simclr", "a": "simclr"}))
     assert found.below == found.below_holm == 0 and found.could_show == "one seed shows no difference of any size"
+
+
+def test_a_seed_that_a_row_has_twice_is_refused():
+    twice = table({"simclr": (0.5, 0.6), "a": (0.6, 0.7)}, {"simclr": "simclr", "a": "simclr"})
+    twice.table.loc[3, "seed"] = 0
+    with pytest.raises(ex.UserError, match="Row a has seed 0 several times by 'probe'"):
+        Family.of(twice)

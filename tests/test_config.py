@@ -2,13 +2,15 @@
 
 import json
 import math
+import re
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import explore as ex
-from explore.config import ATTACK_NAMES, TrainConfig, _check, recipe
+from explore.config import ATTACK_NAMES, TrainConfig, recipe
 from explore.experiments.cell import Cell
 from explore.losses import LOSSES
 
@@ -89,10 +91,33 @@ def test_options_of_a_loss():
 
 
 @pytest.mark.parametrize(
-    "name, value", [("eps", "8/255"), ("epochs", "five"), ("lr", None), ("crop_min", "big"), ("hardness", "2")]
+    "name, value, kind",
+    [
+        ("eps", "8/255", "a number or None"),
+        ("epochs", "five", "a whole number"),
+        ("epochs", 2.5, "a whole number"),
+        ("width", math.nan, "a whole number"),
+        ("lr", None, "a number"),
+        ("lr", True, "a number"),
+        ("crop_min", "big", "a number or None"),
+        ("hardness", "2", "a number"),
+        ("chunk", [], "a whole number or None"),
+        ("compile", 1, "true or false"),
+        ("dataset", 5, "text"),
+    ],
 )
-def test_a_setting_that_is_no_number_is_one_sentence(name, value):
-    config = ex.TrainConfig()
-    vars(config)[name] = value  # the shape checks of the tests refuse it in the constructor already
-    with pytest.raises(ex.UserError, match=rf"^{name} must be a number, got {value!r}\."):
-        _check(config)
+def test_a_setting_of_another_kind_is_one_sentence(name, value, kind):
+    """From JSON; the shape checks of the tests refuse it in the constructor already."""
+    with pytest.raises(ex.UserError, match=rf"^{name} must be {kind}, got {re.escape(repr(value))}\."):
+        ex.TrainConfig.from_dict({name: value})
+    with pytest.raises(ex.UserError, match=rf"^{name} must be {kind}"):
+        ex.TrainConfig().with_(**{name: value})
+
+
+def test_numbers_of_other_kinds_are_read():
+    c = ex.TrainConfig.from_dict({"epochs": 3.0, "lr": 1, "width": np.int64(8), "weight_decay": np.float32(0.5)})
+    assert (c.epochs, c.lr, c.width, c.weight_decay) == (3, 1.0, 8, 0.5)
+    assert [type(v) for v in (c.epochs, c.lr, c.width, c.weight_decay)] == [int, float, int, float]
+    assert ex.TrainConfig.from_dict(json.loads(c.to_json())) == c
+    with pytest.raises(ex.UserError, match="schema is a whole number"):
+        ex.TrainConfig.from_dict({"schema": "x"})

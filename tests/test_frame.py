@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
-    {"config", "results", "random", "serialization", "convolutions", "threads"},
+    {"serialization"},
+    {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
-    {"perturbation"},
+    {"perturbation", "recorder"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"experiments"},
     {"studies", "figures"},

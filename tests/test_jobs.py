@@ -117,3 +117,11 @@ def test_bad_input_is_one_sentence_and_starts_nothing(root, capsys, words, sente
     err = capsys.readouterr().err
     assert sentence in err and err.startswith("error: ") and err.count("\n") == 1
     assert trainings(root / "sweeps") == [] and not jobs._processes.keys() & set(root.rglob("*.json"))
+
+
+def test_names_of_jobs_are_ordered_by_their_time_within_a_second():
+    names = []
+    for _ in range(50):
+        names.append(jobs._new_name())
+        time.sleep(1e-5)
+    assert names == sorted(names) and len(set(names)) == 50

@@ -382,6 +382,47 @@ def test_the_former_name_of_k_works_with_a_warning(run):
         panel.close()
 
 
+def test_a_setting_that_does_not_exist_is_one_sentence(panel):
+    from explore.panels import Perturbation as Lab
+
+    with pytest.raises(UserError, match=r"^Perturbation takes k as an int from 0 to 16, got 99; choose another value"):
+        Lab(k=99)
+    with pytest.raises(UserError, match="takes steps as an int from 1 to 100, got 'x'"):
+        panel.steps = "x"
+    with pytest.raises(UserError, match=r"takes attack as one of FGSM, .*got 'FGMS'.* Did you mean FGSM"):
+        panel.attack = "FGMS"
+    assert (panel.steps, panel.attack) == (3, "FGSM")
+
+
+def test_a_mended_drawing_shows_what_is_true(panel, monkeypatch):
+    """Computing while a request is computed, stale where it was stopped; a failed computation's banner stays."""
+
+    def broken(page):
+        raise OSError("no screen")
+
+    def bad_then_good():
+        with monkeypatch.context() as patch:
+            patch.setattr(panel, "draw", broken, raising=False)
+            panel.redraw()
+            assert panel.state == "error"
+        panel.redraw()
+
+    panel.wait()
+    ended = panel._state.value
+    bad_then_good()
+    assert panel.state == "ready" and panel._state.value == ended
+    panel._serial += 1  # a request is under way
+    bad_then_good()
+    assert panel.state == "busy" and "computing" in panel._state.value
+    panel._serial -= 1
+    panel._settle("stale", panel._stale_tag())
+    bad_then_good()
+    assert panel.state == "stale"
+    panel._show_error(ValueError("computing failed"))
+    bad_then_good()
+    assert panel.state == "error" and "computing failed" in panel._message.value
+
+
 def test_compute_sets_nothing_on_the_panel(panel):
     """What `draw` needs is in what `compute` returns: drawn again later, an outcome shows the same."""
     first, reading, images = panel._outcome, panel.pixels.reading, panel.pixels.images
@@ -389,3 +430,18 @@ def test_compute_sets_nothing_on_the_panel(panel):
     assert panel.result is not first.result and panel.pixels.reading != reading and panel.pixels.images != images
     panel.draw(first)
     assert panel.pixels.reading == reading and panel.pixels.images == images
+
+
+def test_no_panel_hides_a_method_of_its_base(run):
+    """An attribute that `body` sets must not have the name of a method that the frame calls."""
+    from explore import panels
+
+    made = [panels.Scorecard(), panels.Perturbation(run), panels.WhatItSees(run), panels.NoiseOrAdversary()]
+    try:
+        for panel in made:
+            methods = {name for name in dir(panels.Panel) if callable(getattr(panels.Panel, name))}
+            assert not [name for name in vars(panel) if name in methods], type(panel).__name__
+            assert panel.wait(60) and panel.state == "ready" and "up to date" in panel._state.value
+    finally:
+        for panel in made:
+            panel.close()

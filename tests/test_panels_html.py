@@ -10,15 +10,17 @@ import pytest
 import explore as ex
 from explore import panels
 from explore.config import TrainConfig
+from explore.experiments.jobs import BackgroundTraining, TrainingProgress
 from explore.panels import html
 from explore.panels.atlas import cache
+from explore.panels.noise import cards
 from explore.panels.session import Session
-from explore.results import Check
+from explore.results import Check, Sweep
 from explore.runfolder import Run, build_encoder
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
-ROOMS = ("attribution", "atlas", "perturbation", "probe", "scorecard")
+ROOMS = ("attribution", "atlas", "noise", "perturbation", "probe", "scorecard")
 
 
 class Elements(HTMLParser):
@@ -132,6 +134,55 @@ def test_hostile_texts_stay_text_in_the_scorecard():
         panel.close()
 
 
+def hostile_sweep():
+    """Trainings whose network, runs, devices and origin have hostile names."""
+    about = {"dataset": "fashion", "arch": CLOSING, "match": "plain", "n": 100, "device": CLOSING, "metric": "probe"}
+    about |= {"epochs": 4, "cost": 36, "seconds": 9, "value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [
+        {**about, "method": method, "attack": attack, "k": k, "eps": k / 255, "seed": 0, "cell": attack, "run": run}
+        for method, attack, k, run in (("SimCLR", "none", 0, HOSTILE), ("CLAE (fgsm)", "fgsm", 8, CLOSING))
+    ]
+    return Sweep.of(rows, {"command": HOSTILE, "commit": CLOSING})
+
+
+class Failed(BackgroundTraining):
+    """A background job with a hostile name that ended by a hostile error."""
+
+    def __init__(self):
+        self.name, self.study = CLOSING, None
+
+    @property
+    def state(self):
+        return {"state": "failed", "error": HOSTILE}
+
+    def progress(self):
+        return TrainingProgress(1, 1, 1, 1, 0.5, None)
+
+
+@pytest.mark.parametrize("which", ["NoiseOrAdversary", "FourAttacks"])
+def test_hostile_names_stay_text_in_the_noise_panel(which, runs, monkeypatch):
+    panel = getattr(panels, which)(hostile_sweep(), runs[0])
+    try:
+        assert panel.wait(120) and panel.error is None, panel.error
+        assert HOSTILE in panel._outcome.film.names[0] or CLOSING in panel._outcome.film.names[0]
+        text = "".join(check(source) for source in shown(panel))
+        assert text.count(HOSTILE) > 3 and CLOSING in text and "test image, at each ε above" in text
+        for trace in panel._chart.data:
+            for said in trace.hovertext or ():
+                check(said)
+        kind = panel._outcome.scene.kinds["adversary"]
+        job = Failed()
+        assert HOSTILE in check(cards.under_way(kind, 8, job)) and CLOSING in check(cards.under_way(kind, 8, job))
+        missing = cards.missing(kind, 8, act=CLOSING, price=HOSTILE)
+        assert HOSTILE in check(missing) and CLOSING in check(missing)
+        with pytest.raises(ValueError, match="There is no run"):
+            panel.encoder = "no " + HOSTILE
+        panel._show_error(ex.UserError(f"There is no file {CLOSING}; choose another than {HOSTILE}."))
+        assert CLOSING in check(panel._message.value) and CLOSING in check(panel._trace.value)
+    finally:
+        panel.close()
+
+
 def test_the_kit_escapes_what_is_not_markup():
     assert html.tag.div(HOSTILE, title=CLOSING).count("<") == 2
     assert html.fill("<b>{}</b>", HOSTILE) == f"<b>{html.escape(HOSTILE)}</b>"
@@ -162,7 +213,9 @@ INTERACTIVE = tuple(
 )
 
 
-@pytest.mark.parametrize("which", ["Perturbation", "WhatItSees", "Atlas", "Probe", "Scorecard"])
+@pytest.mark.parametrize(
+    "which", ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard"]
+)
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
     panel = getattr(panels, which)()

@@ -181,7 +181,7 @@ def test_bad_input_is_one_sentence(encoder, data):
     for bad, word in (
         ({"features": "x"}, "projections"),
         ({"test": "dirty"}, "clean, attacked"),
-        ({"attack": "x"}, "pgd"),
+        ({"attack": "fgms"}, "fgsm, rfgsm, ffgsm, pgd, got .* Did you mean fgsm"),
     ):
         with pytest.raises(ex.UserError, match=word):
             compare_probes(encoder, images=data, cache=False, **bad)
@@ -420,6 +420,21 @@ def panel(runs, monkeypatch):
     assert made.wait(60) and made.error is None, made.error
     yield made
     made.close()
+
+
+def test_every_attack_of_the_table_is_offered_and_used(panel):
+    from explore.attack_table import ATTACK_MENU
+
+    field = panel._fields["attack"][0]
+    assert list(field.options) == list(ATTACK_MENU) and field.layout.display == "none"
+    panel.test = "attacked"
+    pgd = panel.result.seen["a"]
+    assert field.layout.display == "" and "PGD of ε = 2/255" in panel._reading.value
+    panel.attack = "R-FGSM"
+    assert panel.result.provenance["attack"] == "rfgsm" and not panel.result.seen["a"].equal(pgd)
+    assert "R-FGSM of ε = 2/255" in panel._reading.value
+    panel.attack = "PGD"
+    assert panel.result.seen["a"].equal(pgd)
 
 
 def test_the_panel_follows_its_traits(panel):

@@ -13,8 +13,9 @@ from explore.cli import main
 from explore.experiments.cell import Cell
 from explore.results import Finding, Sweep
 from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH, VERDICTS, together
+from explore.runfolder import Run
 from explore.studies import Measure, scorecard
-from explore.studies.reproduction import claims, run
+from explore.studies.reproduction import carry, claims, run
 from explore.studies.reproduction import rows as plan
 from explore.studies.reproduction.rows import GRID, METHODS, TIERS, Tier, rows, trial_cells, trials
 
@@ -53,7 +54,7 @@ def made(tiny, tmp_path_factory):
         recipes = run.tune(tiny, out)
         run.keep_recipes(folder, tiny, recipes, out)
         lines = rows(tiny, recipes)
-        run.train_rows(lines, out)
+        run.train_rows(plan.by_worth(lines, tiny), out)
         run.table(lines, out).save(folder / "rows")
         run.looks(lines, out, say=lambda line: None).save(folder / "looks")
     return out, folder
@@ -137,7 +138,7 @@ def test_every_row_is_measured_and_nothing_is_run_twice(made, tiny, monkeypatch)
         assert set(own.metric) == metrics and own.groupby("metric").seed.nunique().eq(row.seeds).all()
         assert (own[own.metric == "probe"].n == 75).all() and (own[own.metric == "robust"].n == 20).all()
     seen = []
-    run.train_rows(lines, out, progress=lambda stage, done, progress: seen.append(done.kept))
+    run.train_rows(plan.by_worth(lines, tiny), out, progress=lambda stage, done, progress: seen.append(done.kept))
     assert seen and all(seen)
 
 
@@ -249,3 +250,84 @@ def test_a_tier_that_was_not_run_says_so():
         assert {c.verdict for c in card.claims} == {NOT_RUN}
         assert all(c.command == "make reproduce TIER=gpu" for c in card.claims)
     assert isinstance(card.table, pd.DataFrame) and len(card.table) >= 12
+
+
+def test_what_is_worth_most_comes_first():
+    tier = TIERS["gpu"]
+    lines = rows(tier, tier.recipes)
+    assert "clae" not in {row.name for row in lines}  # CLAE's settings are given: they are those of fgsm-4
+    cells = plan.by_worth(lines, tier)
+    first = [(c.config.attack, c.config.seed) for c in cells[:6]]
+    assert first == [(attack, seed) for seed in range(3) for attack in ("none", "fgsm")]
+    late = [c.config.seed >= 3 for c in cells]
+    assert late == sorted(late) and len(cells) == sum(row.seeds for row in lines)
+    named = plan.by_worth([row for row in lines if row.name == "ifm"], tier, seeds=1)
+    assert [c.config.loss_options for c in named] == [{"eps": 0.1}]
+
+
+def test_for_some_minutes_does_whole_trainings_and_another_machine_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(TIERS, "gpu", replace(tiny, name="gpu", recipes={"simclr": {}, "clae": {}}, first=("simclr",)))
+    asked = ["reproduce", "--tier", "gpu", "--row", "simclr", "--row", "fgsm-4", "--seeds", "1"]
+    one, two, packed = tmp_path / "one", tmp_path / "two", tmp_path / "packed"
+    assert main([*asked, "--out", str(one), "--minutes", "0"]) == 0 and "0 of 2" in capsys.readouterr().err
+
+    clock = iter(range(0, 10_000, 30))  # seconds: every look at the clock is half a minute later
+    with monkeypatch.context() as patch:
+        patch.setattr(run.time, "monotonic", lambda: next(clock))
+        left = run.train_for(
+            1.7, plan.by_worth(rows(TIERS["gpu"], {"simclr": {}, "clae": {}})[:2], TIERS["gpu"], 1), one
+        )
+    assert len(left) in (1, 2)  # the time was over within a training, which is kept as it stood
+    assert main([*asked, "--out", str(one), "--minutes", "9", "--pack", str(packed)]) == 0
+    said = capsys.readouterr()
+    assert "2 of 2 trainings are finished" in said.err and "fgsm-4" in said.out
+    names = {path.name.split(".", 1)[1] for path in packed.iterdir()}
+    assert names == {"json", "1.safetensors"} and len(list(packed.iterdir())) == 4
+
+    assert main([*asked, "--out", str(two), "--minutes", "0", "--take", str(packed)]) == 0
+    again = capsys.readouterr()
+    assert "2 trainings taken" in again.err and again.out == said.out and not (two / "runs").exists()
+    about = json.loads((two / "gpu" / "runs.json").read_text())
+    assert about == json.loads((packed / "runs.json").read_text()) and len(about) == 2
+    name = next(iter(about))
+    own = Run(one / "runs" / name).encoder().state_dict()
+    for part, weights in carry.packed_encoder(packed, name).items():
+        torch.testing.assert_close(weights, own[part], rtol=1e-3, atol=1e-3)
+    assert str(tmp_path) not in (packed / "runs.json").read_text()
+
+    spoiled = json.loads((packed / "records.json").read_text())
+    key = next(iter(spoiled))
+    spoiled[key]["training"]["config"]["lr"] = 1.0
+    (packed / "records.json").write_text(json.dumps(spoiled))
+    assert main([*asked, "--out", str(tmp_path / "three"), "--minutes", "0", "--take", str(packed)]) == 2
+    assert "does not match its name" in capsys.readouterr().err
+    assert main([*asked, "--minutes", "-1"]) == 2 and "--minutes is 0" in capsys.readouterr().err
+    assert main([*asked, "--out", str(two), "--minutes", "0", "--take", str(tmp_path / "nothing")]) == 2
+    assert "There is no" in capsys.readouterr().err
+
+
+def test_weights_are_packed_in_parts_and_come_back(monkeypatch, tmp_path):
+    monkeypatch.setattr(carry, "LIMIT", 1000)
+    tensors = {f"layer{i}": torch.randn(20, 10) for i in range(6)} | {"count": torch.tensor(7)}
+    parts = carry._parts(tensors)
+    assert all(sum(t.nbytes for t in part.values()) <= 1000 for part in parts) and len(parts) == 3
+    for i, part in enumerate(parts, 1):
+        carry.save_tensors(tmp_path / f"run.{i}.safetensors", part)
+    back = carry.packed_encoder(tmp_path, "run")
+    assert back["count"].item() == 7
+    for name, t in tensors.items():
+        torch.testing.assert_close(back[name].double(), t.double(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_tier_run_in_part_judges_what_it_can(made, tmp_path):
+    _, folder = made
+    some = Sweep.load(folder / "rows").table
+    kept = some[some.method.isin(["simclr", "fgsm-4", "gaussian-4"])]
+    about = Sweep.load(folder / "rows").provenance
+    rows_of = {name: about["rows"][name] for name in ("simclr", "fgsm-4", "gaussian-4")}
+    Sweep(kept, {**about, "rows": rows_of}).save(tmp_path / "rows")
+    card = scorecard("cpu", tmp_path)
+    assert card.claim(11).findings and card.claim(5).findings and len(card.family) == 2
+    for n in (1, 2, 3, 6, 8, 9, 10, 12):
+        assert card.claim(n).verdict == NOT_RUN, n
+    assert card.claim(3).why == "the tier was run in part, without row 'rfgsm-4'"

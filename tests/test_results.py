@@ -50,8 +50,9 @@ def test_the_tables_are_complete_and_say_where_every_number_comes_from(table):
 def test_results_md_is_what_the_tables_say(making):
     cards = {name: ex.studies.scorecard(name) for name in TIERS}
     assert (ROOT / "RESULTS.md").read_text() == making.page(cards)
-    for name, text in making.csv_files("cpu", cards["cpu"]).items():
-        assert (shipped_folder("cpu") / name).read_text() == text
+    for tier, card in cards.items():
+        for name, text in making.csv_files(tier, card).items():
+            assert (shipped_folder(tier) / name).read_text() == text
 
 
 def test_the_comparisons_of_the_page_are_those_of_the_table(table):
@@ -100,6 +101,23 @@ def test_the_readme_quotes_the_tables(table):
         assert f"{mean} ({low} to {high}), {d.n} seeds" in text, name
     counts = ex.studies.scorecard("cpu").verdicts.verdict.value_counts()
     assert counts.tolist() == [6, 2, 2, 1, 1] and "two hold, six do not hold" in text.replace("\n", " ")
+
+
+def test_the_readme_and_notebook_11_quote_the_strong_tables():
+    table = Sweep.load(shipped_folder("gpu") / "rows")
+    simclr = 100 * table.where(method="simclr", metric="probe").table.value.mean()
+    gain, noise = (
+        table.paired({"method": "simclr"}, {"method": name}, metric="probe") for name in ("fgsm-4", "gaussian-4")
+    )
+    low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (gain.low, gain.high))
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"all images, {simclr:.1f} %)" in readme
+    assert f"CLAE {100 * gain.mean:+.1f} ({low} to {high}), {gain.n} seeds" in readme
+    assert f"Gaussian noise {100 * noise.mean:+.1f}, {noise.n} seed" in readme
+    words = {1: "one seed", 2: "two seeds"}
+    text = (ROOT / "notebooks" / "11_scorecard.ipynb").read_text()
+    assert f"over a SimCLR of {simclr:.1f} % CLAE has {100 * gain.mean:+.1f} points ({words[gain.n]})" in text
+    assert f"Gaussian noise {100 * noise.mean:+.1f} ({words[noise.n]})" in text
 
 
 def test_notebook_11_says_what_the_tables_say(table):

@@ -92,6 +92,10 @@ def test_every_method(panel, method):
     said = panel._foot.value
     assert ("completeness delta" in said) == (method == "integrated gradients")
     assert "randomised weights: ρ" in said and "no hooks left" in said
+    if method == "integrated gradients":  # the foot's numbers are the rows'
+        rows = [f"{100 * float(own.error):.1f}" for own in (result.clean, result.perturbed, result.randomised)]
+        assert f"completeness delta {max(rows[:2], key=float)} %, random weights {rows[2]} %" in said
+        assert all(f"({row} %)" in panel._table.value for row in rows)
     assert (panel._layer.layout.display == "") == (method == "GradCAM")
 
 

@@ -1,6 +1,7 @@
 """Every fast path against the obvious one, and what must not happen inside an epoch on a GPU."""
 
 import builtins
+import contextlib
 import copy
 
 import pytest
@@ -8,9 +9,18 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import explore as ex
+from explore import cuda_graph
 from explore.random import keep_memory
 from explore.runfolder import build_encoder
-from explore.training import make_optimizer, make_stepper, make_views, prepare, train
+from explore.training import (
+    make_optimizer,
+    make_stepper,
+    make_update,
+    make_views,
+    prepare,
+    set_learning_rate,
+    train,
+)
 
 WIDE = ex.TrainConfig(arch="resnet10", width=64, stem="cifar", precision="fp32", batch_size=8)
 SMALL = ex.TrainConfig(width=8, precision="fp32", batch_size=8)
@@ -155,3 +165,75 @@ def test_lars_is_timms(monkeypatch):
             make_optimizer(config, build_encoder(config))
     timm = pytest.importorskip("timm.optim", reason="timm, an optional package, is not installed")
     assert isinstance(make_optimizer(config, build_encoder(config)), timm.Lars)
+
+
+class FakeGraph:
+    """What `Recorded` asks of a CUDA graph."""
+
+    def __init__(self):
+        self.registered = []
+
+    def register_generator_state(self, generator):
+        self.registered.append(generator)
+
+
+def test_an_update_is_recorded_after_some_calls_and_replayed(monkeypatch):
+    log: list[str] = []
+    graphs: list[FakeGraph] = []
+
+    class Stream:
+        def __init__(self, *_):
+            pass
+
+        def wait_stream(self, other):
+            log.append("wait")
+
+    @contextlib.contextmanager
+    def capture(graph):
+        log.append("record")
+        graphs.append(graph)
+        yield
+
+    for name, fake in {"Stream": Stream, "CUDAGraph": FakeGraph, "graph": capture}.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(FakeGraph, "replay", lambda self: log.append("replay"), raising=False)
+    seen = []
+
+    def update(v1, v2, generator):
+        log.append("run")
+        seen.append((v1, v2, generator.initial_seed()))
+        return "losses"
+
+    recorded = cuda_graph.Recorded(update, torch.device("cpu"))
+    first = [torch.full((4, 3, 8, 8), float(i)) for i in range(8)]
+    for i in range(6):
+        assert recorded(first[i], first[i + 1], ex.seeded(i)) == "losses"
+        assert recorded.generator.initial_seed() == i  # the draws of a replay are the step's own
+    eager = ["wait", "run", "wait"]
+    assert log == [*eager * cuda_graph.EAGER, "record", "run", "replay", "replay", "replay"]
+    assert graphs[0].registered == [recorded.generator]
+    assert recorded.views[0].eq(5).all() and recorded.views[1].eq(6).all()  # the memory that a replay reads
+    assert seen[-1][0] is recorded.views[0]
+    recorded(torch.rand(3, 3, 8, 8), torch.rand(3, 3, 8, 8), ex.seeded(9))  # a smaller batch
+    assert log[-3:] == eager
+
+
+def test_a_learning_rate_that_was_recorded_is_changed_in_place():
+    config = SMALL.with_(optimizer="sgd", lr=0.5, epochs=2, warmup_epochs=0.0)
+    optimizer = make_optimizer(config, build_encoder(config))
+    lr = torch.tensor(0.5)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    assert set_learning_rate(optimizer, config, 10, 10) == pytest.approx(0.25)
+    assert all(group["lr"] is lr for group in optimizer.param_groups) and lr.item() == pytest.approx(0.25)
+
+
+def test_a_device_without_cuda_records_nothing():
+    assert not cuda_graph.recordable(torch.device("cpu"))
+    config = SMALL.with_(compile=True)
+    net = build_encoder(config)
+    optimizer = make_optimizer(config, net)
+    update = make_update(config, net, make_stepper(config, net), optimizer)
+    assert not isinstance(update, cuda_graph.Recorded) and isinstance(optimizer.param_groups[0]["lr"], float)

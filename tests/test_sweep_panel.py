@@ -665,25 +665,107 @@ def test_a_job_of_the_command_line_is_found_and_joins_the_figure(study, tiny, ro
         own.close()
 
 
-def test_the_controls_that_belong_together_move_together(panel):
-    panel.source.tests = looked({("fgsm", "contrast", 8): [1.0, 1.1], ("gaussian", "", 8): [0.5, 0.6]})
+def options(panel, name):
+    """What the control of a trait offers."""
+    return [value for _, value in panel._fields[name][0].options]
+
+
+def test_one_control_says_what_is_shown_over_whose_eps_and_moves_no_other(panel):
+    tests = looked({("fgsm", "contrast", 8): [1.0, 1.1], ("gaussian", "", 8): [0.5, 0.6]})
+    panel.source.tests = tests.join(looked({("fgsm", "contrast", 8): [0.7, 0.8]}, metric="probe"))
     panel.encoder = "SimCLR"
-    panel.show = "loss"  # the loss is measured over test eps
-    assert panel.wait(30) and panel.against == "test ε" and panel.match == "L∞"
-    assert panel._chips["simclr"].layout.display == "none" and panel._judge.layout.display == "none"
+    assert [value for _, value in panel._shows.options] == [
+        ("accuracy", "training ε"),
+        ("accuracy", "test ε"),
+        ("loss", "test ε"),
+    ]
+    for name, value in (("show", "loss"), ("show", "noise")):
+        with pytest.raises(ex.UserError):  # the first exists over test eps alone, the second nowhere
+            setattr(panel, name, value)
+        assert (panel.show, panel.against) == ("accuracy", "training ε")
+    panel._shows.value = ("loss", "test ε")  # as a choice of the menu
+    assert panel.wait(30) and (panel.show, panel.against) == ("loss", "test ε")
+    assert panel._chips["simclr"].layout.display == "none" and panel._fields["judge"][0].layout.display == "none"
     assert panel.error is None and panel.result.table.metric.eq("loss").all()
+    with pytest.raises(ex.UserError, match=r"loss is measured over test ε, got .*set against='test ε' or show"):
+        panel.against = "training ε"
+    panel._shows.value = ("accuracy", "training ε")
+    assert panel.wait(30) and (panel.show, panel.against) == ("accuracy", "training ε")
+    assert panel._chips["simclr"].layout.display == ""
+
+
+def test_where_an_axis_has_another_match_the_panel_says_so(panel):
+    panel.source.tests = looked({("fgsm", "contrast", 8): [1.0], ("gaussian", "", 8): [0.5]}, metric="probe")
+    panel.encoder = "SimCLR"
+    assert panel._moved.value == ""
+    panel.against = "test ε"
+    assert panel.match == "L∞" and "Noise of equal L∞ over test ε, ε over training ε" in panel._moved.value
     panel.against = "training ε"
-    assert (
-        panel.wait(30)
-        and panel.show == "accuracy"
-        and panel.match == "ε"
-        and panel._chips["simclr"].layout.display == ""
-    )
     panel.match = "L2"
-    assert panel._gaussian.layout.display == "none"
+    assert panel._fields["gaussian"][0].layout.display == "none" and panel._moved.value == ""
     panel.against = "test ε"
     panel.against = "training ε"
     assert panel.match == "L2"  # every axis keeps its own
+    assert "L2 over training ε, L∞ over test ε" in panel._moved.value
+
+
+def test_what_the_tables_do_not_have_is_not_offered(panel):
+    rows = looked({("fgsm", "contrast", 8): [0.7]}, metric="probe").table.to_dict("records")
+    rows += looked({("fgsm", "contrast", 8): [0.7]}, metric="probe", match="l2").table.to_dict("records")
+    panel.source.tests = Sweep.of(rows, {})
+    assert options(panel, "match") == ["L∞", "L2", "ε"]  # trainings with any of them can be made here
+    panel.encoder, panel.against = "SimCLR", "test ε"
+    assert options(panel, "match") == ["L∞", "L2"] and options(panel, "judge") == ["linear probe"]
+    panel.against = "training ε"
+    assert options(panel, "match") == ["L∞", "L2", "ε"] and options(panel, "judge") == ["linear probe", "kNN"]
+
+
+def test_curves_that_are_ticked_and_not_there_are_named(panel):
+    assert verdicts.absent(scene(ticked=["adversary", "gaussian", "simclr"])) == ""
+    said = verdicts.absent(scene(ticked=["adversary", "gaussian", "uniform", "same"], match="L2"))
+    assert said == "Not drawn: Gaussian and uniform (not trained yet with noise of equal L2)."
+    assert verdicts.absent(scene(sweep(), ticked=["uniform"])) == "Not drawn: uniform (not trained yet)."
+    panel.match = "L2"
+    assert panel.wait(30) and "Gaussian and uniform (not trained yet with noise of equal L2)" in reads(panel)
+
+
+def test_a_point_stands_at_its_eps_unless_another_stands_there():
+    drawn = {t.name: t for t in charts.chart(scene(), 8).data if t.name}
+    own, other = drawn["adversary (CLAE)"], drawn["Gaussian"]
+    assert own.x[0] == 4 and own.x[1] == pytest.approx(8 - 0.11) and other.x[0] == pytest.approx(8 + 0.11)
+
+
+def test_names_and_signs_of_attacks_beside_each_other():
+    assert figures.sweep.NAMES["gaussian-variance"] == ("gauss", "Gaussian, σ² = ε")
+    here = rivals()
+    card = cards.pinned(here, here.at("rfgsm", 8))
+    assert 'class="ex-h adv rfgsm"' in card  # its triangle, as in the chart
+    assert "rebuttal fig. 2" in cards.foot(here, BASE, "") and "rebuttal fig. 1" in cards.foot(scene(), BASE, "")
+    costs = figures.attack_costs(here.sweep.where(k=[0, 8]))
+    at = {a.text: (a.yshift, a.xshift) for a in costs.layout.annotations}  # three of them cost 1.5
+    assert (at["FGSM"], at["SimCLR, 6 epochs"], at["Gaussian"]) == ((9, None), (None, 9), (-9, None))
+    assert next(t for t in costs.data if t.name == "R-FGSM").marker.symbol == "triangle-up"
+
+
+def test_a_job_of_another_panel_goes_by_this_panels_names(panel):
+    from explore.panels import FourAttacks
+    from explore.panels.noise.missing import MissingPoints
+
+    class Job(jobs.BackgroundTraining):
+        cells, data = [Cell(panel.source.base)], []
+
+        def __init__(self):
+            pass
+
+        def finished(self):
+            return [False]
+
+    job = Job()
+    for kinds, name in ((panel.offers, "adversary"), (FourAttacks.offers, "FGSM")):
+        missing = MissingPoints(panel.source, kinds, 1, panel._jobs_changed)
+        assert missing.kind(job)[0].name == name and missing._of_figure(job)
+    job.cells = [Cell(panel.source.base.with_(attack="gaussian"))]
+    assert not missing._of_figure(job)  # four attacks has no Gaussian noise
 
 
 def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, study):
@@ -712,6 +794,27 @@ def test_a_run_is_looked_at_over_test_eps_and_asked_for_one_more(tiny, root, stu
     panel.close()
 
 
+def test_an_encoder_chosen_in_the_menu_tells_its_price_first(panel, tiny, monkeypatch):
+    from explore.panels.noise import panel as module
+
+    run = Run.create(tiny, name="mine")
+    run.save_encoder(build_encoder(tiny), 0)
+    panel.images, panel.against = 15, "test ε"
+    panel.wait(60)
+    monkeypatch.setattr(module, "ASK", 0.0)
+    panel.list_options("encoder", [("mine", "mine"), (panel.encoder, panel.encoder)])
+    panel._fields["encoder"][0].value = "mine"  # as a choice of the menu
+    assert panel.wait(60) and panel.state == "empty" and "not measured yet" in panel._state.value
+    assert "mine has not been measured" in panel._price.value and "about 1 s on this machine" in panel._price.value
+    panel._empty.children[1].click()
+    assert panel.wait(120) and panel.state == "ready" and set(panel.result.table.run) == {"mine"}
+    panel.show = "loss"
+    assert panel.wait(120) and panel.state == "ready"  # accepted for this encoder
+    panel.encoder = "demo/clae"
+    assert "demo/clae" not in panel._unpriced  # named in code: it is measured at once
+    panel.stop()
+
+
 def test_the_table_is_saved_where_it_says(panel, tmp_path):
     panel._act("save")
     assert (
@@ -736,8 +839,11 @@ def test_a_fault_becomes_the_banner_and_the_last_figure_stays(panel, monkeypatch
     monkeypatch.undo()
     panel.judge = "linear probe"
     assert panel.wait(30) and panel.state == "ready" and panel.error is None
+    ended = panel._state.value
     panel.cards._handle_custom_msg({"act": "stop:nothing"}, [])  # a button of a card that is gone
     assert panel.state == "error"
+    panel.cards._handle_custom_msg({"act": "save:"}, [])  # one that works: the banner goes
+    assert panel.state == "ready" and panel.error is None and panel._state.value == ended
 
 
 def test_bad_input_is_one_sentence(study, root):
@@ -804,6 +910,6 @@ def test_the_shipped_studies_open_at_once():
     assert {"none", "fgsm", "gaussian"} <= set(table.attack) and table[table.attack == "fgsm"].k.nunique() >= 6
     assert table.groupby(["attack", "k", "epochs"]).seed.nunique().min() >= 3
     assert panel.source.base is not None and len(panel.source.methods) == 3
-    panel.show = "loss"
+    panel._shows.value = ("loss", "test ε")
     assert panel.wait(60) and panel.error is None and "(95 % interval" in reads(panel)
     panel.close()

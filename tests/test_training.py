@@ -7,9 +7,19 @@ import torch
 
 import explore as ex
 from explore.evaluate import embed, knn_accuracy
+from explore.recorder import Recorder
 from explore.results import wilson
 from explore.runfolder import Run, build_encoder, open_run
-from explore.training import KNNProbe, contrast_settings, make_stepper, make_views, resolve_device, train
+from explore.training import (
+    KNNProbe,
+    contrast_settings,
+    make_optimizer,
+    make_stepper,
+    make_views,
+    resolve_device,
+    set_learning_rate,
+    train,
+)
 
 TINY = {"width": 8, "epochs": 2, "batch_size": 64, "train_images": 256, "knn_images": 200, "warmup_epochs": 0.5}
 
@@ -123,11 +133,47 @@ def test_a_run_that_ended_in_its_first_epoch_starts_again(data, root):
 
 def test_a_broken_folder_does_not_hide_the_others(data, root):
     Run.create(ex.TrainConfig(**TINY), name="good")
-    (root / "bad").mkdir()
-    (root / "bad" / "config.json").write_text("{")
     (root / "good" / "status.json").write_text("")
+    broken = {
+        "cut": b"{",
+        "not UTF-8": b'{"dataset": "\xff\xfe"}',
+        "a list": b"[1, 2]",
+        "a number": b"7",
+        "digits": b'{"seed": ' + b"9" * 100_000 + b"}",
+        "deep": b'{"a":' + b"[" * 100_000,
+        "other types": b'{"epochs": [], "arch": 5, "schema": "x"}',
+        "no numbers": b'{"width": "wide", "epochs": null}',
+    }
+    for name, content in broken.items():
+        (root / name).mkdir()
+        (root / name / "config.json").write_bytes(content)
+    (root / "no file").mkdir()
+    (root / "no file" / "config.json").mkdir()
     table = ex.runs().set_index("run")
-    assert table.state["bad"] == "unreadable" and table.state["good"] == "unknown"
+    assert table.state["good"] == "unknown"
+    for name in (*broken, "no file"):
+        assert table.state[name] == "damaged" and "\n" not in table.why[name] and name in table.why[name], name
+        with pytest.raises(ex.UserError):
+            open_run(name)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"7", b"[" * 100_000, b'{"step": 1}\n3\n', b""])
+@pytest.mark.parametrize("name", ["env.json", "status.json", "metrics.jsonl"])
+def test_a_damaged_file_costs_its_run_alone(root, name, content):
+    Run.create(ex.TrainConfig(**TINY), name="bad")
+    Run.create(ex.TrainConfig(**TINY), name="good")
+    (root / "bad" / name).write_bytes(content)
+    table = ex.runs().set_index("run")
+    assert table.state["good"] == "new" and table.state["bad"] in ("new", "unknown", "damaged")
+
+
+def test_a_size_that_no_memory_has_is_refused(root):
+    run = Run.create(ex.TrainConfig(**TINY), name="small")
+    run.save_encoder(build_encoder(run.config), 1)
+    config = json.loads((root / "small" / "config.json").read_text())
+    (root / "small" / "config.json").write_text(json.dumps(config | {"width": 10**6}))
+    with pytest.raises(ex.UserError, match="another network than its config"):
+        open_run("small").encoder()
 
 
 def test_same_seed_same_run_other_seed_other_run(data):
@@ -142,7 +188,7 @@ def test_the_folder_describes_itself(data, root):
     run = Run.create(config)
     list(train(config, data, run=run))
     assert run.name == "fashion-resnet10-fgsm-eps8-s0"
-    assert {p.name for p in run.path.iterdir()} == {
+    assert {p.name for p in run.path.iterdir()} - {".lock"} == {
         *("config.json", "env.json", "status.json", "metrics.jsonl", "encoder.safetensors", "resume.safetensors")
     }
     again = open_run(run.name)
@@ -300,3 +346,87 @@ def test_a_run_is_handed_on_in_half_precision_without_paths_of_this_machine(tmp_
     for name, weight in given.encoder().state_dict().items():
         assert torch.equal(weight, run.encoder().state_dict()[name].half().to(weight.dtype)), name
     assert str(tmp_path) in (run.path / "env.json").read_text()  # the run itself is as it was
+
+
+def test_the_strong_preset_is_the_public_recipe():
+    """github.com/dkobak/simclr-cifar10: what its file sets, by the names of the settings here."""
+    c = ex.TrainConfig.strong(attack="none")
+    views = make_views(c, ex.load("emoji"))
+    assert (views.scale, views.flip, views.jitter_p, views.gray_p, views.blur_p) == ((0.2, 1.0), 0.5, 0.8, 0.1, 0.0)
+    assert views.jitter == pytest.approx((0.4, 0.4, 0.4, 0.1)) and views.crop == "torchvision"
+    with torch.device("meta"):
+        net = build_encoder(c)
+    assert [layer.out_features for layer in net.projector if hasattr(layer, "out_features")] == [1024, 128]
+    optimizer = make_optimizer(c, ex.Encoder("resnet10", width=4))
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] == 0.9
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}  # batch norms' too
+    assert set_learning_rate(optimizer, c, 0, 97) == 0.06 * 512 / 256
+    assert set_learning_rate(optimizer, c, 9699, 97) < 1e-4 and (c.epochs, c.temperature) == (100, 0.5)
+    assert ex.TrainConfig.strong().method == "CLAE (fgsm)"
+
+
+def test_averaged_losses_have_a_gradient_of_simclrs_size():
+    """Half of the sum's for alpha = 1, whose gradient has two losses; the adversary is the same."""
+    config = ex.TrainConfig(arch="resnet10", width=4, precision="fp32", alpha=1.0)
+    v1, v2 = torch.rand(2, 8, 3, 32, 32, generator=ex.seeded(0))
+    found = []
+    for averaged in (False, True):
+        net = build_encoder(config)
+        done = make_stepper(config.with_(averaged=averaged), net.train())(v1, v2, ex.seeded(0))
+        found.append((done, [p.grad for p in net.parameters() if p.grad is not None]))
+    (summed, whole), (mean, half) = found
+    assert torch.equal(summed.x_adv, mean.x_adv) and torch.equal(summed.loss, mean.loss)
+    for a, b in zip(whole, half, strict=True):
+        torch.testing.assert_close(a / 2, b, rtol=1e-3, atol=1e-6)
+
+
+def test_savings_that_take_long_are_made_seldom(tmp_path, monkeypatch):
+    config = ex.TrainConfig.smoke(epochs=2)
+    net = build_encoder(config)
+    recorder = Recorder(Run.create(config, root=tmp_path), net, make_optimizer(config, net), torch.zeros(3), 100)
+    now = [0.0]
+    monkeypatch.setattr("explore.runfolder.time.perf_counter", lambda: now[0])
+    saved = []
+
+    def save_resume(*_):
+        saved.append(now[0])
+        now[0] += cost
+
+    monkeypatch.setattr(Run, "save_resume", save_resume)
+    cost = 0.1
+    for _ in range(3):
+        now[0] += 0.2
+        recorder.save(1, last=False)
+    assert len(saved) == 3  # quick: at every epoch's end
+    cost = 2.0
+    for _ in range(60):
+        now[0] += 1.0
+        recorder.save(2, last=False)
+    assert 4 <= len(saved) <= 6  # one in forty seconds
+    recorder.save(3)
+    assert len(saved) >= 5 and saved[-1] == pytest.approx(now[0] - cost)  # the last is always made
+
+
+def test_a_run_whose_process_is_gone_is_stopped(root):
+    run = Run.create(ex.TrainConfig(**TINY), name="killed")
+    (root / "killed" / "status.json").write_text(json.dumps({"state": "running", "pid": 2**22 + 7}))
+    assert run.status["state"] == "stopped" and ex.runs().set_index("run").state["killed"] == "stopped"
+    lock = run.hold()
+    assert run.held and run.status["state"] == "running"
+    with pytest.raises(ex.UserError, match="being trained by another process"):
+        run.hold()
+    lock.release()
+    assert not run.held
+
+
+def test_a_training_that_was_dropped_lets_the_next_one_write(root, data):
+    config = ex.TrainConfig(**TINY)
+    run = Run.create(config, name="dropped")
+    rows = train(config, data, run=run, log_every=1)
+    next(rows)
+    assert run.held
+    rows.close()
+    del rows
+    assert not run.held
+    list(train(config, data, run=run, resume=True))
+    assert run.status["state"] == "done" and not run.held

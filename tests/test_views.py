@@ -12,6 +12,7 @@ from explore import TrainConfig, UserError, Views, load, seeded, two_views
 from explore.datasets import Data
 from explore.experiments.grid import same_figure
 from explore.training import make_views
+from explore.views import two_views_each
 
 
 def by_torchvision(x, params, i, size, antialias):
@@ -242,3 +243,12 @@ def test_bad_input_in_one_sentence(generator):
         TrainConfig(blur_p=-0.1)
     with pytest.raises(UserError, match="sample as many"):
         Views().apply(torch.rand(4, 3, 32, 32), Views().sample(3, generator))
+
+
+def test_several_batches_in_one_call_have_their_own_draws():
+    views, batches = Views(), [torch.rand(n, 3, 32, 32, generator=seeded(n)) for n in (5, 8)]
+    together = two_views_each(views, batches, [seeded(1), seeded(2)])
+    for x, seed, (v1, v2) in zip(batches, (1, 2), together, strict=True):
+        one, two = two_views(views, x, seeded(seed))
+        torch.testing.assert_close(v1, one, rtol=0, atol=1e-6)
+        torch.testing.assert_close(v2, two, rtol=0, atol=1e-6)

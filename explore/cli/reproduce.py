@@ -34,6 +34,12 @@ def add(sub: Any) -> None:
         metavar="M",
         help="as much as fits in M minutes, what is worth most first; again: goes on",
     )
+    p.add_argument(
+        "--pack", type=Path, metavar="DIR", help="with --minutes: small files of what is finished, for --take"
+    )
+    p.add_argument(
+        "--take", type=Path, metavar="DIR", help="what another machine has finished and packed is not done again"
+    )
     p.add_argument("--tune", action="store_true", help="choose the settings again instead of taking the shipped ones")
     p.add_argument("--data-dir", help="your own copy of CIFAR-10 (without it: downloaded)")
     p.add_argument("--root", type=Path, metavar="DIR", help="the folder that holds transfer sets")
@@ -50,8 +56,8 @@ def _reproduce(args: argparse.Namespace) -> int:
 
     if args.seeds is not None and args.seeds < 1:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
-    if args.minutes is not None and not args.minutes > 0:
-        raise UserError(f"--minutes is above 0, got {args.minutes:g}.")
+    if args.minutes is not None and not args.minutes >= 0:
+        raise UserError(f"--minutes is 0 (the table of what is finished) or more, got {args.minutes:g}.")
     tier, out = tier_named(args.tier, args.data_dir), args.out or r.default_out()
     if args.baselines:
         return _baselines(args, tier, out)
@@ -69,6 +75,10 @@ def _reproduce(args: argparse.Namespace) -> int:
                 r.keep_recipes(out / tier.name, tier, recipes, out)
             lines = rows_named(args.row, rows(tier, recipes))
             cells = by_worth(lines, tier, args.seeds)
+            if args.take is not None:
+                from ..studies.reproduction.carry import take
+
+                print(f"{take(args.take, out)} trainings taken from {args.take}", file=sys.stderr)
             if args.minutes is not None:
                 return _in_time(args, cells, lines, out, engine)
             r.train_rows(cells, out, **engine)
@@ -100,6 +110,14 @@ def _in_time(args: argparse.Namespace, cells: list[Any], lines: list[Any], out: 
     print(
         f"{len(cells) - len(left)} of {len(cells)} trainings are finished; the same command goes on.", file=sys.stderr
     )
+    from ..studies.reproduction.carry import pack
+
+    pack(cells, out, out / args.tier)
+    if args.pack is not None:
+        pack(cells, out, args.pack, encoders=3)  # of ResNet-18: two files each
+    if len(left) == len(cells):
+        print("None is finished yet.", file=sys.stderr)
+        return 0
     r.table(lines, out, seeds=args.seeds).save(out / args.tier / "rows")
     return _row_table(args, lines, out)
 

@@ -19,7 +19,9 @@ def add(sub: Any) -> None:
     """Register the command."""
     p = sub.add_parser("train", help="train an encoder", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.set_defaults(command=_train)
-    p.add_argument("--preset", choices=("clae", "simclr", "paper_code"), default="clae", help="settings to start from")
+    p.add_argument(
+        "--preset", choices=("clae", "simclr", "strong", "paper_code"), default="clae", help="settings to start from"
+    )
     p.add_argument("--smoke", action="store_true", help="a few steps of a tiny net: proves the installation in seconds")
     p.add_argument("--name", help="name of the run (default: made from the settings)")
     p.add_argument("--runs-dir", type=Path, help="where runs are written (default: runs/, or $CLAE_RUNS)")
@@ -117,7 +119,7 @@ def _nothing_left(run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C asks the loop to stop after its step, the second stops at once.
+    """The first Ctrl-C asks the loop to stop after its step, the second stops at once; so do SIGTERM and a closed terminal.
 
     Not `alone`, under torchrun, which answers a Ctrl-C by SIGTERM: both signals ask, and none is impatient.
     """
@@ -128,9 +130,13 @@ def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
         if asked and alone:
             raise KeyboardInterrupt
         asked = True
-        print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
 
-    signals = [signal.SIGINT] if alone else [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal; not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
+        signals.append(hangup)
     before = {one: signal.signal(one, ask) for one in signals}
     try:
         yield lambda: asked

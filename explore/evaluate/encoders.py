@@ -11,7 +11,7 @@ from ..errors import UserError, nearest
 from ..nets import ARCHS, Encoder, TorchEncoder
 from ..patches import FORMAT, KINDS, PatchEncoder
 from ..runfolder import BASELINES, Run, build_encoder, open_run, runs, usual_size
-from ..serialization import load_into, load_tensors
+from ..serialization import load_into, load_tensors, parse_json
 
 PREFIXES = ("module.", "backbone.", "encoder.", "trunk.", "network.", "resnet.")
 HEADS = ("fc.", "projector.", "projection_head.", "head.", "linear.")
@@ -101,9 +101,7 @@ def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             patches = PatchEncoder.open(path)
             return patches, {"encoder": path.name, "method": KINDS.get(patches.kind, patches.kind), "size": 32}
         if "config" in meta:
-            import json
-
-            config = TrainConfig.from_dict(json.loads(meta["config"]))
+            config = TrainConfig.from_dict(parse_json(meta["config"], path))
             encoder = build_encoder(config)
             load_into(encoder, path)
             size = int(meta.get("image_size") or usual_size(config))

@@ -22,7 +22,7 @@ from typing import Any
 from ..config import TrainConfig
 from ..errors import UserError, nearest
 from ..runfolder import Run
-from ..serialization import write_text
+from ..serialization import read_json, write_text
 from .cell import Cell, read_cell, step_passes
 from .metrics import Measure
 from .task import Engine, tasks_of
@@ -58,7 +58,7 @@ class BackgroundTraining:
     def __init__(self, spec: Path):
         self.spec, self.name, self.out = spec, spec.stem, spec.parent.parent
         self._last: dict[str, Any] | None = None  # its state, where its files are removed
-        request = json.loads(spec.read_text())
+        request = read_json(spec)
         self.study: str | None = request["study"]
         self.command: str | None = request["command"]
         self.price: float | None = request["price"]
@@ -90,7 +90,7 @@ class BackgroundTraining:
             {"config": c.config.to_dict(), "measure": c.measure.to_dict(), "trained": c.trained}
             for c in (task.cell for task in tasks)
         ]
-        spec = out.resolve() / "jobs" / f"{time.strftime('%y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
+        spec = out.resolve() / "jobs" / f"{_new_name()}.json"
         try:
             spec.parent.mkdir(parents=True, exist_ok=True)
             write_text(spec, json.dumps(request, indent=1))
@@ -210,6 +210,12 @@ class BackgroundTraining:
     def write_state(self, state: str, **more: Any) -> None:
         """Written by the process itself, once a second."""
         write_text(self._file("state.json"), json.dumps({"state": state, "beat": time.time(), **more}))
+
+
+def _new_name() -> str:
+    """'261127-015815-042137-9f3c': by the time to the microsecond, so that names are ordered by it, and a word by chance."""
+    now = time.time_ns()
+    return f"{time.strftime('%y%m%d-%H%M%S', time.localtime(now // 10**9))}-{now // 1000 % 10**6:06d}-{secrets.token_hex(2)}"
 
 
 def trainings(out: Path) -> list[BackgroundTraining]:

@@ -14,9 +14,10 @@ from .base import COLOURS, GREY, blank, line
 
 WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's frames of 64 px under every second tick
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
-DODGE = 0.22  # k/255 between the whiskers of two kinds
+DODGE = 0.22  # k/255 between the whiskers of two kinds at one eps
 BAND = 0.13  # opacity
 NAMES = {"none": ("clean", "SimCLR"), **{name: (row.colour, row.title) for name, row in TABLE.items()}}
+NAMES["gaussian-variance"] = (NAMES["gaussian"][0], "Gaussian, σ² = ε")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def sweep_curves(
         figure.add_traces(_level(level, left, right, most))
     drawn = [curve for curve in curves if len(curve.k)]
     for curve in curves:
-        place = drawn.index(curve) - (len(drawn) - 1) / 2 if curve in drawn else 0
-        figure.add_traces(_curve(curve, DODGE * step * place))
+        figure.add_traces(_curve(curve, [k + DODGE * step * _place(curve, k, drawn) for k in curve.k]))
     figure.add_traces([_waiting(point) for point in waiting])
     for point in waiting:
         own = {"x": point.k, "y": point.y, "text": point.text, "showarrow": False, "yshift": 15}
@@ -130,6 +130,7 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
     most = float(rows.cost.max() / base.cost)
     level = Level("clean", "SimCLR", 100 * base["mean"], 100 * base.low, 100 * base.high)
     figure.add_traces(_level(level, 0.85, most + 0.2, most))
+    named: list[tuple[str, float, float, float, float, str]] = []
     for row in rows.sort_values("cost").itertuples():
         role, name = NAMES.get(row.attack, ("adv", row.attack))
         name = f"{name}, {row.epochs} epochs" if row.attack == "none" else name
@@ -144,12 +145,13 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
             "textposition": "top center",
         }
         point = line(role, [x], [y], [100 * row.low], [100 * row.high], mode="markers", name=name, **said)
+        if row.attack in TABLE:
+            point.update(marker={"symbol": TABLE[row.attack].marker})
         mark = {"symbol": "line-ew", "size": 10, "line": {"color": COLOURS[role], "width": 1.25}}
         ticks = {"x": [x] * row.n, "y": [100 * v for v in row.values], "mode": "markers", "marker": mark}
         figure.add_traces([point, go.Scatter(**ticks, hoverinfo="skip")])
-        figure.add_annotation(
-            x=x, y=100 * row.high, text=name, showarrow=False, yshift=9, font={"color": COLOURS[role], "size": 11}
-        )
+        named.append((role, x, 100 * row.low, y, 100 * row.high, name))
+    _label_points(figure, named)
     figure.update_xaxes(title={"text": "cost of the training, × SimCLR"}, range=[0.85, most + 0.2])
     return figure.update_yaxes(
         title={"text": f"{metric}, % of {int(sweep.table.n.max()):,} test images correct"}, nticks=7
@@ -179,8 +181,13 @@ def gradients_spent(
     return figure.update_yaxes(title={"text": "contrastive loss, nats"}, rangemode="tozero")
 
 
-def _curve(curve: Curve, shift: float) -> list[go.Scatter]:
-    x = [k + shift for k in curve.k]
+def _place(curve: Curve, k: float, curves: Sequence[Curve]) -> float:
+    """Where a curve's whisker at eps = k/255 stands beside those of the other curves there: 0 is the middle, and alone."""
+    there = [own for own in curves if k in own.k]
+    return next(i for i, own in enumerate(there) if own is curve) - (len(there) - 1) / 2
+
+
+def _curve(curve: Curve, x: list[float]) -> list[go.Scatter]:
     hover = {
         "customdata": list(curve.keys),
         "hovertext": list(curve.hover),
@@ -231,6 +238,23 @@ def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float,
     for (role, _, text), y in zip(ends, at, strict=True):
         own = {"x": x, "y": y, "text": text, "showarrow": False, "xanchor": "left", "xshift": 6}
         figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12 if len(text) < 18 else 11})
+
+
+def _label_points(figure: go.Figure, points: Sequence[tuple[str, float, float, float, float, str]]) -> None:
+    """Names of (role, x, low, y, high, name): of points at one cost the highest has its name above, the lowest below, the
+    others beside themselves.
+    """
+    for x in dict.fromkeys(round(point[1], 1) for point in points):
+        own = sorted([point for point in points if round(point[1], 1) == x], key=lambda point: point[3])
+        for i, (role, at, low, y, high, name) in enumerate(own):
+            if i == len(own) - 1:
+                place: dict[str, Any] = {"y": high, "yshift": 9}
+            elif i == 0:
+                place = {"y": low, "yshift": -9}
+            else:
+                place = {"y": y, "xanchor": "left", "xshift": 9}
+            font = {"color": COLOURS[role], "size": 11}
+            figure.add_annotation(x=at, text=name, showarrow=False, font=font, **place)
 
 
 def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:

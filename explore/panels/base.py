@@ -6,83 +6,30 @@ outcome is the results object, or a frozen dataclass with the results object as 
 The newest request wins; an exception becomes a banner, because ipywidgets would swallow it.
 """
 
-import atexit
-import contextvars
 import threading
-import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
-import torch
 import traitlets
 
-from ..errors import UserError
-from ..threads import at_work
-from .html import Markup, escape, join, tag
+from ..errors import UserError, nearest
+from .html import Markup, join, tag
+from .worker import Job, NothingToCompute, Superseded, Worker
+
+__all__ = ["Job", "NothingToCompute", "Panel", "Superseded"]
 
 STYLE = Path(__file__).with_name("explore.css").read_text(encoding="utf-8")
-REST = 30  # seconds without work after which the worker thread ends
-_live: "weakref.WeakSet[Panel]" = weakref.WeakSet()
 
 
-class Superseded(Exception):
-    """Raised inside `compute` where a newer request waits or Stop was pressed."""
-
-
-class NothingToCompute(Exception):
-    """Raised by `compute` where there is nothing to compute from; its text becomes the panel's state."""
-
-
-class Job:
-    """A compute request; `check()` raises `Superseded` if a newer one came or Stop was pressed."""
-
-    def __init__(self, panel: "Panel", serial: int, state: dict[str, Any]):
-        self.panel, self.serial, self.state, self.began = panel, serial, state, time.perf_counter()
-
-    def check(self) -> None:
-        """Raise `Superseded` if a newer request came or Stop was pressed."""
-        if self.panel._serial != self.serial or self.panel._stopped >= self.serial:
-            raise Superseded
-
-    def pause(self, seconds: float) -> None:
-        """Leave the cores to the browser for a moment, then `check()`."""
-        time.sleep(seconds)
-        self.check()
-
-    def show(self, draw: Callable[[], None]) -> None:
-        """Draw a first part of the outcome while the rest is computed; raises `Superseded` like `check`."""
-        self.check()
-        with self.panel._drawing:
-            draw()
-            self.panel.appear()
-
-    def busy(self, what: str) -> None:
-        """Show that work has begun; the screen dims when it takes more than 150 ms."""
-        self.panel._busy(what)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Show 'PGD, 40 steps: 14 done · 2 s left' once it takes long; raises `Superseded` like `check`."""
-        self.check()
-        spent = time.perf_counter() - self.began
-        if spent > 0.5 and done:
-            left = spent / done * (total - done)
-            self.panel._busy(f"{what}: {done} done · {left:.0f} s left", done / total)
-        elif spent > 0.15 and self.panel.state != "busy":
-            self.panel._busy("computing")
-
-
-class Panel(traitlets.HasTraits):
+class Panel(Worker):
     """A widget whose state is its traits and that shows `result`. Display it as a cell's last line."""
 
     title = "Panel"
-    inputs: tuple[str, ...] = ()
     error = traitlets.Instance(Exception, allow_none=True, default_value=None)
-    state = traitlets.Unicode("ready")  # ready, busy, stale, error, empty
 
     def __init__(self, **traits: Any):
         if "eps" in traits:
@@ -90,18 +37,22 @@ class Panel(traitlets.HasTraits):
             traits["k"] = traits.pop("eps")
         self._fields: dict[str, tuple[Any, Any]] = {}  # trait -> its control and the link between them
         super().__init__(**traits)
-        self._wake = threading.Condition(threading.RLock())
-        self._serial, self._done, self._stopped = 0, 0, -1
-        self._job: Job | None = None
-        self._thread: threading.Thread | None = None
-        self._bad_draw = False  # the banner is about drawing, so the next good drawing takes it away
+        self._prepare()
+        self._bad_draw = False  # the banner is about drawing, so the next good drawing takes it away ...
+        self._bad_call = False  # ... or about a callback, so the next good one does
+        self._ended = ("ready", "up to date")  # how the last request ended, unless by an error
         self._outcome: Any = None  # what `compute` returned and `draw` drew
-        self._drawing = threading.RLock()
-        self._threads = torch.get_num_threads()
         self._frame()
         self.observe(lambda _: self.refresh(), names=list(self.inputs))
-        _live.add(self)
         self.refresh()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except traitlets.TraitError:
+            if not self.has_trait(name):
+                raise
+            raise UserError(self._refusal(name, value)) from None
 
     # to be written by a panel
     def controls(self) -> list[w.Widget]:
@@ -111,10 +62,6 @@ class Panel(traitlets.HasTraits):
     def body(self) -> list[w.Widget]:
         """What shows the result, made once."""
         return []
-
-    def compute(self, job: Job, **inputs: Any) -> Any:
-        """All that `draw` needs for these inputs; call `job.check()` or `job.progress(...)` now and then."""
-        raise NotImplementedError
 
     def draw(self, outcome: Any) -> None:
         """Put what `compute` returned on the screen: set traits, never create widgets."""
@@ -127,9 +74,9 @@ class Panel(traitlets.HasTraits):
         """What is on the screen, in two words, for the tag of a stale panel: 'ε = 8/255'."""
         return "an earlier result"
 
-    def idle(self) -> bool:
-        """One short piece of work done ahead while there is no request; False if none is left."""
-        return False
+    def remark(self) -> str:
+        """What stands behind 'up to date' in the head."""
+        return ""
 
     # for notebooks
     @property
@@ -159,22 +106,6 @@ class Panel(traitlets.HasTraits):
         _renamed()
         self.k = k
 
-    def wait(self, timeout: float = 120) -> bool:
-        """Wait until every request is done; False if that takes longer than `timeout` seconds."""
-        with self._wake:
-            return self._wake.wait_for(lambda: self._done >= self._serial, timeout)
-
-    def refresh(self) -> None:
-        """Request the result for the present traits; an earlier request is dropped."""
-        with self._wake:
-            self._serial += 1
-            self._job = Job(self, self._serial, {name: getattr(self, name) for name in self.inputs})
-            self._work_on()
-
-    def stop(self) -> None:
-        """Give up what is being computed; the last result stays on the screen, marked as stale."""
-        self._stopped = self._serial
-
     def close(self) -> None:
         """Drop what is being computed, end the worker, close the widgets."""
         self._end()
@@ -196,12 +127,12 @@ class Panel(traitlets.HasTraits):
             try:
                 self.draw(self._outcome)
             except Exception as error:
-                self._show_error(error)
-                self._bad_draw = True
+                if self.error is None or self._bad_draw:  # else the banner says why nothing was computed
+                    self._show_error(error)
+                    self._bad_draw = True
             else:
                 if self._bad_draw:
-                    self._hide_error()
-                    self._settle("ready", "up to date")
+                    self._recover()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)
@@ -268,12 +199,41 @@ class Panel(traitlets.HasTraits):
             field.options = options
             link.link()
 
-    def guard(self, run: Callable[[], Any]) -> Any:
-        """Run a callback; an exception becomes the banner."""
+    def guard(self, run: Callable[[], Any], *, mends: bool = True) -> Any:
+        """Run a callback; an exception becomes the banner. `mends`: a good run takes away the banner of an earlier callback."""
         try:
-            return run()
+            found = run()
         except Exception as error:
+            self._bad_call = self._bad_call or self.error is None
             self._show_error(error)
+            return None
+        if mends and self._bad_call:
+            self._recover()
+        return found
+
+    def _recover(self) -> None:
+        """Take the banner away and show what is true without it: a request is being computed, or how the last one ended."""
+        self._hide_error()
+        if self._done < self._serial:
+            self._busy("computing")
+        else:
+            self._settle(*self._ended)
+
+    def _refusal(self, name: str, value: Any) -> str:
+        """The sentence about a value that a trait or its control does not take."""
+        trait, field = self.traits()[name], self._fields.get(name, (None, None))[0]
+        choices = list(getattr(trait, "values", ()) or ()) or [
+            option[1] if isinstance(option, tuple) else option for option in getattr(field, "options", ())
+        ]
+        low, high = getattr(trait, "min", None), getattr(trait, "max", None)
+        if choices:
+            wanted = f"one of {', '.join(str(choice) or 'automatic' for choice in choices)}"
+        else:
+            wanted = (
+                trait.info() + (f" from {low}" if low is not None else "") + (f" to {high}" if high is not None else "")
+            )
+        hint = nearest(str(value), [str(choice) for choice in choices])
+        return f"{type(self).__name__} takes {name} as {wanted}, got {value!r}; choose another value.{hint}"
 
     def _busy(self, text: str, share: float = 0.0) -> None:
         self.state = "busy"
@@ -281,7 +241,9 @@ class Panel(traitlets.HasTraits):
         self.view.add_class("ex-busy-now")
 
     def _settle(self, state: str, text: str) -> None:
-        self.state, self._state.value = state, escape(text)
+        if state != "error":
+            self._ended = state, text
+        self.state, self._state.value = state, join(text, self.remark() if state == "ready" else None)
         self.view.remove_class("ex-busy-now")
         for name, on in (
             ("ex-stale", state in ("stale", "error")),
@@ -311,7 +273,7 @@ class Panel(traitlets.HasTraits):
 
     def _hide_error(self) -> None:
         if self.error is not None or self._banner.layout.display != "none":
-            self._bad_draw = False
+            self._bad_draw = self._bad_call = False
             self.error, self._banner.layout.display, self._trace.layout.display = None, "none", "none"
 
     def _toggle_details(self) -> None:
@@ -319,89 +281,14 @@ class Panel(traitlets.HasTraits):
         self._trace.layout.display = "" if hidden else "none"
         self._details.description = "Hide details" if hidden else "Show details"
 
-    # the worker
-    def _work_on(self) -> None:
-        with self._wake:
-            if self._thread is None:
-                run = contextvars.copy_context().run
-                self._thread = threading.Thread(target=run, args=(_loop, weakref.ref(self), self._wake), daemon=True)
-                self._thread.start()
-            self._wake.notify_all()
-
-    def _end(self) -> None:
-        with self._wake:
-            self._stopped = self._serial
-            thread, self._thread, self._job, self._done = self._thread, None, None, self._serial
-            self._wake.notify_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(5)
-
-    def _turn(self) -> bool:
-        """One piece of work in the worker thread, on half of the cores or what others leave; False where there is none.
-
-        The browser that draws the result wants the other half, and threads of torch that have to wait for one another on
-        a busy core cost more than they bring (LOG.md has the figures).
-        """
-        try:
-            with at_work(most=max(1, self._threads // 2), wait=False):  # the main thread keeps what it has
-                return self._work()
-        finally:
-            torch.set_num_threads(self._threads)
-
-    def _work(self) -> bool:
-        with self._wake:
-            job, self._job = self._job, None
-        if job is None:
-            return bool(self.guard(self.idle))
-        try:
-            self._attempt(job)
-        except Superseded:
-            if self._stopped >= job.serial and self._result is not None:
-                self._settle("stale", self._stale_tag(" inputs changed"))
-        except NothingToCompute as nothing:
-            self._hide_error()
-            self._settle("empty", str(nothing))
-        except Exception as error:
-            self._show_error(error)
-        with self._wake:
-            self._done = max(self._done, job.serial)
-            self._wake.notify_all()
-        return True
-
-    def _attempt(self, job: Job) -> None:
-        outcome = self.compute(job, **job.state)
-        job.show(lambda: self._put(outcome))
-        self._hide_error()
-        spent = time.perf_counter() - job.began
-        self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")
-
     def _put(self, outcome: Any) -> None:
         self._outcome = outcome
         self.draw(outcome)
 
+    def _gave_up(self) -> None:
+        if self._result is not None:
+            self._settle("stale", self._stale_tag(" inputs changed"))
+
 
 def _renamed() -> None:
     warnings.warn("A panel's eps is called k (eps = k/255); use panel.k.", FutureWarning, stacklevel=3)
-
-
-def _loop(panel: "weakref.ref[Panel]", wake: threading.Condition) -> None:
-    """Work for a panel until it is closed, collected, or has had no request for `REST` seconds."""
-    while True:
-        own = panel()
-        if own is None or own._thread is not threading.current_thread():
-            return
-        worked = own._turn()
-        with wake:
-            if not worked and own._job is None:
-                own = None  # while it rests the thread holds no panel
-                woken, own = wake.wait(REST), panel()
-                if not woken and own is not None and own._job is None:
-                    own._thread = None if own._thread is threading.current_thread() else own._thread
-                    return
-        own = None
-
-
-@atexit.register
-def _end_all() -> None:
-    for panel in list(_live):
-        panel._end()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..serialization import read_json
 
 Saved = TypeVar("Saved", bound="SavedResult")
 
@@ -52,7 +53,7 @@ class SavedResult:
                 raise UserError(f"There is no file {part}; {cls.called} is a .npz and a .json of one name.")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-        rest = json.loads(path.with_suffix(".json").read_text())
+        rest = read_json(path.with_suffix(".json"))
         return _unpack(cls, *cls.upgrade(arrays, rest))
 
     @classmethod

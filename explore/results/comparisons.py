@@ -18,10 +18,11 @@ Pair = tuple[str, str]  # a row and its baseline
 def holm(p_values: Iterable[float]) -> list[float]:
     """p values corrected for their number, in the order given.
 
-    Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6. The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than one
-    before it, nor larger than 1. With all below 0.05 called differences, the chance of even one false
-    one is at most 5 %, however the tests depend on each other. NaN (a single seed) is no test: it
-    stays NaN and is not counted in m.
+    Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 65-70.
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than one
+    before it, nor larger than 1. With all below 0.05 called differences, the chance of even one
+    false one is at most 5 %, however the tests depend on each other. NaN (a single seed) is no
+    test: it stays NaN and is not counted in m.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -40,9 +41,9 @@ def detectable(sd: float, n: int, *, power: float = POWER, alpha: float = ALPHA)
     """Smallest true difference that a paired t-test of n seeds shows with this power, in `sd`'s unit.
 
     `sd`: standard deviation of the paired differences over seeds. 'Shows': the two-sided p is below
-    `alpha` and the difference has the true sign. The statistic then has the noncentral t distribution
-    with n - 1 degrees of freedom around difference / (sd / √n). NaN for a single seed, which has no
-    spread, and where `sd` is NaN.
+    `alpha` and the difference has the true sign. The statistic then has the noncentral t
+    distribution with n - 1 degrees of freedom around difference / (sd / √n). NaN for a single seed,
+    which has no spread, and where `sd` is NaN.
 
     >>> round(detectable(0.5, 3), 2), round(detectable(0.5, 5), 2)
     (1.63, 0.84)
@@ -88,9 +89,9 @@ class Family:
     """Every row of a table against its baseline by one metric: the comparisons that are corrected together.
 
     Which rows a claim names, or a page shows, changes nothing here: the family is the whole table.
-    `sd` is pooled over all of it, because the two degrees of freedom of three seeds leave a standard
-    deviation uncertain by more than a factor of three (95 % interval 0.5 to 6.3 times the estimate);
-    that supposes that the differences of all rows scatter alike.
+    `sd` is pooled over all of it, because the two degrees of freedom of three seeds leave a
+    standard deviation all but unknown (95 % interval: 0.5 to 6.3 times the estimate). That supposes
+    that the differences of all rows scatter alike; rows of one baseline also share its luck.
     """
 
     metric: str
@@ -99,11 +100,21 @@ class Family:
     @classmethod
     def of(cls, rows: Sweep, metric: str = "probe") -> "Family":
         """The comparisons that a table's provenance names ('rows': name -> 'against'), where both rows were run."""
-        own = rows.where(metric=metric)
-        seeds = {str(name): set(part.seed) for name, part in own.table.groupby("method")}
-        pairs = [(name, about["against"]) for name, about in rows.provenance["rows"].items()]
-        both = [(a, b) for a, b in pairs if a != b and seeds.get(a, set()) & seeds.get(b, set())]
-        return cls(metric, {(a, b): own.paired({"method": b}, {"method": a}, metric=metric) for a, b in both})
+        own, pairs = rows.where(metric=metric).table, []
+        for name, about in rows.provenance["rows"].items():
+            pairs += [(name, about["against"])] if about["against"] != name else []
+        twice = own[own.duplicated(["method", "seed"]) & own.method.isin({name for pair in pairs for name in pair})]
+        if len(twice):
+            row = twice.iloc[0]
+            raise UserError(
+                f"Row {row.method} has seed {row.seed} several times by '{metric}'; a table has one value each."
+            )
+        values = {
+            str(name): dict(zip(part.seed.tolist(), part.value.tolist(), strict=True))
+            for name, part in own.groupby("method")
+        }
+        both = [(a, b) for a, b in pairs if values.get(a, {}).keys() & values.get(b, {}).keys()]
+        return cls(metric, {(a, b): Difference.between(metric, values[b], values[a]) for a, b in both})
 
     def __len__(self) -> int:
         return len(self.differences)

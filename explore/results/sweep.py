@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError, nearest
+from ..serialization import read_json
 
 SETTINGS = {  # what was done
     "dataset": "str",
@@ -53,6 +54,16 @@ class Difference:
     each: dict[int, float]  # seed -> b minus a
     level: float = 0.95
     method: str = "paired t over seeds"
+
+    @classmethod
+    def between(cls, metric: str, first: Mapping[int, float], second: Mapping[int, float]) -> "Difference":
+        """Of values by seed, second minus first; seeds that only one has are left out."""
+        from scipy import stats
+
+        each = {seed: second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())}
+        mean, sd, low, high = interval(list(each.values()))
+        p = float(2 * stats.t.sf(abs(mean) / (sd / len(each) ** 0.5), len(each) - 1)) if sd > 0 else float("nan")
+        return cls(metric, mean, low, high, len(each), p, each)
 
     @property
     def settled(self) -> bool:
@@ -142,19 +153,13 @@ class Sweep:
         `paired({"attack": "none"}, {"attack": "fgsm", "k": 8}, metric="knn")`. Seeds that only one
         has are left out. UserError if a setting matches several rows of one seed.
         """
-        from scipy import stats
-
         first, second = self._by_seed(a, metric), self._by_seed(b, metric)
-        seeds = sorted(first.keys() & second.keys())
-        if not seeds:
+        if not first.keys() & second.keys():
             raise UserError(
                 f"No seed was run with both {dict(a)} and {dict(b)}: the first has seeds {sorted(first)}, the second "
                 f"{sorted(second)}; train one with the other's seeds."
             )
-        each = {seed: second[seed] - first[seed] for seed in seeds}
-        mean, sd, low, high = interval(list(each.values()))
-        p = float(2 * stats.t.sf(abs(mean) / (sd / len(each) ** 0.5), len(each) - 1)) if sd > 0 else float("nan")
-        return Difference(metric, mean, low, high, len(each), p, each)
+        return Difference.between(metric, first, second)
 
     def _by_seed(self, settings: Mapping[str, Any], metric: str) -> dict[int, float]:
         found = self.where(**{**settings, "metric": metric}).table
@@ -195,7 +200,7 @@ class Sweep:
         missing = [name for name in COLUMNS if name not in table]
         if missing:
             raise UserError(f"{path} is not a saved sweep: it has no column '{missing[0]}'.")
-        return cls(_typed(table), json.loads(notes.read_text()) if notes.is_file() else {})
+        return cls(_typed(table), read_json(notes) if notes.is_file() else {})
 
 
 def _unjoined(provenance: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import UserError
+from ..serialization import read_json
 
 # Rebuttal of Ho & Vasconcelos 2020, Table 1: ResNet-18 trained on ImageNet-100, linear evaluation, % and the +- it prints
 # (n and metric are not stated): SimCLR, CLAE.
@@ -91,5 +92,5 @@ class Transfer:
         path = Path(path).with_suffix(".json")
         if not path.is_file():
             raise UserError(f"There is no file {path}.")
-        found = json.loads(path.read_text())
+        found = read_json(path)
         return cls(tuple(found["rows"]), found["absent"], found["provenance"])

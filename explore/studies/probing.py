@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..attack_table import ATTACK_MENU, TABLE
 from ..config import check_eps
 from ..datasets import Data
-from ..errors import UserError
+from ..errors import UserError, nearest
 from ..evaluate import Probe, embed, open_encoder, take_labels
 from ..nets import as_encoder
 from ..objectives import classify
@@ -40,8 +41,8 @@ class ProbedImages(NamedTuple):
 class Probing:
     """Probes on frozen encoders over one data set. Whatever was computed is kept, so the next question is cheap.
 
-    `features`: 'h' or the projections 'z'. `attack`: fgsm or pgd (with `steps`) on the probe over its encoder, at most on `most`
-    test images. `cache`: features are kept on disk too.
+    `features`: 'h' or the projections 'z'. `attack`: fgsm, rfgsm, ffgsm or pgd (with `steps`) on the probe over its encoder, at most on
+    `most` test images. `cache`: features are kept on disk too.
     """
 
     def __init__(
@@ -56,8 +57,7 @@ class Probing:
     ):
         if features not in ("h", "z"):
             raise UserError(f"features are 'h' or the projections 'z', got '{features}'.")
-        if attack not in ("fgsm", "pgd"):
-            raise UserError(f"attack is 'fgsm' or 'pgd', got '{attack}'.")
+        _check_attack(attack)
         if data.labelled is None or not data.classes:
             raise UserError(f"A probe needs labels, and '{data.name}' has no classes; choose a set with class folders.")
         self.data, self.train, self.features, self.cache = data, data.labelled, features, cache
@@ -123,10 +123,20 @@ class Probing:
         return torch.randperm(n, generator=seeded(0))[: self.most].sort().values
 
     def perturbed(
-        self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None = None
+        self,
+        key: str,
+        share: float,
+        seed: int,
+        test: str,
+        eps: float,
+        progress: Progress | None = None,
+        attack: str | None = None,
     ) -> ProbedImages:
-        """Scores on test images that are attacked through this very probe and encoder, or get sign noise of the same size."""
-        name = (key, share, seed, test, eps)
+        """Scores on test images that are attacked through this very probe and encoder, or get sign noise of the same size.
+
+        `attack`: another than the study's own.
+        """
+        name = (key, share, seed, test, eps, "" if test == "noise" else attack or self.attack)
         if name not in self._moved:
             self._moved[name] = self._perturb(*name, progress)
             while len(self._moved) > KEPT:
@@ -135,13 +145,13 @@ class Probing:
         return self._moved[name]
 
     def _perturb(
-        self, key: str, share: float, seed: int, test: str, eps: float, progress: Progress | None
+        self, key: str, share: float, seed: int, test: str, eps: float, attack: str, progress: Progress | None
     ) -> ProbedImages:
         probe, net, index = self.probe(key, share, seed, progress), self.encoders[key], self.index(test)
         before, most, low, high, draws = NetworkState(net), 0.0, 0.0, 1.0, seeded(seed)
         features, pixels, labels = [], [], []
-        kind, what = ("sign", "sign noise") if test == "noise" else (self.attack, self.attack.upper())
-        what += f", {self.steps} steps" if kind == "pgd" else ""
+        kind = "sign" if test == "noise" else attack
+        what = TABLE[kind].title + (f", {self.steps} steps" if TABLE[kind].steps else "")
         for done, part in enumerate(index.split(BATCH)):
             if progress is not None:
                 progress(what, done * BATCH, len(index))
@@ -182,18 +192,20 @@ class Probing:
         seed: int = 0,
         test: str = "clean",
         eps: float = 8 / 255,
+        attack: str | None = None,
         progress: Progress | None = None,
     ) -> ProbeComparison:
-        """Probes on the same labels, judged on the same test images."""
+        """Probes on the same labels, judged on the same test images. `attack`: another than the study's own."""
         if test not in TESTS:
             raise UserError(f"test is one of {', '.join(TESTS)}, got '{test}'.")
+        attack = _check_attack(attack or self.attack)
         eps = 0.0 if test == "clean" else check_eps(eps)
         for key in keys:
             self.clean(key, share, seed, progress)
         if test == "clean":
             seen = [self._seen[key, share, seed] for key in keys]
         else:
-            seen = [self.perturbed(key, share, seed, test, eps, progress) for key in keys]
+            seen = [self.perturbed(key, share, seed, test, eps, progress, attack) for key in keys]
         used, abouts = self.labels(share, seed), [self.about[key] for key in keys]
         names = names_of(abouts)
         return ProbeComparison(
@@ -217,8 +229,8 @@ class Probing:
                 "encoders": abouts,
                 "images": self.data.name,
                 "data": self.data.warnings,
-                "attack": {"clean": "", "noise": "sign noise"}.get(test, self.attack),
-                "steps": self.steps if test == "attacked" and self.attack == "pgd" else 1,
+                "attack": {"clean": "", "noise": "sign noise"}.get(test, attack),
+                "steps": self.steps if test == "attacked" and TABLE[attack].steps else 1,
                 "seed": seed,
                 "device": str(self.data.device),
                 "torch": torch.__version__,
@@ -255,6 +267,13 @@ class Probing:
             found = [i for i, image in enumerate(self.train.stored.cpu().numpy()) if bytes(image) in test]
             self._twins = torch.tensor(found, dtype=torch.long)
         return self._twins
+
+
+def _check_attack(name: str) -> str:
+    known = ATTACK_MENU.values()
+    if name not in known:
+        raise UserError(f"attack is one of {', '.join(known)}, got '{name}'.{nearest(name, known)}")
+    return name
 
 
 def names_of(abouts: Sequence[dict[str, Any]]) -> tuple[str, ...]:

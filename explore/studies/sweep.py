@@ -181,17 +181,31 @@ def accuracy_vs_test_eps(
 def kept(question: Callable[..., Sweep], run: Run | str, out: str | Path, **options: Any) -> Sweep:
     """`question(run, **options)`, answered from <out>/curves where it was asked before of the same weights and images."""
     run = open_run(run) if isinstance(run, str) else run
-    data, found = images_of(run.config)
-    weights = hashlib.sha256((run.path / "encoder.safetensors").read_bytes()).hexdigest()
-    asked = {name: value for name, value in options.items() if name not in ("progress", "device")}
-    identity = {"schema": SCHEMA, "question": question.__name__, "options": asked, "data": found, "weights": weights}
-    path = Path(out) / "curves" / content_hash(identity | {"run": run.name, "config": run.config.to_dict()})[:16]
+    data, path = _kept_at(question, run, out, options)
     try:
         return Sweep.load(path)
     except UserError:
         found_now = question(run, data=data, **options)
         found_now.save(path)
         return found_now
+
+
+def is_kept(question: Callable[..., Sweep], run: Run, out: str | Path, **options: Any) -> bool:
+    """Whether `kept` would answer from disk."""
+    try:
+        return bool(len(Sweep.load(_kept_at(question, run, out, options)[1])))
+    except UserError:
+        return False
+
+
+def _kept_at(
+    question: Callable[..., Sweep], run: Run, out: str | Path, options: dict[str, Any]
+) -> tuple[datasets.Data, Path]:
+    data, found = images_of(run.config)
+    weights = hashlib.sha256((run.path / "encoder.safetensors").read_bytes()).hexdigest()
+    asked = {name: value for name, value in options.items() if name not in ("progress", "device")}
+    identity = {"schema": SCHEMA, "question": question.__name__, "options": asked, "data": found, "weights": weights}
+    return data, Path(out) / "curves" / content_hash(identity | {"run": run.name, "config": run.config.to_dict()})[:16]
 
 
 def _opened(

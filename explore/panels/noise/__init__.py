@@ -1,4 +1,6 @@
-"""Noise or adversary: `source` gives the rows, `points` selects them, `verdicts` states the result, `missing` trains, the rest draws."""
+"""Noise or adversary: `source` has the rows, `points` their selection, `verdicts` the sentence about them, `missing` trainings in the
+background; the other modules are the drawing.
+"""
 
 from .panel import FourAttacks, NoiseOrAdversary
 

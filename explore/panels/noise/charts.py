@@ -1,4 +1,4 @@
-"""A scene as the chart's curves, lines and titles: what `figures` draws. No widget."""
+"""The curves, lines and titles of a scene, as `figures` draws them. No widget."""
 
 import math
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import Any
 from ...attack_table import TABLE
 from ...figures import Curve, Figure, Level, Waiting, sweep_curves
 from ...losses import chance_words
+from ..html import fill
 from .cards import short_runs
 from .points import KINDS, LEVELS, RIVALS, Point, Scene
 
@@ -21,11 +22,11 @@ STYLE: dict[str, dict[str, Any]] = {
     },
 }
 CURVES = tuple(key for key in KINDS if key not in LEVELS)
-ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # curves, lines across, points under way that the chart has traces for
+ROOM = (len(CURVES), len(LEVELS) + 1, 6)  # the chart's traces: curves, horizontal lines, points that are being computed
 
 
 def chart(scene: Scene, now: float, waiting: Iterable[tuple[str, float, str]] = ()) -> Figure:
-    """The figure of a scene, every kind in traces of its own. `now`: the slider's k; `waiting`: (kind, k, word) of points under way."""
+    """The figure of a scene, with separate traces for every kind. `now`: the slider's k; `waiting`: (kind, k, word) of points being computed."""
     curves = [_curve(scene, key) for key in CURVES]
     levels = [_level(scene, key) for key in LEVELS] + [_chance(scene)]
     ahead = [_waiting(scene, key, k, text) for key, k, text in waiting if key in scene.kinds][: ROOM[2]]
@@ -46,7 +47,7 @@ def most(scene: Scene) -> float:
 
 
 def place(scene: Scene, key: str, k: float) -> float:
-    """The height of a point that is not there yet: on the line between its neighbours, else at SimCLR, else in the middle."""
+    """Where a missing point is drawn: on the line between its neighbours, else at SimCLR, else in the middle."""
     own = scene.of(key)
     before, after = [p for p in own if p.k <= k], [p for p in own if p.k >= k]
     if before and after:
@@ -62,7 +63,8 @@ def hover_text(scene: Scene, point: Point) -> str:
     u, n = scene.unit, f"n = {point.n}" if point.n > 1 else f"one seed, {point.rows.n.iloc[0]:,} images"
     name = point.kind.name if point.kind.level else f"{point.kind.name}, ε = {point.k:g}/255"
     value = f"{u.value(point.mean)}{u.mark}  {u.bounds(point.low, point.high)}, {n}"
-    return f"<b>{name}</b><br>{value}<br>{short_runs(point.rows.run.tolist())}<br>click: pin it"
+    runs = short_runs(point.rows.run.tolist())
+    return str(fill("<b>{}</b><br>{}<br>{}<br>click: pin it", name, value, runs))  # plotly reads it as HTML
 
 
 def _curve(scene: Scene, key: str) -> Curve:
@@ -95,7 +97,7 @@ def _level(scene: Scene, key: str) -> Level | None:
 
 
 def _chance(scene: Scene) -> Level | None:
-    """The loss of features that say nothing."""
+    """The line at the chance level of the loss."""
     about = scene.sweep.provenance
     if scene.choice.show != "loss" or "chance" not in about:
         return None

@@ -1,4 +1,4 @@
-"""Points that are not there yet: which trainings they are, what these cost, and the jobs that run them in the background."""
+"""Missing points: the trainings they need, the time these take, and the background jobs that run them."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from ...experiments.grid import same_figure, sweep_command
 from ...experiments.jobs import BackgroundTraining, JobWatch
 from ...studies import Cell
 from ..session import Session
-from .points import KINDS, LEVELS, MATCHES, Choice, Kind, Scene, adversary, longer
+from .points import KINDS, LEVELS, MATCHES, OTHERS, TITLES, Choice, Kind, Scene, adversary, longer
 from .source import SweepSource
 
 
@@ -35,7 +35,7 @@ def point_of(config: TrainConfig, base: TrainConfig, attack: str = "fgsm") -> tu
 
 
 def point_key(key: str, k: float) -> tuple[str, float]:
-    """(kind, k); a line across the chart has one point, at 0."""
+    """(kind, k); a horizontal line has one point, at 0."""
     return key, 0.0 if key in LEVELS else k
 
 
@@ -47,7 +47,7 @@ class MissingPoints:
         self.jobs = JobWatch(source.out, self._of_figure, changed)
         self.why_not = "" if source.grows else "settings or images of this sweep are not kept"
         self._a_pass: float | None = None  # seconds of a forward pass of an image on this machine
-        self._needed = False  # a card waits for a price
+        self._needed = False  # a card shows how long a training takes
 
     @property
     def attack(self) -> str:
@@ -79,7 +79,7 @@ class MissingPoints:
         return "" if self.source.base is None else sweep_command(self._config(scene, key, k), self.source.seeds)
 
     def seconds(self, cells: list[Cell]) -> float | None:
-        """About how long cells take here; None until that was measured."""
+        """Estimated seconds that cells take on this machine; None until a pass was timed."""
         self._needed = True
         return None if self._a_pass is None else price_of(cells, self._a_pass)
 
@@ -90,7 +90,7 @@ class MissingPoints:
         return f"{n} seed{'s' * (n != 1)}, {text}"
 
     def measure(self, session: Session) -> bool:
-        """Measure what a training costs here, where a card needs it and it is not known; False where there is nothing to do."""
+        """Time a forward pass on this machine where a card needs it and it is not known; False where there is nothing to do."""
         base = self.source.base
         if not self._needed or self._a_pass is not None or self.why_not or base is None:
             return False
@@ -112,7 +112,7 @@ class MissingPoints:
         return dict(left or [(at, config) for at, config, _ in own])
 
     def under_way(self, scene: Scene) -> list[tuple[str, float, str]]:
-        """(kind, k, 'computing' or 'waiting') of the jobs' points that belong on this screen."""
+        """(kind, k, 'computing' or 'waiting') of the jobs' points that belong to this figure."""
         found = []
         for job in self.jobs:
             if job.alive:
@@ -122,7 +122,7 @@ class MissingPoints:
         return found
 
     def requested(self, scene: Scene) -> set[tuple[str, float]]:
-        """(kind, k) of all jobs' points that belong on this screen, ended jobs too: they have a card of their own."""
+        """(kind, k) of all jobs' points that belong to this figure, including ended jobs: each has a separate card."""
         return {at for job in self.jobs for at, config in self.points(job).items() if self._on(scene, at, config)}
 
     def running(self) -> int:
@@ -130,12 +130,16 @@ class MissingPoints:
         return sum(job.alive for job in self.jobs)
 
     def kind(self, job: BackgroundTraining) -> tuple[Kind, float]:
-        """The point that a job is at."""
+        """The point that a job computes now."""
         key, k = next(iter(self.points(job)))
-        return Kind(key, *KINDS[key], {}, key in LEVELS), k
+        role, name = KINDS[key]
+        rivals = key == "adversary" and set(OTHERS) & set(
+            self.kinds
+        )  # beside other attacks it is called by its own name
+        return Kind(key, role, TITLES[self.attack] if rivals else name, {}, key in LEVELS), k
 
     def act(self, verb: str, name: str) -> None:
-        """Run a button of a job's card: 'stop', 'forget', or 'again', which goes on with what it has left."""
+        """Handle a button of a job's card: 'stop', 'forget', or 'again', which resumes the job."""
         job = self.jobs[name]
         if verb == "stop":
             job.stop()

@@ -15,10 +15,12 @@ from traitlets import Enum, Float, Int
 from ... import figures
 from ...attacks import ATTACKS
 from ...errors import UserError
+from ...experiments.cost import duration
 from ...experiments.jobs import BackgroundTraining
 from ...results import Sweep
 from ...runfolder import Run
-from ..base import Job
+from ..base import Job, NothingToCompute
+from ..html import finding, join, note, tag
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from . import cards, charts
@@ -28,15 +30,20 @@ from .points import KINDS, LEVELS, RIVALS, Choice, Scene, scene_of
 from .sidebar import Look, sidebar
 from .source import SweepSource, written
 from .strip import IMAGES, Strip, Strips, film_head, strip
-from .verdicts import reading, whiskers
+from .verdicts import absent, reading, whiskers
 
-ALT = '<span class="ex-sr">The numbers of the chart are in panel.result.table.</span>'
-DEMOS = ("demo/clae", "demo/simclr", "demo/gaussian")  # runs for the film, where none was given
+ALT = tag.span("The numbers of the chart are in panel.result.table.", class_="ex-sr")
+ASK = 10.0  # seconds: the time of longer measurements is shown before they start, where a click chose them
+DEMOS = (
+    "demo/clae",
+    "demo/simclr",
+    "demo/gaussian",
+)  # runs whose encoder attacks the pictures below the chart, where none was given
 
 
 @dataclass(frozen=True)
 class View:
-    """All that is drawn but the slider's place and the jobs. `here`: runs whose encoder lies on this machine."""
+    """All that is drawn except the slider's value and the jobs. `here`: runs whose encoder is on this machine."""
 
     result: Sweep
     scene: Scene
@@ -50,9 +57,9 @@ class NoiseOrAdversary(Controls):
 
     title = "Noise or adversary"
     inputs = ("show", "against", "match", "gaussian", "judge", "spread", "kinds", "encoder", "images")
-    k = Float(8, min=0, max=255, help="eps = k/255: the slider's place")
-    kind = Enum(list(KINDS), "adversary", help="whose point is pinned")
-    picture = Int(0, min=0, max=IMAGES - 1, help="of the film")
+    k = Float(8, min=0, max=255, help="The ε = k/255 that the sentence and the cards are about")
+    kind = Enum(list(KINDS), "adversary", help="The curve whose point is pinned")
+    picture = Int(0, min=0, max=IMAGES - 1, help="Which of the test images is shown below the chart")
 
     def __init__(self, sweep: Any = None, run: Run | str | None = None, **traits: Any):
         self.source = SweepSource(sweep)
@@ -60,15 +67,14 @@ class NoiseOrAdversary(Controls):
         self._run = run.name if isinstance(run, Run) else run or ""
         if self._run:
             self.session.run(self._run)
-        if traits.get("show") == "loss" and traits.setdefault("against", "test ε") != "test ε":
-            raise UserError(
-                "The loss is measured over test ε, got against='training ε'; leave it out, or show accuracy."
-            )
+        if traits.get("show") == "loss":
+            traits.setdefault("against", "test ε")  # anything else is refused
         self._matches = {"training ε": "ε", "test ε": "L∞"}
         traits.setdefault("match", self._matches[traits.get("against", "training ε")])
+        self._unpriced: set[str] = set()
         self._extra: dict[str, set[float]] = {}  # encoder -> eps beyond the usual ones
         self._films = Strips(self.session)
-        self._closed, self._upto, self._marked = False, "", ""
+        self._closed, self._marked = False, ""
         self._drawn: tuple[Any, ...] = (None, [], 0.0)  # scene, jobs and eps of the chart on the screen
         first = self._run or next(iter(sorted(self.source.methods, key=lambda m: m != "SimCLR")), "demo/simclr")
         self.missing = MissingPoints(self.source, self.offers, torch.get_num_threads(), self._jobs_changed)
@@ -76,12 +82,12 @@ class NoiseOrAdversary(Controls):
 
     # widgets
     def body(self) -> list[w.Widget]:
-        self._reading, self._saved = w.HTML(), ""
+        self._reading, self._saved = w.HTML().add_class("ex-sweep-says"), ""
         self._chart = figures.live(
             figures.empty_curves(*charts.ROOM), picked=lambda key: self.guard(lambda: self._pin(key))
         )
         self._slider = w.FloatSlider(min=0, max=16, step=1, readout=False).add_class("ex-at")
-        traitlets.link((self, "k"), (self._slider, "value"))
+        self.connect(self._slider, "k")
         self.film = ClickableHTML()
         self.film.observe(lambda change: self._pin(change["new"]), names=["picked"])
         self.cards, self._foot = (
@@ -105,6 +111,8 @@ class NoiseOrAdversary(Controls):
             run = self.session.run(encoder)
             self.session.set(run.config.dataset)  # refuses to download
             job.busy("opening the encoder")
+            if encoder in self._unpriced:
+                self._tell_price(job, choice, run, images)
             extra = sorted(self._extra.get(encoder, ()))
             rows = self.source.looked_at(choice, run, images, extra, job.progress, self.attacks)
         job.check()
@@ -121,6 +129,28 @@ class NoiseOrAdversary(Controls):
         here = self.source.here(result.table.run.unique())
         return View(result, scene, film, here, Look(encoder, encoder in self.source.methods, images))
 
+    def _tell_price(self, job: Job, choice: Choice, run: Run, images: int) -> None:
+        """Raise `NothingToCompute` where measuring a run takes long: the time is shown, with a button."""
+        data = self.session.set(run.config.dataset)
+        about = (choice, run, self.session.encoder(run.name), images, self.attacks, data)
+        seconds = self.source.seconds_to_look(*about)
+        if seconds > ASK:
+            said = (
+                f"{run.name} has not been measured over test ε with these settings: {images:,} test images at nine ε take "
+                f"about {duration(seconds)} on this machine."
+            )
+            job.show(lambda: self._price.set_trait("value", finding(said)))
+            raise NothingToCompute("not measured yet")
+
+    def empty(self) -> list[w.Widget]:
+        self._price = w.HTML()
+
+        def accepted() -> None:
+            self._unpriced.discard(self.encoder)
+            self.refresh()
+
+        return [self._price, self._button("Measure it", accepted, style="primary")]
+
     def idle(self) -> bool:
         """Measure how long a training takes here, once, when a card needs it."""
         if not self.missing.measure(self.session):
@@ -130,7 +160,7 @@ class NoiseOrAdversary(Controls):
 
     # points that are not there yet
     def compute_point(self, kind: str, k: float) -> BackgroundTraining | None:
-        """Compute a missing point: train the seeds it lacks in the background (the job), or look at a run at one more eps (None)."""
+        """Compute a missing point: train the seeds it lacks in the background (the job), or measure a run at one more eps (None)."""
         self.wait()
         return self._order(kind, k)
 
@@ -151,7 +181,7 @@ class NoiseOrAdversary(Controls):
         return None
 
     def _jobs_changed(self, ended: bool) -> None:
-        """Show how far the jobs are; `ended`: there are new points."""
+        """Show the progress of the jobs; `ended`: there are new points."""
         if self._closed:
             return
         if ended:
@@ -160,15 +190,16 @@ class NoiseOrAdversary(Controls):
         else:
             self.redraw()
             if self.state == "ready":
-                self._settle("ready", self._upto)
+                self._settle(*self._ended)
 
     def _act(self, verb: str, what: str = "") -> None:
-        """Run a card's button."""
+        """Handle a card's button."""
         if verb == "save":
             self.export()
         elif verb == "open":
-            self.encoder = what
-            self.against = "test ε"
+            self._unpriced.add(what)
+            with self.hold_trait_notifications():
+                self.encoder, self.against = what, "test ε"
         elif verb == "compute":
             kind, k = what.split(",")
             self._order(kind, float(k))
@@ -177,7 +208,7 @@ class NoiseOrAdversary(Controls):
             self.redraw()
 
     def _pin(self, key: str) -> None:
-        """A clicked point or frame, 'gaussian,8', or a turn of the film, 'image:3'."""
+        """Handle a click on a point or picture ('gaussian,8') or on the arrows to another image ('image:3')."""
         if key.startswith("image:"):
             self.picture = int(key[6:])
         elif key and key != self._marked:
@@ -197,9 +228,12 @@ class NoiseOrAdversary(Controls):
     def draw(self, view: View) -> None:
         scene, film = view.scene, view.film
         self._slider.max = max(charts.most(scene), self.k)
-        self._reading.value = f'<p class="ex-reading" aria-live="polite">{reading(scene, self.k)}</p>{ALT}'
+        lacks = absent(scene)
+        self._reading.value = join(finding(reading(scene, self.k)), note(lacks) if lacks else None, ALT)
         under_way = self.missing.under_way(scene)
-        if self._drawn[0] is not scene or self._drawn[1] != under_way:  # else it keeps its hover
+        if (
+            self._drawn[0] is not scene or self._drawn[1] != under_way
+        ):  # an unchanged figure is not sent again: an open tooltip stays
             figures.follow(self._chart, charts.chart(scene, self.k, under_way))
         elif self._drawn[2] != self.k:
             self._chart.update_layout(shapes=[figures.upright(self.k)])
@@ -207,14 +241,14 @@ class NoiseOrAdversary(Controls):
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)
         self.film.html = (
-            film_head(film, image, whiskers(scene)) + strip(film, image, scene.kinds.values()) if film else ""
+            join(film_head(film, image, whiskers(scene)), strip(film, image, scene.kinds.values())) if film else ""
         )
         self._marked = self.film.picked = f"{key},{self.k:g}"
         self.cards.html = sidebar(scene, key, self.k, self.missing, view.here, view.look)
         self._foot.html = cards.foot(scene, self.source.base, f"{view.look.images:,} test images", self._saved)
 
     def _pinned(self, scene: Scene) -> str:
-        """The kind whose point is pinned: the chosen one, or the first ticked where that is not."""
+        """The kind whose point is pinned: the chosen one, or the first that is ticked where the chosen one is not."""
         return self.kind if self.kind in scene.kinds else next(iter(scene.kinds), "")
 
     def label(self, result: Sweep) -> str:
@@ -222,16 +256,15 @@ class NoiseOrAdversary(Controls):
         return f"{shown['show']} over {shown['against']}"
 
     def close(self) -> None:
-        """As every panel's; trainings under way go on."""
+        """Close the panel; trainings in the background continue."""
         self._closed = True
         super().close()
 
-    def _settle(self, state: str, text: str) -> None:
-        self._upto = text
-        if state == "ready" and self._outcome is not None:
-            n, running = self._outcome.result.table.run.nunique(), self.missing.running()
-            text += f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
-        super()._settle(state, text)
+    def remark(self) -> str:
+        if self._outcome is None:
+            return ""
+        n, running = self._outcome.result.table.run.nunique(), self.missing.running()
+        return f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
 
 
 class FourAttacks(NoiseOrAdversary):

@@ -29,8 +29,8 @@ KINDS = {  # key -> role and name
     "simclr": ("clean", "SimCLR"),
     "same": ("clean", "SimCLR, same compute"),
 }
-LEVELS = ("simclr", "same")  # lines across the chart
-RIVALS = ("adversary", *OTHERS)  # attack against attack: there the first one goes by its own name
+LEVELS = ("simclr", "same")  # horizontal lines
+RIVALS = ("adversary", *OTHERS)  # attacks that are compared with one another; the first is then called by its own name
 TITLES = {name: title for title, name in ATTACK_MENU.items()}
 SIMCLR = "SimCLR"
 
@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Kind:
-    """A curve, or a line across (`level`): its colour's role, its name, and the settings of its rows."""
+    """A curve, or a horizontal line (`level`): the role of its colour, its name, and the settings of its rows."""
 
     key: str
     role: str
@@ -119,7 +119,7 @@ PERCENT, NATS = Unit(100, 1, " %", "points"), Unit(1, 2, " nats", "nats")
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is on the screen but the place of the slider: choice, kinds ticked, their rows and points."""
+    """All that is on the screen except the slider's value: choice, kinds ticked, their rows and points."""
 
     choice: Choice
     kinds: dict[str, Kind]
@@ -131,7 +131,7 @@ class Scene:
         return NATS if self.choice.show == "loss" else PERCENT
 
     def at(self, key: str, k: float) -> Point | None:
-        """The point of a kind at eps = k/255; a line across has one for all."""
+        """The point of a kind at eps = k/255; a horizontal line has one for all eps."""
         kind = self.kinds.get(key)
         return self.points.get((key, 0.0 if kind is not None and kind.level else k))
 
@@ -219,7 +219,7 @@ def scene_of(choice: Choice, rows: Sweep, ticked: Iterable[str], base: TrainConf
 
 def _point(kind: Kind, k: float, rows: pd.DataFrame, spread: str) -> Point:
     mean, sd, low, high = interval(rows.value.tolist())
-    if len(rows) == 1:  # no spread over seeds: that of its one value over the images
+    if len(rows) == 1:  # one seed: the interval of its value over the images
         low, high = float(rows.low.iloc[0]), float(rows.high.iloc[0])
     elif spread == "± sd":
         low, high = mean - sd, mean + sd
@@ -232,5 +232,5 @@ def cost_of(point: Point) -> float:
 
 
 def fair(level: Point, own: Point) -> bool:
-    """Whether a line across may stand beside a point: plain SimCLR always, the longer one where it cost the same."""
+    """Whether a horizontal line may be compared with a point: SimCLR always, longer SimCLR where both cost the same."""
     return level.kind.key == "simclr" or abs(cost_of(level) / max(cost_of(own), 1) - 1) < 0.1

@@ -1,7 +1,8 @@
-"""The cards beside the chart, together: the pinned point, the jobs, and the points that are not there at this eps."""
+"""The cards beside the chart, together: the pinned point, the jobs, and the missing points at this eps."""
 
 from dataclasses import dataclass
 
+from ..html import Markup, join
 from . import cards
 from .missing import MissingPoints, point_key
 from .points import LEVELS, MATCHES, Scene
@@ -9,14 +10,14 @@ from .points import LEVELS, MATCHES, Scene
 
 @dataclass(frozen=True)
 class Look:
-    """Whose test images are looked at: an encoder's name, whether it is a method of the tables, and how many images."""
+    """The encoder that is measured over test eps: its name, whether it is a method of the tables, and the number of test images."""
 
     encoder: str
     tabled: bool
     images: int
 
 
-def sidebar(scene: Scene, key: str, k: float, missing: MissingPoints, here: set[str], look: Look) -> str:
+def sidebar(scene: Scene, key: str, k: float, missing: MissingPoints, here: set[str], look: Look) -> Markup:
     """All cards for the kind `key` at eps = k/255. `here`: runs whose encoder can be opened."""
     found, point, requested = [], scene.at(key, k), missing.requested(scene)
     if point is not None:
@@ -28,10 +29,10 @@ def sidebar(scene: Scene, key: str, k: float, missing: MissingPoints, here: set[
         drawn = other in scene.kinds and (other in LEVELS or k > 0 or not scene.choice.training)
         if drawn and scene.at(other, k) is None and point_key(other, k) not in requested:
             found.append(_missing(scene, other, k, missing, look))
-    return "".join(found)
+    return join(found)
 
 
-def _missing(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> str:
+def _missing(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> Markup:
     kind, act = scene.kinds[key], f"compute:{key},{k:g}"
     if scene.choice.training and missing.why_not:
         return cards.missing(kind, k, act="", price=f"It cannot be computed here: {missing.why_not}.")
@@ -44,7 +45,7 @@ def _missing(scene: Scene, key: str, k: float, missing: MissingPoints, look: Loo
 
 
 def _command(scene: Scene, key: str, k: float, missing: MissingPoints, look: Look) -> str:
-    """The command that makes the pinned point; '' where nothing here can."""
+    """The command that makes the pinned point; '' where there is none."""
     if scene.choice.training:
         return missing.command(scene, key, k)
     if look.tabled:

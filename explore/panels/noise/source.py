@@ -1,8 +1,12 @@
-"""Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, sweeps made now."""
+"""Where the rows of the noise-or-adversary panel come from: shipped or given sweeps, points computed here, and runs that are measured now."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from ... import paths
 from ...attack_table import NOISE_NAMES
@@ -10,10 +14,11 @@ from ...config import TrainConfig
 from ...errors import UserError
 from ...experiments.cell import images_of
 from ...experiments.grid import finished
+from ...perturbation.engine import passes
 from ...results import Sweep
 from ...runfolder import Run
 from ...studies import TEST_EPS, Measure, accuracy_vs_test_eps, default_out, loss_vs_eps, shipped
-from ...studies.sweep import kept
+from ...studies.sweep import is_kept, kept
 from ...types import ProgressCallback
 from .points import MATCHES, Choice, adversary, is_training
 
@@ -28,7 +33,7 @@ class SweepSource:
         self.training, self.tests = (own if len(own) else theirs for own, theirs in zip(given, ours, strict=True))
         self.base = self._base()
         self.measure = Measure(**self.training.provenance.get("measure", {}))
-        self.stale = True  # points may have been computed here since the last look
+        self.stale = True  # points may have been computed since they were last read
         self._own = Sweep.of([])
 
     @property
@@ -44,7 +49,7 @@ class SweepSource:
 
     @property
     def grows(self) -> bool:
-        """Whether points computed here can be told to belong to it: settings and images are known."""
+        """Whether points can be added: the settings and images of the trainings are known."""
         return self.base is not None and (bool(self.data) or not len(self.training))
 
     @property
@@ -62,8 +67,20 @@ class SweepSource:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the trainings, which a new point is to have too."""
+        """Seeds of the trainings, and of new points."""
         return sorted(self.training.table.seed.unique().tolist()) or [0, 1, 2]
+
+    def offers(self, column: str, known: Mapping[str, str], *, training: bool, encoder: str, loss: bool) -> list[str]:
+        """The names of `known` (name -> value of a column) that can be shown: those of the tables, or all where rows can be made."""
+        if training:
+            rows = self.training.table if column == "metric" or not self.grows else self.training.table.iloc[:0]
+        elif encoder in self.methods:
+            rows = self.tests.table[self.tests.table.method == encoder]
+            rows = rows if column == "metric" else rows[(rows.metric == "loss") == loss]
+        else:
+            return list(known)
+        there = set(rows[column])
+        return [name for name, value in known.items() if value in there] or list(known)
 
     def trained(self) -> Sweep:
         """The trainings: shipped or given, and what was computed here with the same settings."""
@@ -83,7 +100,7 @@ class SweepSource:
         progress: ProgressCallback,
         attacks: Sequence[str] = ("fgsm",),
     ) -> Sweep:
-        """Loss or accuracy over test eps: of a method from the tables, of a run by looking now (kept on disk for the next time).
+        """Loss or accuracy over test eps: of a method from the tables, or of a run, measured now and kept on disk.
 
         `extra`: eps beyond the usual ones. `progress` is called after every batch.
         """
@@ -91,14 +108,29 @@ class SweepSource:
         if isinstance(encoder, str):
             own = self.tests.table[self.tests.table.metric == choice.metric]
             return Sweep(own[own.method == encoder], _about(self.tests, study))
-        gaussian = "gaussian-variance" if (choice.match, choice.gaussian) == ("ε", "σ²") else "gaussian"
-        others = [name for name in NOISE_NAMES if name != "gaussian"]
-        options: dict[str, Any] = {"kinds": (*attacks, gaussian, *others), "match": MATCHES[choice.match]}
-        options |= {"images": images, "progress": lambda done, total: progress(f"{choice.show} over ε", done, total)}
-        question = loss_vs_eps if choice.show == "loss" else accuracy_vs_test_eps
+        question, options = _question(choice, images, attacks)
+        options["progress"] = lambda done, total: progress(f"{choice.show} over ε", done, total)
         found = kept(question, encoder, self.out, eps=list(TEST_EPS), **options)
         more = [kept(question, encoder, self.out, eps=[k / 255], **options) for k in extra if k / 255 not in TEST_EPS]
         return found.join(*more) if more else found
+
+    def seconds_to_look(
+        self, choice: Choice, run: Run, encoder: nn.Module, images: int, attacks: Sequence[str], data: Any
+    ) -> float:
+        """About how long `looked_at` takes for a run on this machine; 0 where the answer is on disk."""
+        question, options = _question(choice, images, attacks)
+        if is_kept(question, run, self.out, eps=list(TEST_EPS), **options):
+            return 0.0
+        x = data.test[: min(64, len(data.test))][0]
+        with torch.no_grad():
+            encoder(x)
+            began = time.perf_counter()
+            encoder(x)
+        a_pass = (time.perf_counter() - began) / len(x)
+        needed = passes(options["kinds"], TEST_EPS, options["match"])["shared"] * min(images, len(data.test))
+        if choice.show == "accuracy":  # through the probe too, which is fitted on all training images
+            needed = 2 * needed + len(data.train)
+        return a_pass * needed
 
     @staticmethod
     def here(names: Iterable[str]) -> set[str]:
@@ -116,6 +148,14 @@ class SweepSource:
             return TrainConfig.from_dict(self.training.config((first if len(first) else table).cell.iloc[0]))
         except UserError:
             return None
+
+
+def _question(choice: Choice, images: int, attacks: Sequence[str]) -> tuple[Callable[..., Sweep], dict[str, Any]]:
+    """The study that a choice over test eps asks, and its options."""
+    gaussian = "gaussian-variance" if (choice.match, choice.gaussian) == ("ε", "σ²") else "gaussian"
+    others = [name for name in NOISE_NAMES if name != "gaussian"]
+    question = loss_vs_eps if choice.show == "loss" else accuracy_vs_test_eps
+    return question, {"kinds": (*attacks, gaussian, *others), "match": MATCHES[choice.match], "images": images}
 
 
 def written(result: Sweep, name: str) -> tuple[Path, str]:

@@ -1,10 +1,9 @@
-"""The film: one test image along eps, a row a kind, hung under the ticks of a chart."""
+"""The pictures below the chart: one test image at every eps, one row per kind, each picture below its tick."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from html import escape
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from ...random import seeded
 from ...results import png, to_pixels
 from ...studies import Batch, contrast_with
 from ...training import contrast_settings
+from ..html import Markup, join, tag
 from ..session import Session
 from .points import MATCHES, Choice, Kind
 
@@ -24,7 +24,7 @@ FILMED = ("adversary", *NOISE_NAMES)
 
 @dataclass(frozen=True)
 class Strip:
-    """Images x (32, c, h, w) and what kinds make of them at eps of `ks`/255, seen by one run's encoder."""
+    """Test images at every eps of `ks`/255 and under every kind, attacked through one run's encoder."""
 
     run: str
     ks: tuple[float, ...]
@@ -33,7 +33,7 @@ class Strip:
     frames: dict[str, Tensor] = field(repr=False)  # kind -> (len(ks), 32, c, h, w)
 
     def pixels(self, kind: str, image: int) -> np.ndarray:
-        """One image of a kind along eps, as on the screen: uint8 (len(ks), h, w, 3)."""
+        """One image of a kind at every eps, as on the screen: uint8 (len(ks), h, w, 3)."""
         return to_pixels(self.frames[kind][:, image])
 
 
@@ -66,7 +66,7 @@ def film_of(
     variance: bool = False,
     kinds: Sequence[str] = FILMED,
 ) -> Strip:
-    """The film through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
+    """The pictures, attacked through a run's encoder. `match`: the length noise shares with FGSM ('linf', 'l2'), 'plain' as drawn; `variance`: N(0, eps)
     with eps as its variance, where it is as drawn.
     """
     opened, images = session.run(run), f"{session.run(run).config.dataset} · test"
@@ -80,35 +80,43 @@ def film_of(
     return Strip(run, ks, [session.class_name(images, int(label)) for label in y], index, frames)
 
 
-def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> str:
-    """The film's rows for one image; every frame carries `data-pick="kind,k"`."""
-    rows = []
+def strip(film: Strip, image: int, kinds: Iterable[Kind]) -> Markup:
+    """The rows of pictures for one image; every picture carries `data-pick="kind,k"`."""
+    rows, name = [], film.names[image]
     for kind in kinds:
         if kind.key in film.frames:
-            frames = "".join(
-                f'<button data-pick="{kind.key},{k:g}" aria-label="{kind.name} at {k:g}/255: {escape(film.names[image])}">'
-                f"{picture(frame)}</button>"
+            frames = [
+                tag.button(
+                    picture(frame),
+                    data_pick=f"{kind.key},{k:g}",
+                    aria_label=f"{kind.name} at {k:g}/255: {name}",
+                    title=f"{kind.name} at ε = {k:g}/255: click to pin its point",
+                )
                 for k, frame in zip(film.ks, film.pixels(kind.key, image), strict=True)
-            )
-            rows.append(
-                f'<div class="ex-film {kind.role} {kind.key}"><span class="ex-film-l"><i class="dot"></i></span><span data-row>{frames}</span>'
-                f'<b class="role">{kind.name}</b></div>'
-            )
-    return "".join(rows)
+            ]
+            dot = tag.span(tag.i(class_="dot"), class_="ex-film-l")
+            row = (dot, tag.span(frames, data_row=True), tag.b(kind.name, class_="role"))
+            rows.append(tag.div(row, class_=f"ex-film {kind.role} {kind.key}"))
+    return join(rows)
 
 
-def film_head(film: Strip, image: int, whiskers: str) -> str:
-    """Above the film: what it is, how to read the chart, and the way to other images."""
-    back, ahead = ((image + step) % len(film.names) for step in (-1, 1))
-    return (
-        f'<div class="ex-film-h ex-note"><span>In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.<br>'
-        f"{escape(film.names[image].capitalize())}, a test image, at each ε above, attacked through {escape(film.run)}.</span>"
-        f'<span class="ex-page" data-row><button data-pick="image:{back}" aria-label="image before">‹</button>'
-        f'<button data-pick="image:{ahead}" aria-label="next image">›</button></span></div>'
+def film_head(film: Strip, image: int, whiskers: str) -> Markup:
+    """The line above the pictures: how to read the chart, what the pictures are, and arrows to other images."""
+    turns = [
+        tag.button(
+            sign, data_pick=f"image:{(image + step) % len(film.names)}", aria_label=words, title=words.capitalize()
+        )
+        for step, sign, words in ((-1, "‹", "image before"), (1, "›", "next image"))
+    ]
+    said = tag.span(
+        f"In the chart: line, mean; tick, one seed; whisker and band, {whiskers}.",
+        tag.br(),
+        f"{film.names[image].capitalize()}, a test image, at each ε above, attacked through {film.run}.",
     )
+    return tag.div(said, tag.span(turns, class_="ex-page", data_row=True), class_="ex-film-h ex-note")
 
 
-def picture(image: np.ndarray) -> str:
+def picture(image: np.ndarray) -> Markup:
     """An image (h, w, 3) at the whole multiple of its pixels nearest to 64; a larger one is averaged over blocks first."""
     size = len(image)
     if size > SIDE:
@@ -117,4 +125,4 @@ def picture(image: np.ndarray) -> str:
         image = (cut.reshape(size // k, k, size // k, k, 3).mean((1, 3)) + 0.5).astype(np.uint8)
         size = len(image)
     wide = size * max(1, SIDE // size)
-    return f'<img src="{png(image)}" width="{wide}" height="{wide}" alt="" decoding="sync">'
+    return tag.img(src=png(image), width=wide, height=wide, alt="", decoding="sync")

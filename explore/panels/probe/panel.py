@@ -11,6 +11,7 @@ import traitlets
 from traitlets import Enum, Int, Unicode
 
 from ... import figures
+from ...attack_table import ATTACK_MENU
 from ...config import eps_of
 from ...errors import UserError
 from ...results.probes import TESTS, ProbeComparison
@@ -33,12 +34,13 @@ class Probe(Panel):
     """`Probe(run_a, run_b)`: move the share of labels, click a cell; `panel.result` is a `results.ProbeComparison`."""
 
     title = "Linear probe"
-    inputs = ("run_a", "run_b", "images", "features", "test", "k", "share", "seed")
+    inputs = ("run_a", "run_b", "images", "features", "test", "attack", "k", "share", "seed")
     run_a = Unicode("", help="The run whose encoder is A")
     run_b = Unicode("", help="The run whose encoder is B, compared with A")
     images = Unicode("", help="The images that the probe is judged on; it is fitted on the training side of the set")
     features = Enum(["h", "z"], "h", help="What the probe reads: features h, or projections z")
     test = Enum(list(TESTS), "clean", help="The test images: clean, attacked through the probe, or with sign noise")
+    attack = Enum(list(ATTACK_MENU), "PGD", help="What attacks the test images: one gradient step, or several (PGD)")
     k = Int(2, min=1, max=16, help="How far attack and noise may move a pixel: ε = k/255 of its range")
     share = Enum(list(SHARES), 0.1, help="The share of the training labels that the probe is fitted on, in percent")
     seed = Int(0, min=0, help="of the draw of labels")
@@ -74,6 +76,7 @@ class Probe(Panel):
         run_a, run_b = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
         images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
         ks = w.Dropdown(options=[(f"{k}/255", k) for k in (1, 2, 4, 8, 16)])
+        attack = w.Dropdown(options=list(ATTACK_MENU))
         self._shows = w.ToggleButtons(options=list(matrices.SHOWN)).add_class("ex-seg")
         fields: list[tuple[str, Any, str, str]] = [
             ("Encoder A", run_a, "run_a", "116px"),
@@ -81,10 +84,12 @@ class Probe(Panel):
             ("Images", images, "images", "116px"),
             ("Features", w.Dropdown(options=["h", "z"]), "features", "60px"),
             ("Test images", w.ToggleButtons(options=list(TESTS)).add_class("ex-seg"), "test", "auto"),
+            ("Attack", attack, "attack", "84px"),
             ("ε", ks, "k", "72px"),
             ("Matrix shows", self._shows, "shown", "auto"),
         ]
         traitlets.dlink((self, "test"), (ks.layout, "display"), lambda test: "none" if test == "clean" else "")
+        traitlets.dlink((self, "test"), (attack.layout, "display"), lambda test: "" if test == "attacked" else "none")
         traitlets.dlink((self, "run_b"), (self._shows, "disabled"), lambda name: not name)
         row = self.row(fields, "ex-of-").add_class("ex-probe-row")
         slider = (
@@ -146,7 +151,9 @@ class Probe(Panel):
         )
         job.check()
         at = {name: inputs[name] for name in ("share", "seed", "test")}
-        result = study.compare(*keys, **at, eps=eps_of(inputs["k"]), progress=job.progress)
+        result = study.compare(
+            *keys, **at, eps=eps_of(inputs["k"]), attack=ATTACK_MENU[inputs["attack"]], progress=job.progress
+        )
         return view.Fitted(result, study, keys)
 
     def idle(self) -> bool:

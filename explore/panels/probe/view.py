@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...attack_table import TABLE
 from ...config import show_eps
 from ...results import png
 from ...results.probes import Cell, ProbeComparison
@@ -30,7 +31,7 @@ def reading(result: ProbeComparison) -> Markup:
     """The finding in one sentence: how much more often one encoder's probe is right, and whether that is settled."""
     where = f"With {percent(result.share)} of the labels"
     if result.test != "clean":
-        what = "sign noise" if result.test == "noise" else str(result.provenance.get("attack", "")).upper()
+        what = "sign noise" if result.test == "noise" else _title(result.provenance.get("attack", ""))
         where += f" and {what} of ε = {show_eps(result.eps)} on the test images"
     draws = result.differences()
     label = f"{_count(len(draws))} draws of labels: {_range(draws)}" if len(draws) > 1 else "one draw of labels"
@@ -53,6 +54,10 @@ def reading(result: ProbeComparison) -> Markup:
     least, most = (low, high) if difference > 0 else (-high, -low)
     interval = f"95 % interval {100 * least:.1f} to {100 * most:.1f}; {label}"
     return fill("{} {} probe is right <b>{}</b> {} than {} ({}).", where, b, size, more, a, interval)
+
+
+def _title(attack: str) -> str:
+    return TABLE[attack].title if attack in TABLE else attack.upper()
 
 
 def percent(share: float) -> str:

@@ -34,16 +34,30 @@ ATTACKED = ("fgsm-4", "rfgsm-4", "ffgsm-4", "pgd-4")
 Measured = tuple[list[Finding], str, str]  # findings, verdict, why
 
 
+class NotRun(UserError):
+    """The tables lack what a claim is about."""
+
+
 class Tables:
-    """A tier's tables in one: the trainings and what trained runs answered, with `method` naming the row."""
+    """A tier's tables in one: the trainings and what trained runs answered, with `method` naming the row.
+
+    A tier that was run in part lacks rows, or the answers; what needs them raises `NotRun`.
+    """
 
     def __init__(self, folder: Path):
-        self.rows = Sweep.load(folder / "rows").join(Sweep.load(folder / "looks"))
+        rows, looks = Sweep.load(folder / "rows"), folder / "looks"
+        self.rows = rows.join(Sweep.load(looks)) if looks.with_suffix(".csv").is_file() else rows
         self.titles = {name: about["title"] for name, about in self.rows.provenance["rows"].items()}
         self._families: dict[str, Family] = {}
 
     def has(self, *names: str) -> bool:
         return all(name in set(self.rows.table.method) for name in names)
+
+    def need(self, *names: str) -> None:
+        """Raise `NotRun` unless these rows are there."""
+        for name in names:
+            if not self.has(name):
+                raise NotRun(f"the tier was run in part, without row '{name}'")
 
     def family(self, metric: str = "probe") -> Family:
         """All rows against their baselines by a metric, whichever of them a claim is about."""
@@ -57,6 +71,7 @@ class Tables:
         Holm's correction is for the table's comparisons by the probe. What the seeds could show follows
         from the scatter of all the table's comparisons by the same metric.
         """
+        self.need(name, base)
         d = self.rows.paired({"method": base}, {"method": name}, metric=metric)
         what = f"{self.titles[name]} over {self.titles[base]}" + ("" if metric == "probe" else f", {metric}")
         values = {seed: 100 * v for seed, v in d.each.items()}
@@ -68,6 +83,7 @@ class Tables:
 
     def level(self, name: str, metric: str, expected: str = "", than: float = 0.0) -> Finding:
         """The mean of a row's metric over seeds, in percent."""
+        self.need(name)
         table = self.rows.where(method=name, metric=metric).table
         values = {int(s): 100 * v for s, v in zip(table.seed, table.value, strict=True)}
         return _over_seeds(
@@ -76,6 +92,7 @@ class Tables:
 
     def over_metric(self, name: str, metric: str, base: str, expected: str, than: float) -> Finding:
         """One metric of a row minus another of the same trainings, in points."""
+        self.need(name)
         a, b = (self.rows.where(method=name, metric=m).table.set_index("seed").value for m in (metric, base))
         values = {int(s): 100 * float(a[s] - b[s]) for s in a.index.intersection(b.index)}
         what = f"{CALLED.get(metric, metric)} over {CALLED.get(base, base)}, {self.titles[name]}"
@@ -83,6 +100,7 @@ class Tables:
 
     def passes(self, name: str, base: str) -> Finding:
         """Forward passes of a training against those of another: counted, so without an interval."""
+        self.need(name, base)
         a, b = (float(self.rows.where(method=m, metric="probe").table.cost.iloc[0]) for m in (name, base))
         what = f"forward passes of a training, {self.titles[name]} : {self.titles[base]}"
         nan = float("nan")
@@ -109,9 +127,7 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
         raise UserError(f"{place} has no tables of a reproduction (rows.csv, looks.csv); make reproduce writes them.")
     again, claims = f"make reproduce TIER={tier}", []
     for number, (title, says, source, judge) in enumerate(CLAIMS, 1):
-        findings, verdict, why = (
-            judge(tables) if tables else ([], NOT_RUN, "this tier was not run; the command is ready")
-        )
+        findings, verdict, why = _judge(judge, tables)
         if verdict == OPEN:
             why = "; ".join(part for part in (why, possible(findings)) if part)
         names = list(dict.fromkeys(name for f in findings for name in f.rows))
@@ -126,11 +142,21 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
     return Scorecard(tuple(claims), tier, about, tables.family() if tables else None)
 
 
+def _judge(judge: "Callable[[Tables], Measured]", tables: Tables | None) -> Measured:
+    """What a claim's tables say of it; 'not run' where they lack what it is about."""
+    if tables is None:
+        return [], NOT_RUN, "this tier was not run; the command is ready"
+    try:
+        return judge(tables)
+    except NotRun as error:
+        return [], NOT_RUN, str(error)
+
+
 def _over_seeds(
     what: str, values: dict[int, float], unit: str, expected: str = "", than: float = 0.0, rows: tuple[str, ...] = ()
 ) -> Finding:
     if not values:
-        raise UserError(f"The tables have no seed for '{what}'; make reproduce fills them.")
+        raise NotRun(f"the tables have no value for '{what}'")
     mean, _, low, high = interval(list(values.values()))
     return Finding(what, mean, low, high, len(values), "seeds", unit, expected, than, rows=rows, each=values)
 
@@ -189,6 +215,8 @@ def _imagenet(t: Tables) -> Measured:
 
 def _transfer(t: Tables) -> Measured:
     sets = sorted({m for m in t.rows.table.metric if m.startswith("transfer ")})
+    if not sets:
+        raise NotRun("the tables have no transfer")
     found = [t.over("fgsm-4", "simclr", metric, "above") for metric in sets]
     return _judged(
         found,
@@ -244,7 +272,7 @@ def _steered(t: Tables) -> Measured:
 def _robust(t: Tables) -> Measured:
     found = [
         t.level("fgsm-4", "robust", "below", 5.0),
-        t.level("clae", "robust", "below", 5.0),
+        *([t.level("clae", "robust", "below", 5.0)] if t.has("clae") else []),
         t.level("simclr", "robust"),
     ]
     return _judged(found, "accuracy of the probe under PGD of 20 steps at 8/255; 'about zero' is read as below 5 %")

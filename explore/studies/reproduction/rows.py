@@ -146,9 +146,10 @@ def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
 
     longer = max(1, round(base.epochs * step_passes(own) / step_passes(plain)))
     words = f"FGSM {show_eps(AT)}"
+    tuned = [Row("clae", f"CLAE, its own settings, FGSM {show_eps(own.eps)}", own, tier.seeds)]
     found = [
         Row("simclr", "SimCLR", plain, tier.seeds),
-        Row("clae", f"CLAE, its own settings, FGSM {show_eps(own.eps)}", own, tier.seeds),
+        *(tuned if own != under("fgsm") else []),
         Row("fgsm-4", f"CLAE, {words}", under("fgsm"), tier.seeds),
         Row("gaussian-4", f"Gaussian noise, std {show_eps(AT)}", under("gaussian"), tier.seeds),
         Row("longer", f"SimCLR, {longer} epochs: CLAE's compute", plain.with_(epochs=longer), tier.seeds),
@@ -169,7 +170,7 @@ def rows(tier: Tier, recipes: dict[str, dict[str, Any]]) -> list[Row]:
         *_papers(tier),
         *_losses(plain, tier),
     ]
-    found += [*_controls(plain, tier), *_deep(plain, tier)] if tier.deep else []
+    found += [*_controls(plain, tier), *_parts(plain, tier), *_deep(plain, tier)] if tier.deep else []
     return [replace(row, measure=tier.measure) for row in found]
 
 
@@ -209,6 +210,15 @@ def _controls(plain: TrainConfig, tier: Tier) -> list[Row]:
     return [
         Row("ifm", "IFM, embeddings moved by 0.1", plain.with_(loss="ifm", feature_eps=0.1), tier.few),
         Row("hcl", "HCL, hard negatives, beta 1", plain.with_(loss="hcl", hardness=1.0), tier.few),
+    ]
+
+
+def _parts(plain: TrainConfig, tier: Tier) -> list[Row]:
+    """CLAE with less weight on the adversary, and with a weaker one: which part of the step brings what."""
+    under = plain.with_(attack="fgsm", eps=AT)
+    return [
+        *(Row(f"alpha-{a:g}", f"CLAE, weight {a:g}", under.with_(alpha=a), tier.few, "fgsm-4") for a in (0.25, 0.5)),
+        Row("fgsm-1", "CLAE, FGSM 1/255", under.with_(eps=1 / 255), tier.few),
     ]
 
 

@@ -16,7 +16,7 @@ from ...experiments.runner import run_cells
 from ...experiments.task import Done, StudyProgress, tasks_of
 from ...results import Sweep
 from ...runfolder import Run
-from ...serialization import write_text
+from ...serialization import read_json, write_text
 from ..sweep import kept
 from .diagnostics import every_batch, gradient_parts, reporting, transferred
 from .rows import METHODS, SPACE, Row, Tier, trial_cells, trials
@@ -63,20 +63,28 @@ def train_for(
     first is begun and goes on in the next call, from its last saved epoch.
     """
     end, should_stop = time.monotonic() + 60 * minutes, engine.pop("should_stop", lambda: False)
-    watch, left = StudyProgress(cells), list(cells)
+    watch, left = StudyProgress(cells), []
 
     def over() -> bool:
         return should_stop() or time.monotonic() > end
 
+    def through(done: Done) -> None:
+        watch.note(done)
+        if progress is not None:
+            progress("rows", done, watch)
+
+    for task in tasks_of(cells):
+        if (record := read_cell(out, task.key)) is None:
+            left.append(task.cell)
+        else:
+            through(Done(task.cell, task.key, record, kept=True))
     while left and not over():
         seconds = watch.spent / watch.worked if watch.worked else 0.0  # a unit of work
         fits = [cell for cell in left if cell.work * seconds < end - time.monotonic()]
         cell = (fits or left)[0]
         for done in run_cells([cell], out, should_stop=over, **engine):
-            watch.note(done)
             left.remove(cell)
-            if progress is not None:
-                progress("rows", done, watch)
+            through(done)
     return left
 
 
@@ -95,7 +103,7 @@ def table(lines: Sequence[Row], out: Path, *, seeds: int | None = None) -> Sweep
             cost = cost.assign(value=[record["training_seconds"] for record in records], n=1)
             found = Sweep(pd.concat([found.table, cost], ignore_index=True).assign(method=row.name), found.provenance)
             parts.append(found)
-        about[row.name] = {"title": row.title, "against": row.against, "cells": sorted(set(found.table.cell))}
+            about[row.name] = {"title": row.title, "against": row.against, "cells": sorted(set(found.table.cell))}
     if not parts:
         raise UserError(f"No training of these rows is finished in {out}; run the reproduction first.")
     joined = parts[0].join(*parts[1:])
@@ -143,7 +151,7 @@ def beside(found: Sweep, folder: Path) -> pd.DataFrame:
 def recipes_of(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The tuned settings that a folder keeps; None where there are none."""
     path = folder / "recipes.json"
-    return json.loads(path.read_text())["recipes"] if path.is_file() else None
+    return read_json(path)["recipes"] if path.is_file() else None
 
 
 def keep_recipes(folder: Path, tier: Tier, recipes: dict[str, dict[str, Any]], out: Path) -> None:
