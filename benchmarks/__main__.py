@@ -1,4 +1,4 @@
-"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film|busy [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ NAMES = {
     "engines": "engines",
     "map": "maps",
     "film": "film",
+    "busy": "busy",
 }
 
 

@@ -63,7 +63,7 @@ class Report:
 
 def diagnose() -> Report:
     """Check this machine and report what works (`doctor` on the command line)."""
-    return Report([_python(), _torch(), _device(), _data(), _runs(), *_widgets(), _browser()])
+    return Report([_python(), _torch(), _threads(), _device(), _data(), _runs(), *_widgets(), _browser()])
 
 
 def _version(name: str) -> str | None:
@@ -92,8 +92,18 @@ def _torch() -> Check:
     return Check(
         "torch",
         True,
-        f"torch {torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads",
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}",
     )
+
+
+def _threads() -> Check:
+    from .threads import choose
+
+    try:
+        share = choose()
+    except Exception:
+        return Check("threads", False, "unknown without torch")
+    return Check("threads", True, f"{share.threads}: {share.why}")
 
 
 def _device() -> Check:

@@ -23,6 +23,7 @@ from .random import seeded
 from .recorder import Recorder
 from .runfolder import Run, build_encoder
 from .steps import Step, Stepper
+from .threads import at_work
 from .types import Images
 from .views import Views, two_views_each
 
@@ -37,6 +38,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     log_every: int = 10,
     ranks: Ranks = ALONE,
+    threads: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
 
@@ -48,40 +50,44 @@ def train(
 
     With several `ranks` every process calls this with the same arguments; batch and chunk are the whole batch's, the first
     alone writes and measures kNN, and `should_stop()` is asked at every row.
+
+    `threads` of torch: None: the run's own where it is resumed, else those that are free when it begins (`threads.choose`). They
+    decide about the last bits of sums, so they stay the same until its end and stand in env.json.
     """
     where = resolve_device(device)
-    data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
-    data = data.to(where).for_choosing(config.validation)
-    batches = Batches(config, data, ranks)
-    encoder = prepare(config, build_encoder(config).to(where).train())
-    ranks.join(encoder)
-    stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
-    optimizer = make_optimizer(config, encoder)
-    update = make_update(config, encoder, stepper, optimizer, ranks)
-    probe = KNNProbe(config, data)
-    metrics = Metrics(config, batches, probe, ranks, where)
-    recorder = Recorder(run, encoder, optimizer, metrics.sums, batches.total, resume=resume, first=ranks.first)
-    recorder.start(**_facts(data, probe, stepper, ranks, where))
-    step, stop = recorder.step, False
+    with at_work(_threads_of(run if resume else None, ranks, where) if threads is None else threads) as share:
+        data = data or datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size)
+        data = data.to(where).for_choosing(config.validation)
+        batches = Batches(config, data, ranks)
+        encoder = prepare(config, build_encoder(config).to(where).train())
+        ranks.join(encoder)
+        stepper, views = make_stepper(config, encoder, data.gray, ranks), make_views(config, data)
+        optimizer = make_optimizer(config, encoder)
+        update = make_update(config, encoder, stepper, optimizer, ranks)
+        probe = KNNProbe(config, data)
+        metrics = Metrics(config, batches, probe, ranks, where)
+        recorder = Recorder(run, encoder, optimizer, metrics.sums, batches.total, resume=resume, first=ranks.first)
+        recorder.start(threads=share.threads, **_facts(data, probe, stepper, ranks, where))
+        step, stop = recorder.step, False
 
-    if step == 0:
-        yield recorder.write({"step": 0, "epoch": 0, "knn": metrics.knn(encoder)})
-    for step, v1, v2, draws in batches.views_after(recorder.step, views):
-        lr = set_learning_rate(optimizer, config, step - 1, batches.per_epoch)
-        losses = update(v1, v2, draws)
-        metrics.add(losses)
+        if step == 0:
+            yield recorder.write({"step": 0, "epoch": 0, "knn": metrics.knn(encoder)})
+        for step, v1, v2, draws in batches.views_after(recorder.step, views):
+            lr = set_learning_rate(optimizer, config, step - 1, batches.per_epoch)
+            losses = update(v1, v2, draws)
+            metrics.add(losses)
 
-        row, epoch_ends = None, step % batches.per_epoch == 0
-        if epoch_ends or step % log_every == 0:
-            row = recorder.write(metrics.row(step, encoder, lr))
-        stop = ranks.stop(should_stop, row is not None, where)
-        if epoch_ends or stop:
-            recorder.save(step, last=stop or step == batches.total)
-        if row is not None:
-            yield row
-        if stop:
-            break
-    recorder.end("stopped" if stop else "done", step)
+            row, epoch_ends = None, step % batches.per_epoch == 0
+            if epoch_ends or step % log_every == 0:
+                row = recorder.write(metrics.row(step, encoder, lr))
+            stop = ranks.stop(should_stop, row is not None, where)
+            if epoch_ends or stop:
+                recorder.save(step, last=stop or step == batches.total)
+            if row is not None:
+                yield row
+            if stop:
+                break
+        recorder.end("stopped" if stop else "done", step)
 
 
 class Batches:
@@ -341,6 +347,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, don
         else:
             group["lr"] = lr
     return lr
+
+
+def _threads_of(run: Run | None, ranks: Ranks, where: torch.device) -> int | None:
+    """The threads that a training must have: those of the run that it resumes; torch's own for ranks, and beside a GPU."""
+    if ranks.world > 1 or where.type != "cpu":
+        return torch.get_num_threads()
+    return run.env.get("threads") if run is not None else None
 
 
 def _facts(data: "datasets.Data", probe: KNNProbe, stepper: Stepper, ranks: Ranks, where: torch.device) -> dict:

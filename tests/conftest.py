@@ -14,6 +14,8 @@ import pytest
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes that they start, share the cores
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+else:  # the number of threads decides about last bits: not what happens to be free
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import torch
 from hypothesis import HealthCheck, settings
 

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
     {"serialization"},
-    {"config", "results", "random", "convolutions", "cuda_graph"},
+    {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},

@@ -10,6 +10,7 @@ from typing import Any
 from ..attack_table import ATTACK_MENU
 from ..config import parse_eps
 from ..errors import UserError
+from ..threads import sharing
 from .shared import counting_line, spent, told
 
 KINDS = (".parquet", ".csv")
@@ -19,7 +20,7 @@ def add(sub: Any) -> None:
     """Register the command."""
     about = "a map of a run's images, clean and under attack, as .parquet or .csv: x, y, class, the image itself, what changed in h"
     p = sub.add_parser("embed", help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.set_defaults(command=_embed)
+    p.set_defaults(command=sharing(_embed))
     p.add_argument("run", metavar="RUN", help="a run's name")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.parquet or FILE.csv")
     p.add_argument("--map", default="umap", metavar="WORD", help="umap or pca")

@@ -10,6 +10,7 @@ from typing import Any
 from ..attack_table import TABLE
 from ..config import parse_eps
 from ..errors import UserError
+from ..threads import sharing
 from .shared import counting_line, told
 
 WHAT = "a run's name, patches/kmeans, patches/random, untrained/resnet10, torchvision's weights (ResNet18_Weights.IMAGENET1K_V1), or a .safetensors or .pth file"
@@ -56,7 +57,7 @@ def add(sub: Any) -> None:
 
 def _parser(sub: Any, name: str, about: str, command: Callable, *, data: bool = True) -> argparse.ArgumentParser:
     p = sub.add_parser(name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.set_defaults(command=command)
+    p.set_defaults(command=sharing(command))
     p.add_argument("encoder", metavar="RUN|WEIGHTS|FILE", help=WHAT)
     if data:
         p.add_argument("--dataset", help="judged on these images (default: the run's own)")

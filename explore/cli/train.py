@@ -26,6 +26,7 @@ def add(sub: Any) -> None:
     p.add_argument("--name", help="name of the run (default: made from the settings)")
     p.add_argument("--runs-dir", type=Path, help="where runs are written (default: runs/, or $CLAE_RUNS)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    p.add_argument("--threads", type=int, metavar="N", help="of torch (default: those that are free when it begins)")
     p.add_argument("--resume", nargs="?", const=True, metavar="NAME", help="go on with a stopped run")
     add_settings(p)
 
@@ -49,6 +50,7 @@ def _train_as(args: argparse.Namespace, ranks: Any) -> int:
         print(f"{run.name} is finished; its folder is {run.path}")
         return 0
     settings: dict[str, Any] = {"run": run, "device": args.device, "resume": bool(args.resume), "ranks": ranks}
+    settings["threads"] = args.threads
     if not ranks.first:
         with _stoppable(alone=False) as should_stop:
             for _ in train(run.config, data, **settings, should_stop=should_stop, log_every=5):

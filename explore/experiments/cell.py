@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..results import Sweep
 from ..runfolder import Run, build_encoder, environment
 from ..serialization import write_text
+from ..threads import at_work
 from ..training import describe_device, resolve_device, train
 from .metrics import USUAL, Measure, measured
 
@@ -166,7 +167,7 @@ def run_cell(
 ) -> dict[str, Any] | None:
     """Train (or go on with) a cell's run, measure it, write its file at once; None where `should_stop()` ended it.
 
-    `expect`: the `fingerprint` of the images it is meant for; others are refused.
+    `expect`: the `fingerprint` of the images it is meant for; others are refused. `threads`: of torch; None: as `train` takes them.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -181,7 +182,8 @@ def run_cell(
         quiet = (
             sys.maxsize if where.type == "cuda" else 10
         )  # a row of metrics waits for the device: at epochs' ends alone
-        for _ in train(run.config, data, run=run, device=device, resume=True, should_stop=should_stop, log_every=quiet):
+        settings: dict[str, Any] = {"device": device, "resume": True, "log_every": quiet, "threads": threads}
+        for _ in train(run.config, data, run=run, should_stop=should_stop, **settings):
             pass
         if run.status["state"] != "done":
             return None
@@ -191,8 +193,9 @@ def run_cell(
         encoder = run.encoder(where)
     else:
         encoder = build_encoder(cell.config).to(where).eval().requires_grad_(False)
-    rows = measured(encoder, data.to(where).for_choosing(cell.config.validation), cell.measure)
-    record = _record(cell, expect, run, rows, describe_device(where), time.perf_counter() - began)
+    with at_work(threads or (run.env.get("threads") if run is not None else None)):  # as many as it was trained with
+        rows = measured(encoder, data.to(where).for_choosing(cell.config.validation), cell.measure)
+        record = _record(cell, expect, run, rows, describe_device(where), time.perf_counter() - began)
     write_cell(out, cell.key(expect), record)
     return record
 

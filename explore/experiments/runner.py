@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
+from ..threads import choose
 from .cell import Cell, read_cell, write_cell
 from .cluster import on_ray
 from .task import RETRIES, Done, Engine, Stop, Task, stop_by, tasks_of, work
@@ -29,8 +30,8 @@ def run_cells(
 ) -> Generator[Done, None, None]:
     """Finished cells as they come: first those on disk already, then the others, each on disk before it is handed out.
 
-    `engine`: the fields of `Engine`. `engine="local"`: `workers=1` trains in this process, more in as many processes, torch's
-    threads divided among them. `engine="ray"`: one cell a task, with `threads` CPUs and `gpu_share` of a GPU; `address=None`
+    `engine`: the fields of `Engine`. `engine="local"`: `workers=1` trains in this process, more in as many processes, the
+    threads that are free divided among them. `engine="ray"`: one cell a task, with `threads` CPUs and `gpu_share` of a GPU; `address=None`
     starts Ray here for `workers` cells at once, "auto" or "host:port" joins a cluster, whose size then decides (one CPU and,
     where there are some, one GPU a cell unless told otherwise). Its machines need this package and the images; where all share
     the disk of `out`, a cell whose worker is lost goes on in its run folder, else it starts again. On one machine and with
@@ -74,7 +75,7 @@ def _here(tasks: list[Task], out: Path, engine: Engine, should_stop: Stop) -> Ge
 def _processes(tasks: list[Task], out: Path, engine: Engine, should_stop: Stop) -> Generator[Done, None, None]:
     """A pool of fresh processes; one that dies takes the pool with it, and a new pool takes the cells that are left."""
     context = multiprocessing.get_context("spawn")
-    share = engine.threads or max(1, torch.get_num_threads() // engine.workers)
+    share = engine.threads or max(1, choose().threads // engine.workers)
     left, lost = {task.key: task for task in tasks}, 0
     while left and not should_stop():
         stop = context.Event()

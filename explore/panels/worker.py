@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import traitlets
 
+from ..threads import at_work
+
 REST = 30  # seconds without work after which the worker thread ends
 _live: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
@@ -145,14 +147,14 @@ class Worker(traitlets.HasTraits):
             thread.join(5)
 
     def _turn(self) -> bool:
-        """One piece of work in the worker thread, on half of the cores; False where there is none.
+        """One piece of work in the worker thread, on half of the cores or what others leave; False where there is none.
 
         The browser that draws the result wants the other half, and threads of torch that have to wait for one another on
         a busy core cost more than they bring (LOG.md has the figures).
         """
-        torch.set_num_threads(max(1, self._threads // 2))  # the main thread keeps what it has
         try:
-            return self._work()
+            with at_work(most=max(1, self._threads // 2), wait=False):  # the main thread keeps what it has
+                return self._work()
         finally:
             torch.set_num_threads(self._threads)
 
