@@ -77,18 +77,18 @@ def test_claims_are_picked_by_click_and_by_key(lesson):
     assert lesson.errors() == []
 
 
-def test_a_tier_that_was_not_run_says_so(lesson):
+def test_a_tier_that_was_run_in_part_says_so(lesson):
     page = lesson.page
     page.get_by_label("Tier", exact=True).select_option("gpu")
-    page.wait_for_function("() => document.querySelector('.ex-reading').textContent.includes('gpu tier')")
+    page.wait_for_function("() => document.querySelector('.ex-reading').textContent.includes('10 were not run')")
 
     def shows():
-        assert page.locator(".ex-cl .ex-v").all_inner_texts() == ["–not run"] * 12
+        assert page.locator(".ex-cl .ex-v").all_inner_texts().count("–not run") == 10
         assert "make reproduce TIER=gpu" in page.locator(".ex-cd").inner_text()
 
     eventually(shows)
     page.get_by_label("Tier", exact=True).select_option("cpu")
-    page.wait_for_function("() => !document.querySelector('.ex-reading').textContent.includes('gpu tier')")
+    page.wait_for_function("() => !document.querySelector('.ex-reading').textContent.includes('10 were not run')")
     assert lesson.errors() == []
 
 
