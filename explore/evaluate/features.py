@@ -13,7 +13,7 @@ from ..datasets import Split
 from ..errors import UserError
 from ..nets import Encoder, TorchEncoder, as_encoder
 from ..random import untouched
-from ..serialization import load_tensors, prune, save_tensors
+from ..serialization import keep, load_tensors, save_tensors
 from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
@@ -49,12 +49,11 @@ def embed(
     if path.is_file():
         with contextlib.suppress(UserError):  # a file cut off is made again
             kept = load_tensors(path)[0]
-            path.touch()
+            with contextlib.suppress(OSError):  # another user's
+                path.touch()
             return kept["features"].to(images.device), kept["labels"].to(images.device)
     features, labels = _computed(net, images, what, batch_size, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, {"features": features, "labels": labels})
-    prune(path.parent, KEPT)
+    keep(path, lambda place: save_tensors(place, {"features": features, "labels": labels}), KEPT)
     return features, labels
 
 

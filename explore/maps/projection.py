@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import paths
-from ..errors import UserError
-from ..serialization import load_tensors, prune, save_tensors
+from ..errors import UserError, extra
+from ..serialization import keep, load_tensors, save_tensors
 
 METHODS = ("pca", "umap")
 AXES = 50  # of the PCA before UMAP
@@ -103,12 +103,11 @@ def kept_map(
     if path.is_file():
         with contextlib.suppress(UserError):  # a file cut off is made again
             found = Projection.load(path)
-            path.touch()
+            with contextlib.suppress(OSError):  # another user's
+                path.touch()
             return found
     found = fit_map(h, progress=progress, **full)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found.save(path)
-    prune(path.parent, KEPT)
+    keep(path, found.save, KEPT)
     return found
 
 
@@ -139,7 +138,8 @@ def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int
             raise UserError(f"min_dist lies in 0 to 1, the spread of UMAP's points, got {min_dist:g}.")
         params |= {"n_neighbors": n_neighbors, "min_dist": min_dist, "metric": "euclidean"}
         libraries += ["umap-learn"]
-    return params | {"versions": {name: metadata.version(name) for name in libraries}}
+    with extra("UMAP"):
+        return params | {"versions": {name: metadata.version(name) for name in libraries}}
 
 
 def _check_finite(h: Tensor) -> None:
@@ -225,7 +225,10 @@ def _umap(low: Tensor, n_neighbors: int, min_dist: float, seed: int, tell: Progr
     tell("neighbours", 0, 1)
     distances, indices = _nearest(low, low, n_neighbors, own=True)
     tell("compiling umap", 0, 1)
-    with warnings.catch_warnings():  # at import, about a part of umap that needs TensorFlow and that is not used here
+    with (
+        extra("UMAP"),
+        warnings.catch_warnings(),
+    ):  # at import, about a part of umap that needs TensorFlow and that is not used here
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
     x, random = np.ascontiguousarray(low.numpy()), np.random.RandomState(seed)
