@@ -54,8 +54,8 @@ def copy_lessons(folder: str | Path) -> Lessons:
                     kept.append(name)
     except OSError as error:
         raise UserError(
-            f"The lessons cannot be written to {folder} ({error.strerror or error}); name another folder: "
-            "clae-explorer lessons FOLDER."
+            f"The lessons cannot be written to {folder} ({error.strerror or error}); name another: "
+            "clae-explorer lessons FOLDER, or clae-explorer lab --folder FOLDER."
         ) from error
     return Lessons(folder, tuple(written), tuple(kept))
 

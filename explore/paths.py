@@ -34,6 +34,6 @@ def runs_root() -> Path:
 
 def writable(folder: Path) -> bool:
     """True if files can be written in a folder, or if it can be made."""
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:  # False, too, in a folder that is closed to us
         folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)

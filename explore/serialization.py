@@ -82,7 +82,8 @@ def keep(path: Path, save: Callable[[Path], object], kept: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path)
-        prune(path.parent, kept)
+        with contextlib.suppress(OSError):  # another user's files
+            prune(path.parent, kept)
     except (OSError, UserError) as error:
         reason = (error.__cause__ if isinstance(error, UserError) else error) or error
         warnings.warn(

@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, monke
     assert "CLAE_RUNS" in err and NOWHERE in err and err.count("\n") == 1
     monkeypatch.setenv("CLAE_CACHE", NOWHERE)
     with pytest.raises(ex.UserError, match="CLAE_CACHE"):
-        ex.open_run("untrained/resnet10")
+        ex.open_encoder("untrained/resnet10")
 
 
 def test_features_and_maps_go_on_without_a_cache(monkeypatch):
@@ -185,4 +185,4 @@ def test_the_wheel_holds_lessons_and_data(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert str(tmp_path / "site") in done.stdout and "clae" in done.stdout, done.stderr
+    assert str(tmp_path / "site") in done.stdout and "CLAE" in done.stdout, done.stderr

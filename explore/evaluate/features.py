@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def embed(
     if not cache or isinstance(images, Tensor):
         return _computed(net, images, what, batch_size, progress)
     path = paths.cache() / "features" / f"{_key(net, images, what)}.safetensors"
-    if path.is_file():
+    if os.path.isfile(path):  # also where the folder is closed to us
         with contextlib.suppress(UserError):  # a file cut off is made again
             kept = load_tensors(path)[0]
             with contextlib.suppress(OSError):  # another user's

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def kept_map(
     digest = hashlib.sha256(json.dumps([SCHEMA, list(h.shape), _params(h, **full)], sort_keys=True).encode())
     digest.update(h.detach().float().cpu().contiguous().numpy().data)
     path = Path(out or paths.cache() / "maps") / f"{digest.hexdigest()[:32]}.safetensors"
-    if path.is_file():
+    if os.path.isfile(path):  # also where the folder is closed to us
         with contextlib.suppress(UserError):  # a file cut off is made again
             found = Projection.load(path)
             with contextlib.suppress(OSError):  # another user's
