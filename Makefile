@@ -7,11 +7,13 @@ else
 PY := $(VENV)/bin/python
 endif
 READY := $(VENV)/.ready
+UV := $(shell uv --version 2>/dev/null)# make UV= setup: by pip though uv is there
+INSTALL := $(if $(UV),uv pip install --python $(PY),$(PY) -m pip install --disable-pip-version-check) --quiet
 WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test quick coverage style core setup lint format demo studies reproduce screenshots docs clean
+.PHONY: lab test quick coverage style core setup extra lint format demo studies reproduce screenshots docs clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -32,13 +34,16 @@ style: $(READY)
 core: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q $(CORE)
 
-setup: $(READY)        ## make .venv and install
+setup: $(READY)        ## make .venv and install, by uv where it is there
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; ok=(3,11)<=v<(3,14); ok or print(f"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: run  make PYTHON=python3.12 $(MAKECMDGOALS)"); sys.exit(not ok)'
+	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; ok=v>=(3,11); ok or print("Python 3.11 or newer is needed, $(PYTHON) is %d.%d: run  make PYTHON=python3.12 $(MAKECMDGOALS)" % v); sys.exit(not ok)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(INSTALL) -c constraints.txt -e '.[all,test]'
 	@touch $(READY)
+
+extra: $(READY)        ## an extra besides, EXTRA=cluster or lars
+	$(INSTALL) -c constraints.txt -e '.[$(EXTRA)]'
 
 lint format: $(READY)
 	$(PY) -m ruff check --fix .
@@ -58,8 +63,8 @@ screenshots: $(READY)  ## the README's pictures, from the browser ring
 	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser
 
 docs: $(READY)         ## the page of all names, from the docstrings: build/api/index.html
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(INSTALL) -c constraints.txt -e '.[docs]'
 	$(PY) -m pdoc --output-directory build/api explore '!explore.panels.widgets'
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .pytest_cache .mypy_cache .ruff_cache

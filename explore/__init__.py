@@ -15,7 +15,7 @@ from typing import Any
 # many times over; this short a wait costs nothing when the machine is quiet (LOG.md). Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {  # public name -> the room it lives in
     "Attack": "attacks",

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from . import paths
-from .errors import UserError
+from .errors import UserError, install
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "firefox")
-WIDGETS = ("jupyterlab", "ipywidgets", "anywidget", "plotly", "captum", "umap-learn")
+WIDGETS = ("ipywidgets", "anywidget", "plotly", "captum", "umap-learn")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,19 @@ class Report:
 
 def diagnose() -> Report:
     """Check this machine and report what works (`doctor` on the command line)."""
-    return Report([_python(), _torch(), _threads(), _device(), _data(), _runs(), *_widgets(), _browser()])
+    checks = [
+        _python(),
+        _torch(),
+        _threads(),
+        _device(),
+        _data(),
+        _runs(),
+        _folders(),
+        _widgets(),
+        _jupyterlab(),
+        _browser(),
+    ]
+    return Report(checks)
 
 
 def _version(name: str) -> str | None:
@@ -74,8 +86,8 @@ def _version(name: str) -> str | None:
 
 
 def _python() -> Check:
-    good = (3, 11) <= sys.version_info[:2] < (3, 14)
-    return Check("Python", good, platform.python_version(), "" if good else "Use Python 3.11, 3.12 or 3.13.")
+    good = sys.version_info >= (3, 11)
+    return Check("Python", good, platform.python_version(), "" if good else "Use Python 3.11 or newer.")
 
 
 def _torch() -> Check:
@@ -147,14 +159,28 @@ def _runs() -> Check:
     )
 
 
-def _widgets() -> list[Check]:
+def _folders() -> Check:
+    places = {"CLAE_CACHE": paths.cache(), "CLAE_RUNS": paths.runs_root()}
+    closed = {variable: _home(path) for variable, path in places.items() if not paths.writable(path)}
+    found = f"{', '.join(closed.values())} cannot be written" if closed else "cache and runs can be written"
+    return Check(
+        "folders", not closed, found, f"Name another folder in {' and '.join(closed)}." if closed else "", needed=False
+    )
+
+
+def _widgets() -> Check:
+    """The extra 'notebooks': a machine that only trains does without, half of it helps nobody."""
     have = {name: _version(name) for name in WIDGETS}
     missing = [name for name, version in have.items() if version is None]
     found = ", ".join(f"{name} {version}" for name, version in have.items() if version)
-    todo = f"pip install {' '.join(missing)} in the environment that runs JupyterLab" if missing else ""
-    return [
-        Check("widgets", not missing, found or "none", todo, needed="anywidget" in missing or "ipywidgets" in missing)
-    ]
+    todo = f"For lessons and panels {', '.join(missing)}: {install('notebooks')}" if missing else ""
+    return Check("widgets", not missing, found or "none", todo, needed=bool(found))
+
+
+def _jupyterlab() -> Check:
+    version = _version("jupyterlab")
+    todo = "" if version else f"Where it is to run from this Python, {install('lab')}"
+    return Check("lab", bool(version), f"jupyterlab {version}" if version else "none", todo, needed=False)
 
 
 def _browser() -> Check:

@@ -1,7 +1,21 @@
 """Errors a user can act on: one sentence with what was expected, what came, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml that has them
+    "ipywidgets": "notebooks",
+    "traitlets": "notebooks",
+    "anywidget": "notebooks",
+    "markupsafe": "notebooks",
+    "plotly": "notebooks",
+    "nbformat": "notebooks",
+    "captum": "notebooks",
+    "umap": "notebooks",
+    "umap-learn": "notebooks",  # as `importlib.metadata` has it
+    "jupyterlab": "lab",
+}
 
 
 class UserError(ValueError):
@@ -22,3 +36,20 @@ def nearest(word: str, choices: Iterable[str]) -> str:
         return f" Did you mean {folded[key]}?"
     close = get_close_matches(key, folded, n=2, cutoff=0.5) or [c for c in folded if key and c.startswith(key)]
     return f" Did you mean {' or '.join(folded[c] for c in close)}?" if close else ""
+
+
+@contextmanager
+def extra(what: str) -> Iterator[None]:
+    """Around imports of packages of an extra: where one is missing, a UserError names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        raise UserError(f"{what} needs {module}, which is not installed; {install(EXTRAS[module])}.") from None
+
+
+def install(name: str) -> str:
+    """How an extra is installed, in quotes that every shell takes."""
+    return f'install it with: pip install "clae-explorer[{name}]"'

@@ -1,4 +1,4 @@
-"""Folders of shipped data, downloads and runs."""
+"""Folders of lessons, shipped data, downloads and runs."""
 
 import os
 from pathlib import Path
@@ -17,6 +17,11 @@ def shipped() -> Path:
     return _checkout / "data" if _checkout else _package / "_data"
 
 
+def notebooks() -> Path:
+    """Folder of the lessons: `notebooks/` of the checkout, or its copy in an installed wheel."""
+    return _checkout / "notebooks" if _checkout else _package / "_notebooks"
+
+
 def cache() -> Path:
     """Where downloads go: $CLAE_CACHE, else ~/.cache/clae-explorer."""
     return Path(os.environ.get("CLAE_CACHE") or Path.home() / ".cache" / "clae-explorer")
@@ -25,3 +30,10 @@ def cache() -> Path:
 def runs_root() -> Path:
     """Where runs are written: $CLAE_RUNS, else runs/ in the checkout (or in the current folder)."""
     return Path(os.environ.get("CLAE_RUNS") or (_checkout or Path.cwd()) / "runs")
+
+
+def writable(folder: Path) -> bool:
+    """True if files can be written in a folder, or if it can be made."""
+    while not os.path.exists(folder) and folder != folder.parent:  # False, too, in a folder that is closed to us
+        folder = folder.parent
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)

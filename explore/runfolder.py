@@ -33,6 +33,7 @@ from .patches import KINDS, PatchEncoder, patch_encoder
 from .random import seeded
 from .serialization import (
     check_fits,
+    folder_for,
     load_into,
     load_tensors,
     parse_json,
@@ -80,7 +81,7 @@ class Run:
             raise UserError(
                 f"The run '{label}' exists in {path.parent}; go on with --resume, or choose another with --name."
             )
-        path.mkdir(parents=True, exist_ok=True)
+        folder_for(path, "CLAE_RUNS")
         write_text(path / "config.json", config.to_json())
         write_text(path / "env.json", json.dumps(environment(), indent=1))
         run = cls(path)
@@ -303,8 +304,7 @@ def _baseline(kind: str, dataset: str) -> Run:
         return Run(path, name)
     config = TrainConfig(dataset=dataset, arch="resnet10", width=16, stem="small", attack="none", seed=0)
     data = load(dataset, download=False)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as place:
+    with tempfile.TemporaryDirectory(dir=folder_for(root, "CLAE_CACHE")) as place:
         run = Run.create(config, name=name, root=Path(place))
         run.note_env(baseline=BASELINES[kind], image_size=data.size, device="cpu")
         if kind.startswith("patches/"):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -106,6 +107,36 @@ def prune(folder: Path, kept: int) -> None:
         kept -= stat.st_size
         if kept < 0:
             path.unlink(missing_ok=True)
+
+
+def keep(path: Path, save: Callable[[Path], object], kept: int) -> None:
+    """Save what spares time alone, and prune its folder; where it cannot be written, a warning says so and all goes on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(path)
+        with contextlib.suppress(OSError):  # another user's files
+            prune(path.parent, kept)
+    except (OSError, UserError) as error:
+        reason = (error.__cause__ if isinstance(error, UserError) else error) or error
+        warnings.warn(
+            f"{path.parent} cannot be written ({getattr(reason, 'strerror', None) or reason}), so this is computed again "
+            "next time; name another folder in the environment variable CLAE_CACHE.",
+            stacklevel=3,
+        )
+
+
+def folder_for(path: Path, variable: str) -> Path:
+    """Make a folder; where it cannot be written, a UserError names the environment variable for another."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(
+            f"The folder {path} cannot be written ({error.strerror or error}); name another in the environment "
+            f"variable {variable}."
+        ) from error
+    return path
 
 
 def load_into(module: torch.nn.Module, path: str | Path, read: Callable = load_tensors) -> dict[str, str]:

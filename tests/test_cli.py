@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_sentence(root, capsys, monkeypatch):
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("Python", "torch", "device", "data", "runs", "widgets", "browser"):
+    for word in ("Python", "torch", "device", "data", "runs", "folders", "widgets", "lab", "browser"):
         assert f" {word} " in out
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
@@ -159,9 +159,28 @@ def test_doctor_says_what_to_do(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     monkeypatch.setattr(doctor, "find_browser", lambda: None)
     report = doctor.diagnose()
-    assert not report.ok
-    assert "pip install jupyterlab ipywidgets anywidget" in str(report) and "✕ widgets" in str(report)
+    assert report.ok  # a machine that trains needs neither widgets nor a browser
+    assert "– widgets" in str(report) and 'pip install "clae-explorer[notebooks]"' in str(report)
+    assert "– lab" in str(report) and 'pip install "clae-explorer[lab]"' in str(report)
     assert "– browser" in str(report) and "Copy the address" in report._repr_html_()
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "anywidget" else "1.0")
+    report = doctor.diagnose()
+    assert not report.ok and "✕ widgets" in str(report) and "For lessons and panels anywidget: " in str(report)
+
+
+def test_doctor_names_the_variable_of_a_folder_that_cannot_be_written(monkeypatch):
+    from explore import doctor
+
+    monkeypatch.setenv("CLAE_CACHE", os.path.join(os.devnull, "cache"))
+    assert "Name another folder in CLAE_CACHE." in str(doctor.diagnose())
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"clae-explorer {ex.__version__}\n"
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {ex.__version__}\n" in citation and "arXiv:2010.12050" in citation
 
 
 def test_lab_command():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from explore.errors import EXTRAS
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
@@ -104,7 +106,8 @@ builtins.__import__ = walled
 def test_training_needs_few_packages(tmp_path):
     """The command line trains where nothing else is installed."""
     needed = {"torch", "torchvision", "pillow", "numpy", "pandas", "safetensors"}  # pillow by torchvision
-    others = {MODULES.get(name, name) for name in dependencies() if name not in needed}
+    listed = dependencies() + dependencies("notebooks") + dependencies("lab")
+    others = {MODULES.get(name, name) for name in listed if name not in needed}
     blocked = sorted(others | {"IPython", "jaxtyping", "beartype", "sklearn", "matplotlib", "pooch"})
     code = BLOCK.format(blocked=blocked) + (
         "from explore.cli import main\n"
@@ -115,8 +118,11 @@ def test_training_needs_few_packages(tmp_path):
 
 MODULES = {"pillow": "PIL", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
-NOT_IMPORTED = {"jupyterlab"}  # `python -m jupyterlab` is what `explore lab` starts
-TOOLS = {"ruff", "mypy", "pytest-xdist", "pytest-cov"}  # started by make
+NOT_IMPORTED = {
+    "jupyterlab",
+    "nbformat",
+}  # a figure shows itself by nbformat; `python -m jupyterlab` is what `explore lab` starts
+TOOLS = {"ruff", "mypy", "pytest-xdist", "pytest-cov", "hatchling"}  # started by make, or by a test
 
 
 def dependencies(extra: str | None = None) -> list[str]:
@@ -143,14 +149,34 @@ def trees(folder: str) -> list[ast.AST]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     imported = set().union(*map(packages, trees("explore")))
-    declared = {MODULES.get(name, name) for name in dependencies() if name not in NOT_IMPORTED}
-    assert imported - set(OPTIONAL) - NOT_IMPORTED == declared
+    core, notebooks, lab = ({MODULES.get(n, n) for n in dependencies(part)} for part in (None, "notebooks", "lab"))
+    declared = core | notebooks | lab
+    assert imported - set(OPTIONAL) | NOT_IMPORTED == declared
+    assert {EXTRAS[name] for name in notebooks} == {"notebooks"} and {EXTRAS[name] for name in lab} == {"lab"}
+    assert not core & set(EXTRAS) and dependencies("all") == ["clae-explorer[notebooks,lab]"]
     assert {extra: name in dependencies(extra) for name, extra in OPTIONAL.items()} == dict.fromkeys(
         OPTIONAL.values(), True
     )
     tests = set().union(*map(packages, trees("tests")))
     extra = {MODULES.get(name, name) for name in dependencies("test") if name not in TOOLS}
     assert tests - declared - set(OPTIONAL) - extra == set() and extra <= tests
+
+
+def test_packages_of_extras_are_imported_where_a_missing_one_is_named():
+    """Within `with extra(...)`, or in panels and figures, which import all of theirs so."""
+    for path in sorted((ROOT / "explore").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        guards = [
+            node for node in ast.walk(tree) if isinstance(node, ast.With) and "id='extra'" in ast.dump(node.items[0])
+        ]
+        guarded = {id(node) for guard in guards for node in ast.walk(guard)}
+        doors = path.name == "__init__.py" and path.parent.name in ("panels", "figures")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in guarded:
+                if doors:
+                    assert isinstance(node, ast.ImportFrom) and node.module == "errors", path
+                elif room_of(path) not in ("panels", "figures"):
+                    assert not packages(node) & set(EXTRAS), path
 
 
 def test_imports_of_optional_packages_alone_are_guarded():
@@ -170,11 +196,13 @@ def test_one_list_of_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "environment.yml").read_text().split("- pip:\n")[1]
     conda = [line.strip().removeprefix("- ") for line in lines.splitlines() if line.strip()]
-    assert conda == project["dependencies"]
+    extras = project["optional-dependencies"]
+    assert conda == project["dependencies"] + extras["notebooks"] + extras["lab"]
     python = re.search(r"- python(\S+)", (ROOT / "environment.yml").read_text()).group(1)
     assert python == project["requires-python"]
     pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert {name.lower() for name in dependencies() + dependencies("test")} <= pins
+    listed = itertools.chain(*map(dependencies, (None, "notebooks", "lab", "test")))
+    assert {name.lower() for name in listed} <= pins
 
 
 def test_the_cards_layout():
@@ -188,6 +216,7 @@ def test_the_cards_layout():
         "CHANGELOG.md",
         "LOG.md",
         "LICENSE",
+        "CITATION.cff",
     ):
         assert (ROOT / name).is_file()
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -721,7 +721,7 @@ def test_ray_gives_the_same_table_and_replaces_a_lost_worker(tmp_path, whole):
 
 def test_without_ray_it_says_what_to_install(data, root, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ex.UserError, match=r"pip install '.\[cluster\]'"):
+    with pytest.raises(ex.UserError, match=r'pip install "clae-explorer\[cluster\]"'):
         list(run_cells(few(), root, engine="ray"))
 
 

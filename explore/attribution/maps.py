@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, extra
 from .targets import BATCH, copies_of
 
 HALVINGS, PIECES = 10, 32  # of the line that gradients are integrated along; pieces an image at once
@@ -46,7 +46,8 @@ def _pieces(
     own: Any, x: Tensor, start: Tensor, rows: Tensor, low: Tensor, high: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """captum's integrated gradients of segments low[p] to high[p] of rows[p]: maps and deltas."""
-    from captum.attr import IntegratedGradients
+    with extra("Attribution"):
+        from captum.attr import IntegratedGradients
 
     maps, deltas = [], []
     for part in torch.arange(len(rows), device=x.device).split(BATCH):
@@ -68,7 +69,8 @@ def _pieces(
 
 def sloped(own: Any, x: Tensor, module: nn.Module | None) -> Tensor:
     """The gradient (n, c, h, w), or GradCAM's map of a layer (n, 1, h, w), scaled to the image."""
-    from captum.attr import LayerGradCam, Saliency
+    with extra("Attribution"):
+        from captum.attr import LayerGradCam, Saliency
 
     copies = copies_of(own, torch.arange(len(x), device=x.device))
     x = x.requires_grad_()
@@ -80,7 +82,8 @@ def sloped(own: Any, x: Tensor, module: nn.Module | None) -> Tensor:
 
 def occluded(own: Any, x: Tensor, start: Tensor, window: int | None) -> Tensor:
     """Drop of the number when a square shows the baseline, (n, 1, h, w), averaged over squares."""
-    from captum.attr import Occlusion
+    with extra("Attribution"):
+        from captum.attr import Occlusion
 
     side = min(x.shape[-2:])
     window = max(1, side // 8) if window is None else window

@@ -4,12 +4,13 @@ import argparse
 import json
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..attack_table import ATTACK_MENU
 from ..config import parse_eps
-from ..errors import UserError
+from ..errors import UserError, extra
 from ..threads import sharing
 from .shared import counting_line, spent, told
 
@@ -51,6 +52,9 @@ def _embed(args: argparse.Namespace) -> int:
         raise UserError(f"There is no folder {args.out.parent} to write {args.out.name} in; make it first.")
     if args.images < 0:
         raise UserError(f"--images is 0 (all) or more, got {args.images}.")
+    if args.map == "umap":  # before minutes of computing
+        with extra("UMAP"):
+            metadata.version("umap-learn")
     began = time.perf_counter()
     options = {"images": args.images or sys.maxsize, "attack": args.attack, "eps": args.eps, "method": args.map}
     options |= {"n_neighbors": args.neighbors, "min_dist": args.min_dist, "seed": args.seed}

@@ -86,6 +86,7 @@ def _transfer(url: str, part: Path, progress: Progress, timeout: float) -> None:
         try:
             return _stream(url, part, progress, timeout)
         except urllib.error.HTTPError as error:
+            error.close()  # it is an open answer
             if error.code != 416 or not before:  # 416: nothing lies beyond what we have
                 raise _Refused(f"HTTP {error.code} {error.reason}") from error
             if error.headers.get("Content-Range", "").endswith(f"/{before}"):

@@ -44,6 +44,8 @@ def open_encoder(
         try:
             run = open_run(what)
         except UserError as error:
+            if str(what) in BASELINES:  # the folder for it cannot be written
+                raise
             near = nearest(str(what), [*runs().get("run", []), *BASELINES])
             raise UserError(
                 f"An encoder is a run's name, one of {', '.join(BASELINES)}, torchvision's weights like ResNet18_Weights.IMAGENET1K_V1, or a .safetensors or "

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..datasets import Split
 from ..errors import UserError
 from ..nets import Encoder, TorchEncoder, as_encoder
 from ..random import untouched
-from ..serialization import load_tensors, prune, save_tensors
+from ..serialization import keep, load_tensors, save_tensors
 from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
@@ -46,15 +47,14 @@ def embed(
     if not cache or isinstance(images, Tensor):
         return _computed(net, images, what, batch_size, progress)
     path = paths.cache() / "features" / f"{_key(net, images, what)}.safetensors"
-    if path.is_file():
+    if os.path.isfile(path):  # also where the folder is closed to us
         with contextlib.suppress(UserError):  # a file cut off is made again
             kept = load_tensors(path)[0]
-            path.touch()
+            with contextlib.suppress(OSError):  # another user's
+                path.touch()
             return kept["features"].to(images.device), kept["labels"].to(images.device)
     features, labels = _computed(net, images, what, batch_size, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, {"features": features, "labels": labels})
-    prune(path.parent, KEPT)
+    keep(path, lambda place: save_tensors(place, {"features": features, "labels": labels}), KEPT)
     return features, labels
 
 

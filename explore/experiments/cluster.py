@@ -56,7 +56,9 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("The engine 'ray' is not installed; pip install '.[cluster]', or use --engine local.") from None
+        raise UserError(
+            'The engine "ray" is not installed; pip install "clae-explorer[cluster]", or use --engine local.'
+        ) from None
     return ray
 
 

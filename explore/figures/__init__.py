@@ -4,13 +4,16 @@
 once, and `follow(widget, figure)` updates it with another figure's content.
 """
 
-from plotly.graph_objects import Figure
+from ..errors import extra
 
-from .attribution import seen
-from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
-from .probe import curves, label_curve, robust_curve, selection
-from .scorecard import forest, training_eps
-from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
+with extra("A figure"):
+    from plotly.graph_objects import Figure
+
+    from .attribution import seen
+    from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+    from .probe import curves, label_curve, robust_curve, selection
+    from .scorecard import forest, training_eps
+    from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
     "COLOURS",

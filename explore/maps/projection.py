@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import paths
-from ..errors import UserError
-from ..serialization import load_tensors, prune, save_tensors
+from ..errors import UserError, extra
+from ..serialization import keep, load_tensors, save_tensors
 
 METHODS = ("pca", "umap")
 AXES = 50  # of the PCA before UMAP
@@ -100,15 +101,14 @@ def kept_map(
     digest = hashlib.sha256(json.dumps([SCHEMA, list(h.shape), _params(h, **full)], sort_keys=True).encode())
     digest.update(h.detach().float().cpu().contiguous().numpy().data)
     path = Path(out or paths.cache() / "maps") / f"{digest.hexdigest()[:32]}.safetensors"
-    if path.is_file():
+    if os.path.isfile(path):  # also where the folder is closed to us
         with contextlib.suppress(UserError):  # a file cut off is made again
             found = Projection.load(path)
-            path.touch()
+            with contextlib.suppress(OSError):  # another user's
+                path.touch()
             return found
     found = fit_map(h, progress=progress, **full)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found.save(path)
-    prune(path.parent, KEPT)
+    keep(path, found.save, KEPT)
     return found
 
 
@@ -139,7 +139,8 @@ def _params(h: Tensor, method: str, n_neighbors: int, min_dist: float, seed: int
             raise UserError(f"min_dist lies in 0 to 1, the spread of UMAP's points, got {min_dist:g}.")
         params |= {"n_neighbors": n_neighbors, "min_dist": min_dist, "metric": "euclidean"}
         libraries += ["umap-learn"]
-    return params | {"versions": {name: metadata.version(name) for name in libraries}}
+    with extra("UMAP"):
+        return params | {"versions": {name: metadata.version(name) for name in libraries}}
 
 
 def _check_finite(h: Tensor) -> None:
@@ -225,7 +226,10 @@ def _umap(low: Tensor, n_neighbors: int, min_dist: float, seed: int, tell: Progr
     tell("neighbours", 0, 1)
     distances, indices = _nearest(low, low, n_neighbors, own=True)
     tell("compiling umap", 0, 1)
-    with warnings.catch_warnings():  # at import, about a part of umap that needs TensorFlow and that is not used here
+    with (
+        extra("UMAP"),
+        warnings.catch_warnings(),
+    ):  # at import, about a part of umap that needs TensorFlow and that is not used here
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
     x, random = np.ascontiguousarray(low.numpy()), np.random.RandomState(seed)

@@ -1,11 +1,14 @@
 """Panels: the only place that imports ipywidgets. `explore.panels.Perturbation(run)`, `.Atlas(run)`, `.Probe(run_a, run_b)`."""
 
-from .atlas import Atlas
-from .attribution.panel import WhatItSees
-from .base import Panel
-from .noise import FourAttacks, NoiseOrAdversary
-from .perturbation.panel import Perturbation
-from .probe import Probe
-from .scorecard.panel import Scorecard
+from ..errors import extra
+
+with extra("A panel"):
+    from .atlas import Atlas
+    from .attribution.panel import WhatItSees
+    from .base import Panel
+    from .noise import FourAttacks, NoiseOrAdversary
+    from .perturbation.panel import Perturbation
+    from .probe import Probe
+    from .scorecard.panel import Scorecard
 
 __all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard", "WhatItSees"]
