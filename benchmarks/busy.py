@@ -127,7 +127,8 @@ def _training():
 
     from .step import _step, _views
 
-    config = TrainConfig()
+    bf16 = os.environ.get("ATEN_CPU_CAPABILITY") is None  # a processor that is told to have AVX2 only has none
+    config = TrainConfig(precision="auto" if bf16 else "fp32")
     return _step(
         config, prepare(config, build_encoder(config)).train(), *_views(config.batch_size, torch.device("cpu"))
     )

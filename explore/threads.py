@@ -34,6 +34,7 @@ TURN = 0.5  # seconds between two looks at the cores
 REST = 2.0  # seconds that the looking goes on after the last work: panels work in short pieces
 LOOK = 0.2  # seconds of a look where none is fresh
 SHARED = 0.5  # cores that others must use before they count
+GRAIN = 32768  # elements of a tensor for which torch takes one thread more
 SPINS = "10000"  # what `explore` sets GOMP_SPINCOUNT to where torch is not loaded yet
 
 
@@ -315,7 +316,7 @@ class _Sleepers:
         self._end = threading.Event()
         for _ in range(needed):
             ready = threading.Event()
-            threading.Thread(target=_rest, args=(ready, self._end), name="explore-rest", daemon=True).start()
+            threading.Thread(target=_rest, args=(threads, ready, self._end), name="explore-rest", daemon=True).start()
             ready.wait(5)
 
     def end(self) -> None:
@@ -324,11 +325,12 @@ class _Sleepers:
             end.set()
 
 
-def _rest(ready: threading.Event, end: threading.Event) -> None:
+def _rest(threads: int, ready: threading.Event, end: threading.Event) -> None:
     import torch
 
+    torch.set_num_threads(threads)  # a new thread's number is not that of the one at work
     with torch.no_grad():
-        torch.ones(200_000).add_(1)  # large enough for several threads
+        torch.ones(GRAIN * threads).add_(1)  # large enough for all of them
     ready.set()
     end.wait()
 

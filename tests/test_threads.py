@@ -194,6 +194,26 @@ def test_waiting_is_left_alone_where_the_user_set_it(monkeypatch):
 
 
 @LINUX
+def test_sleepers_are_more_threads_than_cores_and_go_again():
+    def count() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    torch.ones(1_000_000).add_(1)
+    before, sleepers = count(), threads._Sleepers()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(threads, "_own_spinning", lambda: True)
+    sleepers.begin(2, 2)
+    monkey.undo()
+    assert count() >= before + 2
+    begun = count()
+    sleepers.end()
+    end = time.monotonic() + 60
+    while count() > begun - 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert count() <= begun - 2
+
+
+@LINUX
 def test_sleeping_changes_no_bit():
     x, w = torch.rand(64, 16, 32, 32), torch.rand(16, 16, 3, 3)
     before = torch.nn.functional.conv2d(x, w).sum()
