@@ -24,7 +24,7 @@ _JUPYTER = (
 
 @dataclass(frozen=True)
 class Lessons:
-    """A folder with the lessons: names that were written now, and those kept because they had been changed."""
+    """A folder with the lessons: the names written now, and those kept because they had changed."""
 
     folder: Path
     written: tuple[str, ...]

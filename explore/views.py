@@ -297,7 +297,7 @@ def two_views(views: Views, x: Images, generator: torch.Generator | None = None)
 def two_views_each(
     views: Views, batches: Sequence[Images], generators: Sequence[torch.Generator | None]
 ) -> list[tuple[Images, Images]]:
-    """`two_views` of each of several batches, drawn by each one's own generator, all computed in one call."""
+    """`two_views` of each of several batches, drawn by each one's own generator, in one call."""
     params = [
         views.sample(len(x), generator, (x.shape[-2], x.shape[-1]))
         for x, generator in zip(batches, generators, strict=True)

@@ -105,7 +105,7 @@ builtins.__import__ = walled
 
 def test_training_needs_few_packages(tmp_path):
     """The command line trains where nothing else is installed."""
-    needed = {"torch", "torchvision", "pillow", "numpy", "pandas", "safetensors"}  # pillow by torchvision
+    needed = {"torch", "torchvision", "pillow", "numpy", "pandas", "safetensors", "filelock"}  # torch brings filelock
     listed = dependencies() + dependencies("notebooks") + dependencies("lab")
     others = {MODULES.get(name, name) for name in listed if name not in needed}
     blocked = sorted(others | {"IPython", "jaxtyping", "beartype", "sklearn", "matplotlib", "pooch"})
