@@ -1,4 +1,4 @@
-"""A training update recorded as a CUDA graph: one launch in place of some five hundred, for which a GPU would wait."""
+"""A training update as a CUDA graph: one launch in place of some five hundred, which a GPU waits for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,12 @@ def recordable(device: torch.device) -> bool:
 
 
 class Recorded:
-    """`update(v1, v2, generator)` on a GPU, run `EAGER` times, then recorded and from then on replayed.
+    """`update(v1, v2, generator)` on a GPU, run `EAGER` times, then recorded and from then on
+    replayed.
 
-    What the update returns lies in memory that the next call overwrites. Draws are made on the GPU, by a generator that has
-    the seed of the one given. A learning rate must be a tensor, since numbers are recorded as they are. Views of another
-    shape are computed without the recording.
+    What the update returns lies in memory that the next call overwrites. Draws are made on the GPU,
+    by a generator that has the seed of the one given. A learning rate must be a tensor, since
+    numbers are recorded as they are. Views of another shape are computed without the recording.
     """
 
     def __init__(self, update: Update, device: torch.device):

@@ -39,7 +39,9 @@ class Lessons:
 
 
 def copy_lessons(folder: str | Path) -> Lessons:
-    """Copy the lessons to a folder, which is made where it is missing; a file that is there is never overwritten."""
+    """Copy the lessons to a folder, which is made where it is missing; a file that is there is
+    never overwritten.
+    """
     folder, written, kept = Path(folder).expanduser(), [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,9 @@ def lessons() -> list[str]:
 def lab_command(
     notebook: str, *, folder: str | Path | None = None, port: int = 8888, browser: bool = True
 ) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment that open one of the notebooks, in the checkout or copied to `folder`."""
+    """The command and the environment that open one of the notebooks, in the checkout or copied to
+    `folder`.
+    """
     if find_spec("jupyterlab") is None:
         raise UserError(
             f"JupyterLab is not installed in this Python; {install('lab')}, or in a checkout run: make setup."

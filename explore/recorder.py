@@ -1,4 +1,6 @@
-"""`Recorder`: writes a training into its run folder while it runs, and reads from there what a resumption needs."""
+"""`Recorder`: writes a training into its run folder while it runs, and reads from there what a
+resumption needs.
+"""
 
 import math
 import time
@@ -17,8 +19,8 @@ SPARE = 20  # a longer one where this many times its seconds have passed
 class Recorder:
     """Keeps a training in its run folder, from where `resume` goes on; `run` None: writes nothing.
 
-    Every process of several reads what a resumption needs; the `first` alone writes. Rows carry the time spent and the time
-    left of `total` steps.
+    Every process of several reads what a resumption needs; the `first` alone writes. Rows carry the
+    time spent and the time left of `total` steps.
     """
 
     def __init__(
@@ -63,8 +65,8 @@ class Recorder:
     def save(self, step: int, last: bool = True) -> None:
         """Write the weights and all that a resumption needs.
 
-        Not the `last` time, it is left out where the time since the last saving is less than `SPARE` times what that took:
-        a large network on a fast GPU would spend most of its time so.
+        Not the `last` time, it is left out where the time since the last saving is less than
+        `SPARE` times what that took: a large network on a fast GPU would spend most of its time so.
         """
         began = time.perf_counter()
         due = last or self._saving < QUICK or began - self._saved > SPARE * self._saving

@@ -21,7 +21,9 @@ LARGEST = 50_000_000  # bytes of a JSON file that is read
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file to write that takes `path`'s place only when complete and on disk; a full disk leaves the old one."""
+    """Open a file to write that takes `path`'s place only when complete and on disk; a full disk
+    leaves the old one.
+    """
     path = Path(path)
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,7 +52,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> dict[str, Any]:
-    """A JSON object; UserError, naming `where`, for text that is none, is cut off, or is nested too deeply."""
+    """A JSON object; UserError, naming `where`, for text that is none, is cut off, or is nested too
+    deeply.
+    """
     try:
         found = json.loads(text)
     except RecursionError:
@@ -65,7 +69,9 @@ def parse_json(text: str | bytes, where: str | Path) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object of a file of at most `LARGEST` bytes; FileNotFoundError where there is none, else UserError."""
+    """The JSON object of a file of at most `LARGEST` bytes; FileNotFoundError where there is none,
+    else UserError.
+    """
     path = Path(path)
     try:
         if (size := path.stat().st_size) > LARGEST:
@@ -86,7 +92,9 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors by name, and its metadata. A foreign or cut file is a UserError."""
+    """Read a safetensors file: tensors by name, and its metadata. A foreign or cut file is a
+    UserError.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no file {path}; train the run again or choose another.")
@@ -110,7 +118,9 @@ def prune(folder: Path, kept: int) -> None:
 
 
 def keep(path: Path, save: Callable[[Path], object], kept: int) -> None:
-    """Save what spares time alone, and prune its folder; where it cannot be written, a warning says so and all goes on."""
+    """Save what spares time alone, and prune its folder; where it cannot be written, a warning says
+    so and all goes on.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save(path)
@@ -126,7 +136,9 @@ def keep(path: Path, save: Callable[[Path], object], kept: int) -> None:
 
 
 def folder_for(path: Path, variable: str) -> Path:
-    """Make a folder; where it cannot be written, a UserError names the environment variable for another."""
+    """Make a folder; where it cannot be written, a UserError names the environment variable for
+    another.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):

@@ -1,17 +1,19 @@
-"""How many threads a computation takes, and how its threads wait, by what else is at work on this machine.
+"""How many threads a computation takes and how they wait, by what else is at work here.
 
-torch's threads wait for each other by spinning. Two programs with as many threads as there are cores then wait for threads that
-are not running, each many times longer than its work takes. Two things are done about it, both at run time, so it is the same
-whatever was imported first:
+torch's threads wait for each other by spinning. Two programs with as many threads as there are
+cores then wait for threads that are not running, each many times longer than its work takes. Two
+things are done about it, both at run time, so it is the same whatever was imported first:
 
-- `choose` gives a computation its share of the cores: all where nothing else is at work. Programs of this project find each
-  other by locked files in a folder for all users, which end with their process; other programs by the time that the cores worked.
-- While the cores are wanted by more than this program, `at_work` lets libgomp's threads sleep instead of spinning, which
-  changes no result: `_Sleepers`.
+- `choose` gives a computation its share of the cores: all where nothing else is at work. Programs
+  of this project find each other by locked files in a folder for all users, which end with their
+  process; other programs by the time that the cores worked.
+- While the cores are wanted by more than this program, `at_work` lets libgomp's threads sleep
+  instead of spinning, which changes no result: `_Sleepers`.
 
-A training keeps the number that it began with, because sums of another number of threads differ in their last bits. What the
-user set wins: OMP_NUM_THREADS fixes the number, `torch.set_num_threads` is the most that is taken, and OMP_WAIT_POLICY or a
-GOMP_SPINCOUNT of one's own leave the waiting as it is.
+A training keeps the number that it began with, because sums of another number of threads differ in
+their last bits. What the user set wins: OMP_NUM_THREADS fixes the number, `torch.set_num_threads`
+is the most that is taken, and OMP_WAIT_POLICY or a GOMP_SPINCOUNT of one's own leave the waiting as
+it is.
 """
 
 import atexit
@@ -47,9 +49,11 @@ class Share:
 
 
 def choose(most: int | None = None, wait: bool = True) -> Share:
-    """Threads for a computation that begins now: at most `most` (torch's present number), less where others are at work.
+    """Threads for a computation that begins now: at most `most` (torch's present number), less
+    where others are at work.
 
-    `wait`: look at the cores for a moment where it is not known what they do; else only what is known counts.
+    `wait`: look at the cores for a moment where it is not known what they do; else only what is
+    known counts.
     """
     import torch
 
@@ -68,7 +72,8 @@ def choose(most: int | None = None, wait: bool = True) -> Share:
 
 @contextlib.contextmanager
 def at_work(threads: int | None = None, *, most: int | None = None, wait: bool = True) -> Iterator[Share]:
-    """A computation: it counts as at work, torch has `threads` within (None: those of `choose`), and the number before afterwards.
+    """A computation: it counts as at work, torch has `threads` within (None: those of `choose`),
+    and the number before afterwards.
 
     While others want the cores too its threads sleep when they wait. `most`, `wait`: see `choose`.
     """
@@ -113,7 +118,8 @@ def _cores() -> int:
 
 
 class _Folder:
-    """The programs at work: each holds a lock on a file of its own, and a lock ends with its process, however that ends.
+    """The programs at work: each holds a lock on a file of its own, and a lock ends with its
+    process, however that ends.
 
     Without a folder to write in, or locks, no program of the project is seen.
     """
@@ -253,7 +259,9 @@ class _Watch:
                 self._decide(threads, used)
 
     def _decide(self, threads: int, used: float | None) -> None:
-        """Sleep while waiting where this program's threads and the cores that others use are more than there are."""
+        """Sleep while waiting where this program's threads and the cores that others use are more
+        than there are.
+        """
         cores = _cores()
         if used is None:
             used = cores if _folder.others() else 0.0
@@ -264,7 +272,9 @@ class _Watch:
 
 
 def used_by_others(seconds: float = LOOK) -> float | None:
-    """Cores that other programs use from now on for some seconds; None where the system does not tell."""
+    """Cores that other programs use from now on for some seconds; None where the system does not
+    tell.
+    """
     if (before := _marked()) is None:
         return None
     time.sleep(seconds)
@@ -272,7 +282,9 @@ def used_by_others(seconds: float = LOOK) -> float | None:
 
 
 def _marked() -> tuple[float, float, float] | None:
-    """(share of time all cores worked, in seconds; seconds of all cores; this process's own seconds), where /proc tells."""
+    """(share of time all cores worked, in seconds; seconds of all cores; this process's own
+    seconds), where /proc tells.
+    """
     try:
         with open("/proc/stat") as file:
             ticks = [float(word) for word in file.readline().split()[1:9]]
@@ -293,11 +305,13 @@ def _used_since(before: tuple[float, ...] | None, now: tuple[float, ...] | None)
 
 
 class _Sleepers:
-    """Makes libgomp's threads sleep almost at once when they wait, instead of spinning for milliseconds.
+    """Makes libgomp's threads sleep almost at once when they wait, instead of spinning for
+    milliseconds.
 
-    libgomp reads how long to spin when it is loaded, but spins hardly at all where it has more threads than there are cores
-    (its `gomp_throttled_spin_count_var`). Each Python thread that runs something parallel gets threads of its own for that;
-    so a few that then rest make it so, and their end takes it back. Other OpenMP libraries take no notice.
+    libgomp reads how long to spin when it is loaded, but spins hardly at all where it has more
+    threads than there are cores (its `gomp_throttled_spin_count_var`). Each Python thread that runs
+    something parallel gets threads of its own for that; so a few that then rest make it so, and
+    their end takes it back. Other OpenMP libraries take no notice.
     """
 
     MOST = 8  # threads made for that

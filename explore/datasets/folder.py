@@ -145,9 +145,11 @@ def _wraps(folder: Path) -> bool:
 
 
 def walk(below: Path, left_out: list[str] | None = None) -> Iterator[Path]:
-    """Every image file below a folder, sorted folder by folder; links are followed, each folder is read once.
+    """Every image file below a folder, sorted folder by folder; links are followed, each folder is
+    read once.
 
-    What is no file (a pipe, a device, a link to nothing) and links to a folder that `below` lies in are named in `left_out`.
+    What is no file (a pipe, a device, a link to nothing) and links to a folder that `below` lies in
+    are named in `left_out`.
     """
     odd = [] if left_out is None else left_out
     above = {below.resolve(), *below.resolve().parents}

@@ -182,7 +182,9 @@ def gradients_spent(
 
 
 def _place(curve: Curve, k: float, curves: Sequence[Curve]) -> float:
-    """Where a curve's whisker at eps = k/255 stands beside those of the other curves there: 0 is the middle, and alone."""
+    """Where a curve's whisker at eps = k/255 stands beside those of the other curves there: 0 is
+    the middle, and alone.
+    """
     there = [own for own in curves if k in own.k]
     return next(i for i, own in enumerate(there) if own is curve) - (len(there) - 1) / 2
 
@@ -241,8 +243,8 @@ def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float,
 
 
 def _label_points(figure: go.Figure, points: Sequence[tuple[str, float, float, float, float, str]]) -> None:
-    """Names of (role, x, low, y, high, name): of points at one cost the highest has its name above, the lowest below, the
-    others beside themselves.
+    """Names of (role, x, low, y, high, name): of points at one cost the highest has its name above,
+    the lowest below, the others beside themselves.
     """
     for x in dict.fromkeys(round(point[1], 1) for point in points):
         own = sorted([point for point in points if round(point[1], 1) == x], key=lambda point: point[3])

@@ -1,4 +1,6 @@
-"""Several comparisons judged together: Holm's correction, and the smallest difference that so many seeds can show."""
+"""Several comparisons judged together: Holm's correction, and the smallest difference that so many
+seeds can show.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +20,11 @@ Pair = tuple[str, str]  # a row and its baseline
 def holm(p_values: Iterable[float]) -> list[float]:
     """p values corrected for their number, in the order given.
 
-    Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 65-70.
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than one
-    before it, nor larger than 1. With all below 0.05 called differences, the chance of even one
-    false one is at most 5 %, however the tests depend on each other. NaN (a single seed) is no
-    test: it stays NaN and is not counted in m.
+    Holm (1979), A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6,
+    65-70. The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller
+    than one before it, nor larger than 1. With all below 0.05 called differences, the chance of
+    even one false one is at most 5 %, however the tests depend on each other. NaN (a single seed)
+    is no test: it stays NaN and is not counted in m.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -38,7 +40,8 @@ def holm(p_values: Iterable[float]) -> list[float]:
 
 
 def detectable(sd: float, n: int, *, power: float = POWER, alpha: float = ALPHA) -> float:
-    """Smallest true difference that a paired t-test of n seeds shows with this power, in `sd`'s unit.
+    """Smallest true difference that a paired t-test of n seeds shows with this power, in `sd`'s
+    unit.
 
     `sd`: standard deviation of the paired differences over seeds. 'Shows': the two-sided p is below
     `alpha` and the difference has the true sign. The statistic then has the noncentral t
@@ -57,7 +60,9 @@ def detectable(sd: float, n: int, *, power: float = POWER, alpha: float = ALPHA)
 
 @lru_cache(maxsize=256)
 def _effect(n: int, power: float, alpha: float) -> float:
-    """The difference in standard deviations: where the chance of showing it, which grows with it, is `power`."""
+    """The difference in standard deviations: where the chance of showing it, which grows with it,
+    is `power`.
+    """
     from scipy import stats
 
     edge = stats.t.ppf(1 - alpha / 2, n - 1)
@@ -86,7 +91,8 @@ def pooled_sd(groups: Iterable[Sequence[float]]) -> float:
 
 @dataclass(frozen=True)
 class Family:
-    """Every row of a table against its baseline by one metric: the comparisons that are corrected together.
+    """Every row of a table against its baseline by one metric: the comparisons that are corrected
+    together.
 
     Which rows a claim names, or a page shows, changes nothing here: the family is the whole table.
     `sd` is pooled over all of it, because the two degrees of freedom of three seeds leave a
@@ -99,7 +105,9 @@ class Family:
 
     @classmethod
     def of(cls, rows: Sweep, metric: str = "probe") -> "Family":
-        """The comparisons that a table's provenance names ('rows': name -> 'against'), where both rows were run."""
+        """The comparisons that a table's provenance names ('rows': name -> 'against'), where both
+        rows were run.
+        """
         own, pairs = rows.where(metric=metric).table, []
         for name, about in rows.provenance["rows"].items():
             pairs += [(name, about["against"])] if about["against"] != name else []
@@ -131,7 +139,9 @@ class Family:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a comparison: row, against, mean, low, high, n, p, p_holm, detectable (shares, as measured)."""
+        """One row a comparison: row, against, mean, low, high, n, p, p_holm, detectable (shares, as
+        measured).
+        """
         sd, corrected = self.sd, self.p_holm
         rows = [
             (*pair, d.mean, d.low, d.high, d.n, d.p, corrected[pair], detectable(sd, d.n))
@@ -158,7 +168,9 @@ class Family:
 
     @property
     def could_show(self) -> str:
-        """In words, in points: 'n = 3 seeds could show 2.0 points, n = 5 seeds 1.0 (80 % power; ...)'."""
+        """In words, in points: 'n = 3 seeds could show 2.0 points, n = 5 seeds 1.0 (80 % power;
+        ...)'.
+        """
         sd, seeds = self.sd, sorted({d.n for d in self.differences.values()} - {1})
         if not seeds:
             return "one seed shows no difference of any size"

@@ -152,7 +152,9 @@ def _detectable(findings: Sequence[Finding]) -> str:
 
 
 def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
-    """The least and the largest value in words, NaN left out: '0.0028 to 0.06'; one word where they look alike."""
+    """The least and the largest value in words, NaN left out: '0.0028 to 0.06'; one word where they
+    look alike.
+    """
     known = [v for v in values if v == v]
     return " to ".join(dict.fromkeys(show(v) for v in (min(known), max(known)))) if known else ""
 
