@@ -1,4 +1,4 @@
-"""A training update as a CUDA graph: one launch in place of some five hundred, which a GPU waits for."""
+"""A training update as a CUDA graph: one launch in place of some five hundred."""
 
 from collections.abc import Callable
 from typing import Any
