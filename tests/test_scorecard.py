@@ -260,6 +260,7 @@ def test_a_tier_that_was_run_in_part_says_what_is_missing(panel):
     assert "he tier was run in part, without row" in panel.detail.html and "ex-fp" not in panel.detail.html
     panel.claim = 11
     assert "SimCLR, under PGD" in panel.detail.html
+    assert "torch 2.11.0" in view.foot(panel.result)  # of the machine that trained
 
 
 def test_a_tier_that_was_not_run_says_so(panel, monkeypatch, tmp_path):

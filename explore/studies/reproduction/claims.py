@@ -138,7 +138,10 @@ def scorecard(tier: str = "cpu", folder: str | Path | None = None) -> Scorecard:
         claims.append(Claim(number, title, says, source, tuple(findings), verdict, why, command))
     about = {} if tables is None else {k: v for k, v in tables.rows.provenance.items() if k not in ("joined", "cells")}
     if tables:  # of the code that trained, not of the code that wrote the table
-        about["commit"] = ", ".join(sorted(set(tables.rows.where(metric="probe").table.commit)))
+        trained = tables.rows.where(metric="probe").table
+        about["commit"] = ", ".join(sorted(set(trained.commit)))
+        if len(versions := set(trained.versions)) == 1:
+            about["versions"] = dict(part.rsplit(" ", 1) for part in versions.pop().split(", "))
     return Scorecard(tuple(claims), tier, about, tables.family() if tables else None)
 
 
