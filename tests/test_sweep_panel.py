@@ -828,15 +828,15 @@ def test_the_table_is_saved_where_it_says(panel, tmp_path):
 
 def test_a_fault_becomes_the_banner_and_the_last_figure_stays(panel, monkeypatch):
     good = panel.result
-    monkeypatch.setattr(SweepSource, "trained", lambda self: 1 / 0)
-    panel.judge = "kNN"
-    assert panel.wait(30) and panel.state == "error" and isinstance(panel.error, ZeroDivisionError)
+    with monkeypatch.context() as broken:  # `undo` would take the folder of the test back too
+        broken.setattr(SweepSource, "trained", lambda self: 1 / 0)
+        panel.judge = "kNN"
+        assert panel.wait(30) and panel.state == "error" and isinstance(panel.error, ZeroDivisionError)
     assert (
         panel._banner.layout.display == ""
         and "shows accuracy over training ε" in panel._state.value
         and panel.result is good
     )
-    monkeypatch.undo()
     panel.judge = "linear probe"
     assert panel.wait(30) and panel.state == "ready" and panel.error is None
     ended = panel._state.value
