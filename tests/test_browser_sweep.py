@@ -12,6 +12,7 @@ from PIL import Image
 
 import explore as ex
 from explore import paths
+from explore.results import Sweep
 from explore.runfolder import Run, build_encoder
 from explore.studies import run_grid, train_eps_cells
 
@@ -53,7 +54,10 @@ def study(tmp_path_factory) -> dict[str, str]:
     where = tmp_path_factory.mktemp("table") / "train-eps"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAE_RUNS", str(runs))  # the table's runs are found below it
-        run_grid("train-eps", cells, out=runs / "studies").save(where)
+        found = run_grid("train-eps", cells, out=runs / "studies")
+    # of 15 test images two methods often get the same number right: their points are drawn apart, so that one can be pointed at
+    apart = found.table.attack.map({"fgsm": 0.3, "gaussian": 0.6}).fillna(1.0)
+    Sweep(found.table.assign(value=apart * found.table.value), found.provenance).save(where)
     run = Run.create(base, name="mine", root=runs)
     run.save_encoder(build_encoder(base), 0)
     return {"runs": str(runs), "study": str(where)}
