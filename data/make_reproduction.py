@@ -189,18 +189,21 @@ def given_page(tier: str, found: Scorecard) -> str:
     plain = [run["metrics"][-1]["loss"] for run in runs.values() if run["config"]["attack"] == "none"]
     simclr = table.where(method="simclr").summary().set_index("metric")["mean"]
     seconds = {
-        kind: statistics.median(epoch_seconds(run["metrics"]))
+        kind: statistics.median(
+            second
+            for run in runs.values()
+            if run["config"]["attack"] == kind
+            for second in epoch_seconds(run["metrics"])
+        )
         for kind in ("none", "fgsm")
-        for run in runs.values()
-        if run["config"]["attack"] == kind
     }
     levels = (
         "SimCLR's strongest public recipe for this network (`TrainConfig.strong`), and what an adversary or noise adds to it, the "
         "two losses averaged. On the original images the recipe's author reports, over 3 seeds, a probe of 85.6 ± 0.2 %, kNN (k = "
         "10, cosine) of 83.2 ± 0.2 % and a loss of 5.18 ± 0.01 (github.com/dkobak/simclr-cifar10). Here the images are copies in "
         f"JPEG of quality 75: the loss is {fixed(statistics.fmean(plain), 2)}, the probe {fixed(100 * simclr['probe'])} %, kNN "
-        f"{fixed(100 * simclr['knn'])} %. The same loss says that the training is the recipe's; the images, and a probe of another "
-        "kind, are what differs."
+        f"{fixed(100 * simclr['knn'])} %. The images differ, and so do the probe, the projector's biases and the precision; only the "
+        "original images can show which of them makes the distance."
     )
     where = (
         f"{', '.join(sorted(set(table.table.device)))}; an epoch of 97 steps took {fixed(seconds['none'], 2)} s for SimCLR and "

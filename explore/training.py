@@ -27,6 +27,8 @@ from .threads import at_work
 from .types import Images
 from .views import Views, two_views_each
 
+AHEAD = 8  # steps whose views are computed at once on a GPU: it then waits less for launches
+
 
 def train(
     config: TrainConfig,
@@ -167,9 +169,6 @@ class Metrics:
     def knn(self, encoder: Encoder) -> float | None:
         """kNN accuracy, measured by the first rank alone."""
         return self.probe(encoder) if self.ranks.first else None
-
-
-AHEAD = 8  # steps whose views are computed at once on a GPU: it then waits less for launches
 
 
 class KNNProbe:

@@ -306,6 +306,24 @@ def test_for_some_minutes_does_whole_trainings_and_another_machine_goes_on(tiny,
     assert "There is no" in capsys.readouterr().err
 
 
+def test_a_training_that_failed_is_not_finished(tiny, tmp_path, monkeypatch):
+    cells = plan.by_worth(rows(tiny, {"simclr": {}, "clae": {}})[:2], tiny, 1)
+
+    def fails(some, out, **engine):
+        yield run.Done(some[0], "key", None, error="out of luck")
+
+    monkeypatch.setattr(run, "run_cells", fails)
+    told = []
+    left = run.train_for(9, cells, tmp_path, progress=lambda stage, done, watch: told.append(done.error))
+    assert left == cells and told == ["out of luck"] * len(cells)
+
+
+def test_options_that_do_not_go_together_are_refused(capsys):
+    assert main(["reproduce", "--pack", "somewhere"]) == 2 and "--pack goes with --minutes" in capsys.readouterr().err
+    assert main(["reproduce", "--minutes", "1", "--workers", "2"]) == 2
+    assert "--minutes trains one after the other, got --workers 2" in capsys.readouterr().err
+
+
 def test_weights_are_packed_in_parts_and_come_back(monkeypatch, tmp_path):
     monkeypatch.setattr(carry, "LIMIT", 1000)
     tensors = {f"layer{i}": torch.randn(20, 10) for i in range(6)} | {"count": torch.tensor(7)}

@@ -58,6 +58,10 @@ def _reproduce(args: argparse.Namespace) -> int:
         raise UserError(f"--seeds is 1 or more, got {args.seeds}.")
     if args.minutes is not None and not args.minutes >= 0:
         raise UserError(f"--minutes is 0 (the table of what is finished) or more, got {args.minutes:g}.")
+    if args.minutes is None and args.pack is not None:
+        raise UserError("--pack goes with --minutes; --minutes 0 packs what is finished.")
+    if args.minutes is not None and args.workers > 1:
+        raise UserError(f"--minutes trains one after the other, got --workers {args.workers}; leave one of them out.")
     tier, out = tier_named(args.tier, args.data_dir), args.out or r.default_out()
     if args.baselines:
         return _baselines(args, tier, out)

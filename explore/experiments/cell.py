@@ -179,9 +179,8 @@ def run_cell(
         )
     run = _run_of(cell, out, expect) if cell.trained else None
     if run is not None and not _finished(run):
-        quiet = (
-            sys.maxsize if where.type == "cuda" else 10
-        )  # a row of metrics waits for the device: at epochs' ends alone
+        # a row of metrics waits for a GPU: there at epochs' ends alone
+        quiet = sys.maxsize if where.type == "cuda" else 10
         settings: dict[str, Any] = {"device": device, "resume": True, "log_every": quiet, "threads": threads}
         for _ in train(run.config, data, run=run, should_stop=should_stop, **settings):
             pass

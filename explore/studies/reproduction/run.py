@@ -60,10 +60,11 @@ def train_for(
     """As `train_rows`, for so many minutes; returns the cells that are left.
 
     A cell is begun where it should be finished in time, by the seconds of those before it. Where none of the rest fits, the
-    first is begun and goes on in the next call, from its last saved epoch.
+    first is begun and goes on in the next call, from its last saved epoch. One that failed
+    is left too; `progress` is told why.
     """
     end, should_stop = time.monotonic() + 60 * minutes, engine.pop("should_stop", lambda: False)
-    watch, left = StudyProgress(cells), []
+    watch, left, failed = StudyProgress(cells), [], []
 
     def over() -> bool:
         return should_stop() or time.monotonic() > end
@@ -84,8 +85,9 @@ def train_for(
         cell = (fits or left)[0]
         for done in run_cells([cell], out, should_stop=over, **engine):
             left.remove(cell)
+            failed += [cell] if done.error is not None else []
             through(done)
-    return left
+    return left + failed
 
 
 def table(lines: Sequence[Row], out: Path, *, seeds: int | None = None) -> Sweep:
