@@ -1,9 +1,12 @@
 """How far do an adversary and equally long noise take a trained encoder, at every test-time eps?"""
 
+import collections
 import hashlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from ..errors import UserError, nearest
 from ..evaluate import Probe, embed, knn_accuracy
 from ..experiments.cell import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
 from ..losses import chance
+from ..nets import Encoder, TorchEncoder
 from ..objectives import classify, contrast
 from ..perturbation.engine import Batch, check_grid, contrast_with, guide_of, passes
 from ..random import seeded
@@ -26,6 +30,9 @@ from ..training import contrast_settings, describe_device, resolve_device
 
 TEST_EPS = tuple(k / 255 for k in range(0, 17, 2))
 Watch = Callable[[int, int], None]  # called with the batches done and their number; may raise to stop
+Objectives = Callable[
+    [Tensor, Tensor, int], contrast | classify
+]  # (images, labels, seed of the views) -> what is raised
 
 
 def loss_vs_eps(
@@ -58,32 +65,28 @@ def loss_vs_eps(
     began = time.perf_counter()
     kinds, grid = check_grid(kinds, eps, match)
     _among("reference", [reference], ("view", "self"))
-    where, run, data, x, _ = _opened(run, device, data, images)
+    where, run, data, x, y = _opened(run, device, data, images)
     encoder, config, settings = run.encoder(where), run.config, contrast_settings(run.config, data)
-    parts = _parts(x, batch_size or config.batch_size)
+    parts = _parts(x, y, batch_size or config.batch_size)
+    against = {"contrast": lambda part, _, draw: contrast_with(encoder, part, reference, seed=draw, **settings)}
     found: dict[tuple[str, float], list[Tensor]] = {}
-    for i, part in enumerate(parts):
-        objective = contrast_with(encoder, part, reference, seed=_mix(seed, i), **settings)
-        batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))
-        for kind, at, moved in batch.all(kinds, grid):
-            with torch.no_grad():
-                z = encoder(moved.flatten(0, 1)).split(len(part))
-            for e, each, delta in zip(at, z, moved - part, strict=True):
-                loss, length = objective.losses(each), norms(delta)
-                found.setdefault((kind, e), []).append(torch.stack([loss, length["linf"], length["l2"]]).cpu())
-        if progress:
-            progress(i + 1, len(parts))
+    for part in _perturbed(parts, against, kinds, grid, progress, match=match, steps=steps, seed=seed):
+        with torch.no_grad():
+            z = encoder(part.moved.flatten(0, 1)).split(len(part.clean))
+        for e, each, delta in zip(part.eps, z, part.moved - part.clean, strict=True):
+            loss, length = part.objective.losses(each), norms(delta)
+            found.setdefault((part.kind, e), []).append(torch.stack([loss, length["linf"], length["l2"]]).cpu())
     rows = []
-    for kind in kinds:
-        for e in grid:
-            each = torch.cat(found[kind if e else "clean", e], dim=1).double()
-            for metric, values in zip(("loss", "linf", "l2"), each, strict=True):
-                mean, half = float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5
-                row = {"attack": kind, "against": "contrast" if kind in ATTACKS else "", "eps": e, "metric": metric}
-                rows.append({**row, "value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
+    for kind, e in itertools.product(kinds, grid):
+        each = torch.cat(found[kind if e else "clean", e], dim=1).double()
+        for metric, values in zip(("loss", "linf", "l2"), each, strict=True):
+            mean, half = float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5
+            row = {"attack": kind, "against": "contrast" if kind in ATTACKS else "", "eps": e, "metric": metric}
+            rows.append({**row, "value": mean, "low": mean - half, "high": mean + half, "n": len(values)})
+    n = len(parts[0][0])
     about: dict[str, Any] = {"study": "loss_vs_eps", "kinds": kinds, "match": match, "steps": steps, "draw": seed}
-    about |= {"reference": reference, "batch": len(parts[0])}
-    about["chance"] = chance(len(parts[0]), config.loss, config.temperature, **config.loss_options)
+    about |= {"reference": reference, "batch": n}
+    about["chance"] = chance(n, config.loss, config.temperature, **config.loss_options)
     about |= {"loss": config.loss, "temperature": config.temperature, "passes": passes(kinds, grid, match, steps)}
     return _result(run, data, where, about, rows, time.perf_counter() - began)
 
@@ -125,55 +128,30 @@ def accuracy_vs_test_eps(
     if data.labelled is None:
         raise UserError(f"'{run.config.dataset}' has no labelled images, so there is no accuracy to measure.")
     encoder, config, settings = run.encoder(where), run.config, contrast_settings(run.config, data)
-    judge: dict[str, Callable[[Tensor, Tensor], int]] = {}
-    if "knn" in judges:
-        bank = embed(encoder, data.labelled.take(min(neighbours, len(data.labelled)), seeded(0)))
-        judge["knn"] = lambda h, y: round(knn_accuracy(*bank, h, y, k=k).accuracy * len(y))
     if probe is None and "probe" in (*against, *judges):
         probe = Probe().fit(*embed(encoder, data.labelled), classes=data.classes)
-    if "probe" in judges and probe is not None:
-        fitted = probe
-        judge["probe"] = lambda h, y: int((fitted.predict(h) == y).sum())
-    right: dict[tuple[str, str, float, str], int] = {}
-    parts = list(
-        zip(_parts(x, batch_size or config.batch_size), _parts(y, batch_size or config.batch_size), strict=True)
-    )
-    for i, (part, truth) in enumerate(parts):
-        for whom in against:
-            objective: contrast | classify
-            if whom == "contrast" or probe is None:
-                objective = contrast_with(encoder, part, seed=_mix(seed, i), **settings)
-            else:
-                objective = classify(encoder, probe, truth)
-            batch = Batch(part, objective, match=match, guide=guide_of(kinds), steps=steps, seed=_mix(seed, i))
-            first = whom == against[0]  # noise and clean images are the same for the second
-            todo = (kinds, grid) if first else ([k for k in kinds if k in ATTACKS], [e for e in grid if e > 0])
-            for kind, at, moved in batch.all(*todo):
-                with torch.no_grad():
-                    features = encoder.features(moved.flatten(0, 1)).split(len(part))
-                for e, h in zip(at, features, strict=True):
-                    for name, count in judge.items():
-                        key = (kind, whom if kind in ATTACKS else "", e, name)
-                        right[key] = right.get(key, 0) + count(h, truth)
-        if progress:
-            progress(i + 1, len(parts))
+    judge = _judges(judges, encoder, data.labelled, probe, neighbours, k)
+    objectives: dict[str, Objectives] = {
+        "contrast": lambda part, _, draw: contrast_with(encoder, part, seed=draw, **settings),
+        "probe": lambda _, truth, __: classify(encoder, probe, truth),  # type: ignore[arg-type]
+    }
+    right: collections.Counter[tuple[str, str, float, str]] = collections.Counter()
+    asked = {whom: objectives[whom] for whom in against}
+    parts = _parts(x, y, batch_size or config.batch_size)
+    for part in _perturbed(parts, asked, kinds, grid, progress, match=match, steps=steps, seed=seed):
+        with torch.no_grad():
+            features = encoder.features(part.moved.flatten(0, 1)).split(len(part.clean))
+        for (e, h), (name, count) in itertools.product(zip(part.eps, features, strict=True), judge.items()):
+            right[part.kind, part.against if part.kind in ATTACKS else "", e, name] += count(h, part.labels)
     rows = []
     for kind in kinds:
-        for whom in against if kind in ATTACKS else [""]:
-            for e in grid:
-                for name in judge:
-                    share = right[(kind, whom, e, name) if e else ("clean", "", 0.0, name)] / len(x)
-                    low, high = wilson(share, len(x))
-                    row = {"attack": kind, "against": whom, "eps": e, "metric": name, "value": share}
-                    rows.append({**row, "low": low, "high": high, "n": len(x)})
-    about: dict[str, Any] = {
-        "study": "accuracy_vs_test_eps",
-        "kinds": kinds,
-        "match": match,
-        "steps": steps,
-        "draw": seed,
-    }
-    about |= {"against": list(against), "k": k, "neighbours": min(neighbours, len(data.labelled))}
+        for whom, e, name in itertools.product(against if kind in ATTACKS else [""], grid, judge):
+            share = right[(kind, whom, e, name) if e else ("clean", "", 0.0, name)] / len(x)
+            low, high = wilson(share, len(x))
+            row = {"attack": kind, "against": whom, "eps": e, "metric": name, "value": share}
+            rows.append({**row, "low": low, "high": high, "n": len(x)})
+    about: dict[str, Any] = {"study": "accuracy_vs_test_eps", "kinds": kinds, "match": match, "steps": steps}
+    about |= {"draw": seed, "against": list(against), "k": k, "neighbours": min(neighbours, len(data.labelled))}
     about |= {"probe": None if probe is None else probe.settings()}
     return _result(run, data, where, about, rows, time.perf_counter() - began)
 
@@ -220,9 +198,64 @@ def _opened(
     return where, run, data, x, y
 
 
-def _parts(t: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """Batches of nearly one size, so that all have the same negatives to tell from."""
-    return t.tensor_split(max(1, math.ceil(len(t) / batch_size)))
+def _judges(
+    judges: Sequence[str],
+    encoder: Encoder | TorchEncoder,
+    labelled: datasets.Split,
+    probe: Probe | None,
+    neighbours: int,
+    k: int,
+) -> dict[str, Callable[[Tensor, Tensor], int]]:
+    """(features, labels) -> how many are judged rightly, by name."""
+    found: dict[str, Callable[[Tensor, Tensor], int]] = {}
+    if "knn" in judges:
+        bank = embed(encoder, labelled.take(min(neighbours, len(labelled)), seeded(0)))
+        found["knn"] = lambda h, y: round(knn_accuracy(*bank, h, y, k=k).accuracy * len(y))
+    if "probe" in judges and probe is not None:
+        fitted = probe
+        found["probe"] = lambda h, y: int((fitted.predict(h) == y).sum())
+    return found
+
+
+@dataclass(frozen=True)
+class _Perturbed:
+    """A batch under one kind of perturbation at some eps: clean (n, c, h, w), labels (n,), moved (len(eps), n, c, h, w)."""
+
+    against: str
+    kind: str
+    eps: list[float]
+    moved: Tensor
+    clean: Tensor
+    labels: Tensor
+    objective: Any
+
+
+def _perturbed(
+    parts: Sequence[tuple[Tensor, Tensor]],
+    against: Mapping[str, Objectives],
+    kinds: Sequence[str],
+    grid: Sequence[float],
+    progress: Watch | None,
+    *,
+    seed: int,
+    **how: Any,
+) -> Iterator[_Perturbed]:
+    """Every batch away from every objective of `against`; clean images and noise, which have none, with the first alone."""
+    for i, (x, y) in enumerate(parts):
+        for n, (whom, objective_of) in enumerate(against.items()):
+            objective = objective_of(x, y, _mix(seed, i))
+            batch = Batch(x, objective, guide=guide_of(kinds), seed=_mix(seed, i), **how)
+            todo = ([kind for kind in kinds if kind in ATTACKS], [e for e in grid if e > 0]) if n else (kinds, grid)
+            for kind, eps, moved in batch.all(*todo):
+                yield _Perturbed(whom, kind, eps, moved, x, y, objective)
+        if progress:
+            progress(i + 1, len(parts))
+
+
+def _parts(x: Tensor, y: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches (images, labels) of nearly one size, so that all have the same negatives to tell from."""
+    n = max(1, math.ceil(len(x) / batch_size))
+    return list(zip(x.tensor_split(n), y.tensor_split(n), strict=True))
 
 
 def _mix(seed: int, batch: int) -> int:
