@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -147,18 +148,21 @@ class Lab:
                 time.sleep(0.2)
         raise RuntimeError("JupyterLab did not start:\n" + (self.folder / "server.log").read_text()[-2000:])
 
-    def api(self, method: str, path: str) -> Any:
+    def api(self, method: str, path: str, body: dict | None = None) -> Any:
         """A call of the server's REST interface."""
-        headers = {"Authorization": f"token {self.token}"}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
+        headers, data = {"Authorization": f"token {self.token}"}, None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
-    def open(self, notebook: Path, *, width: int = 1280, height: int = 1400) -> "Notebook":
-        """A copy of the notebook in a fresh page, its kernel started."""
+    def open(self, notebook: Path, *, kernel: str | None = None, width: int = 1280, height: int = 1400) -> "Notebook":
+        """A copy of the notebook in a fresh page; its kernel is started, or is one that runs already (its id)."""
         target = self.root / notebook.name
         shutil.copy(notebook, target)
+        if kernel is not None:
+            session = {"path": target.name, "name": target.name, "type": "notebook", "kernel": {"id": kernel}}
+            self.api("POST", "/api/sessions", session)
         return Notebook(self, target.name, width, height)
 
     def write(self, *cells: str) -> Path:
@@ -178,7 +182,8 @@ class Lab:
     def close(self) -> None:
         started = psutil.Process(self.server.pid).children(recursive=True)  # kernels, and the trainings that they began
         for session in self.api("GET", "/api/sessions"):
-            self.api("DELETE", f"/api/sessions/{session['id']}")
+            with contextlib.suppress(urllib.error.HTTPError):  # its kernel went with another session of the same kernel
+                self.api("DELETE", f"/api/sessions/{session['id']}")
         self.browser.close()
         self._playwright.stop()
         self.server.terminate()
@@ -308,6 +313,10 @@ class Notebook:
                 )
                 assert wide <= 0, f"the panel is {wide} px too wide at {width}"
                 assert path.stat().st_size > 20_000
+
+    def kernel(self) -> str:
+        """The id of its kernel."""
+        return self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
 
     def close(self) -> None:
         """Close the page and shut its kernel."""

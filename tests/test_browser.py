@@ -161,11 +161,20 @@ def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
     assert panel.errors() == []
 
 
+@pytest.fixture(scope="module")
+def kernel(lab):
+    """One kernel for all lessons, which saves its start and imports; every lesson begins without the names of the one before."""
+    with lab.open(lab.write("import explore")) as notebook:
+        yield notebook
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_run_without_an_error(lab, path):
-    with lab.open(path) as notebook:
-        notebook.run_all()
-        notebook.page.wait_for_timeout(1000)
-        assert notebook.errors() == []
-        outputs = [output for cell in notebook.cells() for output in cell["outputs"]]
-        assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+def test_notebooks_run_without_an_error(lab, kernel, path):
+    kernel.execute("from ipywidgets import Widget; Widget.close_all()\n%reset -f")
+    notebook = lab.open(path, kernel=kernel.kernel())
+    notebook.run_all()
+    notebook.page.wait_for_timeout(1000)
+    assert notebook.errors() == []
+    outputs = [output for cell in notebook.cells() for output in cell["outputs"]]
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+    notebook.page.close()

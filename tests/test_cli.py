@@ -193,3 +193,13 @@ def test_lab_command():
     settings = Path(env["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0]) / "labconfig"
     assert json.loads((settings / "page_config.json").read_text())["disabledExtensions"]
     assert main(["lab", "99_nothing.ipynb"]) == 2
+
+
+def test_help_does_not_wait_for_torch(tmp_path):
+    code = """import contextlib, sys
+from explore.cli import main
+assert main(["lessons", sys.argv[1]]) == 0
+with contextlib.suppress(SystemExit):
+    main(["train", "--help"])
+assert "torch" not in sys.modules and "pandas" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "lessons")], cwd=ROOT, check=True, capture_output=True)

@@ -11,7 +11,6 @@ from typing import Any
 from .. import paths
 from ..config import TrainConfig, show_eps
 from ..errors import UserError
-from ..random import keep_memory
 from .shared import add_settings, counting_line, given_settings, spent, step_bar
 
 
@@ -39,6 +38,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _train_as(args: argparse.Namespace, ranks: Any) -> int:
+    from ..random import keep_memory
     from ..training import resolve_device, train
 
     if resolve_device(args.device).type == "cpu":
