@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -304,7 +305,7 @@ def _lars() -> Callable[..., torch.optim.Optimizer]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """'auto' -> the best there is; a device asked for by name that is not there is a UserError."""
+    """'auto' -> a CUDA GPU, else the CPU; any other of torch's devices ('mps') by name, with a warning; UserError without it."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -316,7 +317,16 @@ def resolve_device(device: str) -> torch.device:
             "device 'cuda' was asked for, and torch finds no CUDA GPU here; use --device auto or --device cpu."
         )
     if where.type not in ("cpu", "cuda"):
-        raise UserError(f"device is 'auto', 'cpu' or 'cuda', got '{device}'; other kinds are not tested here.")
+        try:
+            torch.zeros(1, device=where).add(1).item()
+        except Exception as error:  # each backend has kinds of its own
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"device '{device}' cannot be used with this torch ({reason}); use auto, cpu or cuda."
+            ) from None
+        warnings.warn(
+            f"device '{device}' was not tested with this project; its tests run on cpu and cuda.", stacklevel=2
+        )
     return where
 
 
@@ -330,7 +340,8 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype | Non
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     elif precision == "auto":
         can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        precision = "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
+        has = can.get("avx512_bf16") or can.get("amx_bf16")  # and is not held to AVX2 by ATEN_CPU_CAPABILITY
+        precision = "bf16" if has and torch.backends.cpu.get_cpu_capability() != "AVX2" else "fp32"
     return torch.bfloat16 if precision == "bf16" else None
 
 

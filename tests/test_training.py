@@ -17,6 +17,7 @@ from explore.training import (
     make_stepper,
     make_views,
     resolve_device,
+    resolve_precision,
     set_learning_rate,
     train,
 )
@@ -308,6 +309,24 @@ def test_bad_input_in_one_sentence(data, encoder):
         knn_accuracy(torch.full((4, 2), torch.nan), torch.zeros(4).long(), torch.ones(2, 2), torch.zeros(2).long())
     with pytest.raises(ex.UserError, match="needs a label"):
         knn_accuracy(torch.ones(4, 2), torch.zeros(3).long(), torch.ones(2, 2), torch.zeros(2).long())
+
+
+def test_another_device_of_torch_is_taken_by_name_with_a_warning(monkeypatch):
+    with pytest.raises(ex.UserError, match="device 'xpu' cannot be used with this torch"):
+        resolve_device("xpu")
+    zeros = torch.zeros
+    monkeypatch.setattr("explore.training.torch.zeros", lambda *size, device: zeros(*size))  # as on a Mac
+    with pytest.warns(UserWarning, match="device 'mps' was not tested"):
+        assert resolve_device("mps").type == "mps"
+
+
+def test_a_cpu_that_is_held_to_avx2_computes_in_fp32(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    found = []
+    for kind in ("AVX512", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda kind=kind: kind)
+        found.append(resolve_precision("auto", torch.device("cpu")))
+    assert found == [torch.bfloat16, None]
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training(data, root, monkeypatch):

@@ -68,7 +68,7 @@ class Batch:
         if 0.0 in grid:
             yield "clean", [0.0], self.x[None]
         pixels = len(self.x) * self.x.shape[2] * self.x.shape[3]
-        at_once = max(1, PIXELS_AT_ONCE[self.x.device.type] // pixels)
+        at_once = max(1, PIXELS_AT_ONCE.get(self.x.device.type, 2**24) // pixels)
         above = [e for e in grid if e > 0]
         ordered = sorted(kinds, key=lambda kind: kind != self.guide)  # matched noise needs the guide's lengths
         for kind in ordered:
