@@ -95,7 +95,6 @@ def instructor(book: Book) -> Book:
     """With answers in place, nothing folded, and a note after each exercise."""
     made = student(book)
     for i, cell in enumerate(made["cells"]):
-        cell["metadata"].pop("jupyter", None)
         cell["source"] = text_of(cell).replace("<details>", "<details open>").splitlines(keepends=True)
         answer = book["cells"][i]["metadata"].get("course", {}).get("answer")
         if answer:
@@ -155,7 +154,7 @@ def otter(book: Book) -> Book | None:
         parts += [("raw", "# END TESTS"), ("raw", "# END QUESTION")]
         return [_cell(kind, f"{exercise.name}-{i}", text) for i, (kind, text) in enumerate(parts)]
 
-    config = "# ASSIGNMENT CONFIG\ninit_cell: true\nexport_cell: false\ngenerate: false\nsolutions_pdf: false"
+    config = "# ASSIGNMENT CONFIG\ninit_cell: true\nexport_cell: false\ngenerate: true"
     return _graded(book, cells, _cell("raw", "config", config))
 
 
