@@ -95,8 +95,9 @@ class RunProcess:
         return self.state
 
     def wait(self, seconds: float = 600) -> RunState:
-        """Wait for its end; its state then, or now where the time was not enough."""
-        self._ends(seconds)
+        """Wait for its end, and that of its process; its state then, or now where the time was not enough."""
+        if self._ends(seconds) and (started := self._started()) and started["pid"] in _processes:
+            _processes[started["pid"]].wait(STARTING)
         return self.state
 
     @property
