@@ -1,11 +1,14 @@
 """The training panel without a browser: nothing starts by itself, its price, what it says of runs in every state, overlays."""
 
+import shlex
 import time
 
 import pytest
 
 import explore as ex
-from explore import figures
+from explore import TrainConfig, figures
+from explore.cli import _parser
+from explore.cli.shared import given_settings
 from explore.experiments.background import RunProcess, RunState, trained
 from explore.experiments.follow import curves_of, progress_of
 from explore.monitor import batch_of
@@ -126,12 +129,18 @@ def test_the_panel_says_what_state_a_run_is_in(runs):
     assert "epoch 2.0 of 2" in view.state_words(seen_of("a/clae", RunState("stopped")))
     assert "process of its own" in view.state_words(seen_of("a/clae", RunState("running", silent=1)))
     slept = view.state_words(seen_of("a/clae", RunState("running", silent=7200)))
-    assert slept.startswith("paused: no step for 2 h") or slept.startswith("paused: no step for 120 min")
+    assert slept.startswith("paused: no step for 2 h 0 min")
     full = RunState("failed", "The disk that holds /x is full, so <a> was not written; free some space.")
     told = str(view.alert(seen_of("a/clae", full)))
     assert "&lt;a&gt;" in told and 'role="alert"' in told and "Free some space." in told
+    words = _parser().parse_args(shlex.split(view.command(TINY.with_(eps=8 / 255, seed=2)))[3:])
+    assert TrainConfig.clae(**given_settings(words)) == TINY.with_(eps=8 / 255, seed=2)
     unmonitored = seen_of("demo/clae", RunState("done"))
-    assert unmonitored.batch is None and str(view.batch(unmonitored)) == "" and "RankMe" not in str(view.facts(unmonitored))
+    assert (
+        unmonitored.batch is None
+        and str(view.batch(unmonitored)) == ""
+        and "RankMe" not in str(view.facts(unmonitored))
+    )
 
 
 def test_a_pause_changes_neither_speed_nor_time_left(runs):

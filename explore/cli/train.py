@@ -28,7 +28,9 @@ def add(sub: Any) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     p.add_argument("--threads", type=int, metavar="N", help="of torch (default: those that are free when it begins)")
     p.add_argument("--resume", nargs="?", const=True, metavar="NAME", help="go on with a stopped run")
-    p.add_argument("--monitored", action="store_true", help="also log alignment, uniformity and RankMe, and keep pictures")
+    p.add_argument(
+        "--monitored", action="store_true", help="also log alignment, uniformity and RankMe, and keep pictures"
+    )
     p.add_argument("--background", action="store_true", help="in a process of its own, monitored; see also: jobs")
     add_settings(p)
 

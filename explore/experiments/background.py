@@ -258,7 +258,9 @@ def _send(pid: int, number: int) -> None:
     except ProcessLookupError:
         pass
     except OSError as error:
-        raise UserError(f"Process {pid} cannot be stopped from here ({error.strerror}); stop it where it runs.") from None
+        raise UserError(
+            f"Process {pid} cannot be stopped from here ({error.strerror}); stop it where it runs."
+        ) from None
 
 
 def _runs(started: dict[str, Any]) -> bool:

@@ -39,7 +39,9 @@ def progress_of(run: Run) -> RunProgress:
     if not plain:
         return RunProgress(epoch, config.epochs, step)
     speed = median(plain[-LATEST:])
-    looks = [max(0.0, (b["seconds"] - a["seconds"]) - speed * (b["step"] - a["step"])) for a, b in pairs if b.get("knn")]
+    looks = [
+        max(0.0, (b["seconds"] - a["seconds"]) - speed * (b["step"] - a["step"])) for a, b in pairs if b.get("knn")
+    ]
     due = (config.epochs - int(epoch)) / config.knn_every if config.knn_every else 1
     left = (total - step) * speed + (due * median(looks) if looks and step < total else 0.0)
     return RunProgress(epoch, config.epochs, step, config.batch_size / speed if speed else None, left)

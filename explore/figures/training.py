@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ..attack_table import TABLE
 from ..results.training import TrainingCurves
-from .base import COLOURS, GREY, blank
+from .base import COLOURS, GREY, GRID, blank
 
 ROOM = {"width": 600, "height": 340}
 LOSSES, KNN = "y", "y2"
@@ -42,8 +42,12 @@ def training_curves(result: TrainingCurves, *, width: int = 600, height: int = 3
         xaxis={"range": [0, epochs], "title": {"text": "epoch"}, "anchor": KNN},
         yaxis={"domain": [0.44, 1], "title": {"text": "loss, nats"}, "nticks": 5},
         yaxis2={
-            **{"domain": [0, 0.34], "anchor": "x", "title": {"text": "kNN, % right"}, "nticks": 4},
-            **{"gridcolor": "rgba(128,128,128,.25)", "zeroline": False, "showline": False},
+            "domain": [0, 0.34],
+            "anchor": "x",
+            "title": {"text": "kNN, % right"},
+            "nticks": 4,
+            "gridcolor": GRID,
+            "zeroline": False,
         },
     )
     for axis, level in ((LOSSES, _chance(result)), (KNN, _untrained(result))):

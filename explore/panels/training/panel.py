@@ -49,7 +49,9 @@ class Training(Panel):
     k = Float(4, min=0, max=255, help="How far adversary or noise may move a pixel: ε = k/255 of its range")
     epochs = Int(2, min=1, help="How often every training image is seen")
     batch = Int(128, min=2, help="Images in a step; each view is compared with all others of its batch")
-    width = Int(16, min=1, help="Channels of the network's first layer: a network twice as wide takes up to 4 times as long")
+    width = Int(
+        16, min=1, help="Channels of the network's first layer: a network twice as wide takes up to 4 times as long"
+    )
     seed = Int(0, min=0, help="It decides about weights, order and views: same seed, same run")
     shown = Unicode("", help="The run on the screen")
     overlay = Unicode("", help="A second run, drawn in the same axes in thinner lines")
@@ -57,7 +59,9 @@ class Training(Panel):
     def __init__(self, run: Run | str | None = None, *, base: TrainConfig | None = None, **traits: Any):
         self.base = base or TrainConfig()
         self._open = {run.name: run} if isinstance(run, Run) else {}
-        self._closed, self._follower, self._drawn = False, None, None
+        self._closed = False
+        self._follower: threading.Thread | None = None
+        self._drawn: tuple[Any, ...] = ()  # what the chart on the screen is made of
         self._outcome: view.Seen | None
         c = self.base
         own = {"images": c.dataset, "epochs": c.epochs, "batch": c.batch_size, "width": c.width, "seed": c.seed}
@@ -157,7 +161,9 @@ class Training(Panel):
             (noise, "method", ("noise",)),
             (eps, "method", ("CLAE", "noise")),
         ):
-            traitlets.dlink((self, name), (field.layout, "display"), lambda value, at=where: "" if value in at else "none")
+            traitlets.dlink(
+                (self, name), (field.layout, "display"), lambda value, at=where: "" if value in at else "none"
+            )
         row = self.row(fields, "ex-of-")
         names = [("none", ""), *((name, name) for name in self._names())]
         followed = self.row(
@@ -169,10 +175,15 @@ class Training(Panel):
         return [row, self._actions(), followed]
 
     def _actions(self) -> w.HBox:
-        self._start_button = self._button("Start", self.start, style="primary")
-        self._stop_button, self._resume_button = self._button("Stop", self._stop_soon), self._button("Resume", self.resume)
+        self._start_button = self._button("Start", self._begin, style="primary")
+        self._stop_button, self._resume_button = (
+            self._button("Stop", self._stop_soon),
+            self._button("Resume", self.resume),
+        )
         self._start_button.tooltip = "Train with the settings above, in a process of its own"
-        self._stop_button.tooltip = "Stop the run on the screen after its step, within two seconds; what it has done is kept"
+        self._stop_button.tooltip = (
+            "Stop the run on the screen after its step, within two seconds; what it has done is kept"
+        )
         self._resume_button.tooltip = "Go on with the run on the screen; it will be what it had been without the stop"
         self._price = w.HTML()
         self.observe(lambda _: self._settings_changed(), names=list(SETTINGS))
@@ -266,6 +277,9 @@ class Training(Panel):
             if self.state == "ready":
                 self._settle("ready", "")
         return new.state.alive
+
+    def _begin(self) -> None:
+        self.start()
 
     def _stop_soon(self) -> None:
         """Stop in a thread: the page answers meanwhile."""

@@ -1,12 +1,13 @@
 """HTML of the training panel, from what a run folder shows: state, figures, sentence, pictures of the batch. No widget."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, fields
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from ...config import TrainConfig
+from ...config import TrainConfig, show_eps
 from ...experiments.background import RunState
 from ...experiments.cost import duration
 from ...figures.training import role_of
@@ -35,7 +36,7 @@ class Seen:
 def paused(seen: Seen) -> bool:
     """Whether a running training has not written a row for much longer than it usually takes."""
     seconds = seen.result.points(seen.run.name, "seconds")[1]
-    usual = median(b - a for a, b in zip(seconds, seconds[1:], strict=False)) if len(seconds) > 2 else QUIET
+    usual = median(b - a for a, b in itertools.pairwise(seconds)) if len(seconds) > 2 else QUIET
     return seen.state.name == "running" and seen.state.silent > max(QUIET, TIMES * usual)
 
 
@@ -80,7 +81,14 @@ def facts(seen: Seen) -> Markup:
     ]
     about = (
         ("knn", "kNN", 100, 1, "%", "test images whose 20 nearest neighbours, by features h, vote for their class"),
-        ("alignment", "alignment", 1, 2, "", "mean squared distance of two views' projections z; 0: equal, 2: unrelated"),
+        (
+            "alignment",
+            "alignment",
+            1,
+            2,
+            "",
+            "mean squared distance of two views' projections z; 0: equal, 2: unrelated",
+        ),
         ("uniformity", "uniformity", 1, 2, "", "log of the mean closeness of all pairs of projections z; 0: all equal"),
         ("rankme", "RankMe", 1, 1, "", "effective rank of the features h; 1: all on one line"),
     )
@@ -163,16 +171,18 @@ def foot(seen: Seen) -> Markup:
     """The command that does the same, and where the run stands."""
     p = seen.result.provenance
     words = [seen.run.name, f"seed {seen.run.config.seed}", p.get("device"), p.get("commit")]
-    return tag.div(tag.span(command(seen.run.config), class_="mono"), origin(words), class_="ex-foot")
+    table = tag.span("The numbers of the curves are panel.result.table.", class_="ex-sr")
+    return tag.div(tag.span(command(seen.run.config), class_="mono"), table, origin(words), class_="ex-foot")
 
 
 def command(config: TrainConfig) -> str:
-    """The command line that starts a run of these settings."""
-    usual = TrainConfig(dataset=config.dataset, attack=config.attack)
+    """The command line that starts a run of these settings, those of the preset left out."""
+    preset = TrainConfig(dataset=config.dataset, attack=config.attack)
     words = ["python -m explore train", f"--dataset {config.dataset}", f"--attack {config.attack}"]
     if config.attack != "none":
-        words.append(f"--eps {round(config.eps * 255, 2):g}/255")
-    for name in ("epochs", "batch_size", "width", "seed"):
-        if getattr(config, name) != getattr(usual, name):
-            words.append(f"--{name.replace('_', '-')} {getattr(config, name)}")
+        words.append(f"--eps {show_eps(config.eps)}")
+    for name in (field.name for field in fields(config) if field.name not in ("dataset", "attack", "eps")):
+        value = getattr(config, name)
+        if value != getattr(preset, name) and value is not None:
+            words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)
