@@ -1,7 +1,8 @@
 """What a training shows of itself while it runs, beside its losses and kNN accuracy: alignment and
 uniformity of projections, effective rank of features, and pictures of the batch it learns from.
 
-It only looks: weights, batch-norm statistics and draws of the training are what they are without it.
+It only looks: weights, batch-norm statistics and draws of the training are what they are without
+it.
 """
 
 import contextlib
@@ -27,9 +28,11 @@ FILE = "batch.safetensors"
 
 
 class Monitor:
-    """Measures an encoder in training on fixed images, and writes pictures of the batch into the run folder.
+    """Measures an encoder in training on fixed images, and writes pictures of the batch into the
+    run folder.
 
-    Both views of the measured images are drawn once, from a seed of their own. `run` None: no pictures are written.
+    Both views of the measured images are drawn once, from a seed of their own. `run` None: no
+    pictures are written.
     """
 
     def __init__(self, data: "datasets.Data", views: Views, run: Run | None = None, *, compiled: bool = False):
@@ -39,7 +42,9 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """Alignment and uniformity of the projections z of two views, RankMe of the features h of the images."""
+        """Alignment and uniformity of the projections z of two views, RankMe of the features h of
+        the images.
+        """
         eager = torch.compiler.set_stance("force_eager") if self._compiled else contextlib.nullcontext()
         with eager, untouched(encoder):
             encoder.eval()
@@ -49,7 +54,9 @@ class Monitor:
         return {name: float(value) for name, value in zip(MEASURED, values, strict=True)}
 
     def show(self, step: int, v1: Images, v2: Images, x_adv: Images | None) -> None:
-        """Write the batch's first images where it is time to: both views, and the adversary where there is one."""
+        """Write the batch's first images where it is time to: both views, and the adversary where
+        there is one.
+        """
         began = time.perf_counter()
         if self.run is None or began < self._due:
             return
@@ -61,7 +68,9 @@ class Monitor:
 
 
 def batch_of(run: Run) -> tuple[dict[str, Tensor], int] | None:
-    """Pictures of a run's last batch, (n, C, H, W) in [0, 1] by name, and their step; None where there are none."""
+    """Pictures of a run's last batch, (n, C, H, W) in [0, 1] by name, and their step; None where
+    there are none.
+    """
     if not (run.path / FILE).is_file():
         return None
     pictures, about = load_tensors(run.path / FILE)

@@ -1,8 +1,10 @@
-"""A run's training in a process of its own: started, found again by any other process, stopped, resumed.
+"""A run's training in a process of its own: started, found again, stopped, resumed.
 
-The process is `python -m explore train --resume NAME --monitored`; it goes on when the notebook's kernel or the terminal ends.
-All that is known of it stands in the run folder, beside what every training writes:
-process.json  its number, when it was started, what status.json said then      train.log  what it printed
+The process is `python -m explore train --resume NAME --monitored`. It goes on when the notebook's
+kernel or the terminal ends. All that is known of it stands in the run folder:
+
+process.json  its number, when it was started, and what status.json said then
+train.log     what it printed
 """
 
 import json
@@ -33,8 +35,9 @@ _processes: dict[int, subprocess.Popen] = {}  # those that this process has star
 
 @dataclass(frozen=True)
 class RunState:
-    """`name`: new, starting, running, done, stopped or failed. `error`: one sentence where it failed. `silent`: seconds since
-    it last wrote something, where it runs."""
+    """`name`: new, starting, running, done, stopped or failed. `error`: one sentence where it
+    failed. `silent`: seconds since it last wrote something, where it runs.
+    """
 
     name: str
     error: str = ""
@@ -46,7 +49,9 @@ class RunState:
 
 
 class RunProcess:
-    """The training of a run, seen from outside. `RunProcess(run)` is a handle on any run, `RunProcess.start(config)` trains one."""
+    """The training of a run, seen from outside. `RunProcess(run)` is a handle on any run,
+    `RunProcess.start(config)` trains one.
+    """
 
     def __init__(self, run: Run | str):
         self.run = open_run(run) if isinstance(run, str) else run
@@ -59,7 +64,8 @@ class RunProcess:
     def start(
         cls, config: TrainConfig, *, name: str | None = None, root: Path | None = None, **where: Any
     ) -> "RunProcess":
-        """Make a run folder and train it. `name`: None takes the first that is free of 'label', 'label-2', ... `where`: `device`, `threads`.
+        """Make a run folder and train it. `name`: None takes the first that is free of 'label',
+        'label-2' and so on. `where`: `device`, `threads`.
 
         UserError where the folder cannot be written, or the name is taken.
         """
@@ -71,7 +77,9 @@ class RunProcess:
         return own
 
     def resume(self, **where: Any) -> None:
-        """Go on from where it was stopped, or has failed; the encoder will be that of an uninterrupted training, bit for bit."""
+        """Go on from where it was stopped, or has failed; the encoder will be that of an
+        uninterrupted training, bit for bit.
+        """
         state = self.state
         if state.alive:
             raise UserError(f"The run '{self.name}' is {state.name}; stop it first, or wait until it has ended.")
@@ -80,9 +88,11 @@ class RunProcess:
         self._launch(**where)
 
     def stop(self, patience: float = PATIENCE) -> RunState:
-        """End it after the step it is in, which is saved; one that takes longer than `patience` seconds is ended at once.
+        """End it after the step it is in, which is saved; one that takes longer than `patience`
+        seconds is ended at once.
 
-        What is lost then, an epoch at most, is computed again by `resume`. Returns the state after it.
+        What is lost then, an epoch at most, is computed again by `resume`. Returns the state after
+        it.
         """
         if not self.state.alive or (pid := self._pid()) is None:
             return self.state
@@ -95,7 +105,9 @@ class RunProcess:
         return self.state
 
     def wait(self, seconds: float = 600) -> RunState:
-        """Wait for its end, and that of its process; its state then, or now where the time was not enough."""
+        """Wait for its end, and that of its process; its state then, or now where the time was not
+        enough.
+        """
         if self._ends(seconds) and (started := self._started()) and started["pid"] in _processes:
             _processes[started["pid"]].wait(STARTING)
         return self.state
@@ -198,7 +210,9 @@ class RunProcess:
 
 
 def running(root: Path | None = None) -> list[RunProcess]:
-    """The runs in a folder (None: the runs folder) that are trained at this moment, the latest started first."""
+    """The runs in a folder (None: the runs folder) that are trained at this moment, the latest
+    started first.
+    """
     root, found = root or paths.runs_root(), []
     for config in root.rglob("config.json"):
         try:
@@ -212,7 +226,8 @@ def running(root: Path | None = None) -> list[RunProcess]:
 
 
 def trained(config: TrainConfig, name: str, **settings: Any) -> Run:
-    """The run of this name, trained with these settings to its end, in this process: at once where it is there already.
+    """The run of this name, trained with these settings to its end, in this process: at once where
+    it is there already.
 
     `settings`: those of `explore.train`. UserError where a run of that name has other settings.
     """
@@ -235,14 +250,18 @@ def free_name(label: str, root: Path) -> str:
 
 # what differs between systems
 def _detached() -> dict[str, Any]:
-    """Arguments of `Popen` for a process that neither Ctrl-C nor the end of kernel or terminal reaches."""
+    """Arguments of `Popen` for a process that neither Ctrl-C nor the end of kernel or terminal
+    reaches.
+    """
     if os.name == "nt":
         return {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | 0x08000000}  # without a window
     return {"start_new_session": True}
 
 
 def _ask(pid: int) -> None:
-    """Request its end; a process that is paused is woken for it. Windows has no such request: `_kill` follows."""
+    """Request its end; a process that is paused is woken for it. Windows has no such request:
+    `_kill` follows.
+    """
     if os.name != "nt":
         _send(pid, signal.SIGTERM)
         _send(pid, signal.SIGCONT)

@@ -27,7 +27,9 @@ def curves_of(run: Run, *others: Run) -> TrainingCurves:
 
 
 def progress_of(run: Run) -> RunProgress:
-    """How far a run is, with the speed of its latest steps: a pause, or another speed before it, does not count."""
+    """How far a run is, with the speed of its latest steps: a pause, or another speed before it,
+    does not count.
+    """
     config, rows = run.config, run.rows()
     steps = [row for row in rows if row.get("step")]
     if not steps:

@@ -1,4 +1,6 @@
-"""Figures of trainings while they run: losses against chance above, kNN accuracy below, on one axis of epochs."""
+"""Figures of trainings while they run: losses against chance above, kNN accuracy below, on one axis
+of epochs.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +30,8 @@ def empty_training(**room: int) -> go.Figure:
 def training_curves(result: TrainingCurves, *, width: int = 600, height: int = 340) -> go.Figure:
     """Clean and adversarial loss with the chance line, and kNN accuracy in percent, over epochs.
 
-    The first run in full lines; a second, thinner and paler. Dashed: chance, and the untrained encoder.
+    The first run in full lines; a second, thinner and paler. Dashed: chance, and the untrained
+    encoder.
     """
     figure = blank(width, height, margin=MARGIN)
     ends: dict[str, list[End]] = {LOSSES: [], KNN: []}
@@ -82,6 +85,7 @@ def _of_run(result: TrainingCurves, name: str, thin: bool) -> list[tuple[go.Scat
             marker={"size": 5 if thin else 7, "color": COLOURS[kind]},
             opacity=0.75 if thin else 1,
             hovertemplate=text,
+            cliponaxis=False,
         )
         end = (epochs[-1], values[-1], f"{whose}{words} {values[-1]:.{digits}f}", COLOURS[kind]) if values else None
         found.append((trace, axis, end))
@@ -89,7 +93,9 @@ def _of_run(result: TrainingCurves, name: str, thin: bool) -> list[tuple[go.Scat
 
 
 def _far(result: TrainingCurves) -> float:
-    """Where the axis of epochs ends: a round number behind the last row, at most where the trainings do."""
+    """Where the axis of epochs ends: a round number behind the last row, at most where the
+    trainings do.
+    """
     done = max([0.0, *result.table.epoch.astype(float)])
     far = max(result.provenance["config"][name]["epochs"] for name in result.runs[:2])
     rounds = (m * 10**e for e in range(7) for m in (1, 2, 5))
@@ -110,7 +116,9 @@ def _untrained(result: TrainingCurves) -> tuple[float, str] | None:
 
 
 def _name_ends(figure: go.Figure, axis: str, ends: Sequence[End], epochs: float, pixels: float) -> None:
-    """Names right of the lines, one beside the other's end pushed apart; the axis' range holds lines and names."""
+    """Names right of the lines, one beside the other's end pushed apart; the axis' range holds
+    lines and names.
+    """
     drawn = [v for trace in figure.data if (trace.yaxis or "y") == axis for v in trace.y or ()]
     values = [*drawn, *(end[1] for end in ends)]
     if not values:

@@ -10,7 +10,9 @@ from .base import SavedResult
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a training is. `epoch` of `epochs`; `images_a_second`, `seconds_left`: by its latest steps, None before them."""
+    """How far a training is. `epoch` of `epochs`; `images_a_second`, `seconds_left`: by its latest
+    steps, None before them.
+    """
 
     epoch: float
     epochs: int
@@ -26,10 +28,11 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class TrainingCurves(SavedResult):
-    """The rows of one or several runs: `run`, `method`, `epoch`, `step`, `loss`, `loss_adv`, `chance`, `knn`, ...
+    """The rows of one or several runs: `run`, `method`, `epoch`, `step`, `loss`, `loss_adv`,
+    `chance`, `knn` and so on.
 
-    Losses and chance in nats, kNN accuracy as a share of 1. `alignment`, `uniformity` and `rankme` stand in
-    runs that were monitored.
+    Losses and chance in nats, kNN accuracy as a share of 1. `alignment`, `uniformity` and `rankme`
+    stand in runs that were monitored.
     """
 
     called: ClassVar[str] = "saved training curves"

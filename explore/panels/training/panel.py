@@ -1,7 +1,8 @@
-"""The training panel: a training in a process of its own, started, stopped and resumed here, and watched while it runs.
+"""The training panel: a training in a process of its own, started, stopped and resumed here, and
+watched while it runs.
 
-All that it shows is read from the run folder (`experiments.background`, `experiments.follow`), so a restarted kernel or another
-page shows the same.
+All that it shows is read from the run folder (`experiments.background`, `experiments.follow`), so a
+restarted kernel or another page shows the same.
 """
 
 import threading
@@ -17,26 +18,26 @@ from ...attack_table import ATTACK_MENU, TABLE
 from ...config import TrainConfig, eps_of, k_of
 from ...errors import UserError
 from ...experiments.background import RunProcess, running
-from ...experiments.cost import duration, seconds_a_pass, seconds_of_run
 from ...experiments.follow import curves_of, progress_of
 from ...monitor import batch_of
 from ...runfolder import Run, open_run, runs
 from ..base import Job, NothingToCompute, Panel
 from ..html import finding, note
-from . import view
+from . import price, view
 
 LOOK = 1.0  # seconds between two looks at the folder of a run that is being trained
 NOISES = {row.title: row.name for row in TABLE.values() if row.role == "noise"}
 METHODS = ("SimCLR", "CLAE", "noise")
 FOLDER = "folder"  # the entry of the menu of images that stands for one's own
-_passes: dict[str, float | str] = {}  # seconds of a forward pass by settings, or why they cannot be known
 SETTINGS = ("images", "folder", "method", "attack", "noise", "k", "epochs", "batch", "width", "seed")
 
 
 class Training(Panel):
-    """`Training(run)`: choose settings, press Start; `panel.run` is the run on the screen, `panel.result` its curves.
+    """`Training(run)`: choose settings, press Start; `panel.run` is the run on the screen,
+    `panel.result` its curves.
 
-    `base`: a `TrainConfig` with the settings that have no control. Without a run the one that is being trained is shown.
+    `base`: a `TrainConfig` with the settings that have no control. Without a run the one that is
+    being trained is shown.
     """
 
     title = "Train your own"
@@ -99,14 +100,16 @@ class Training(Panel):
 
     @property
     def process(self) -> RunProcess:
-        """The training of the run on the screen, to start, stop and wait for it in code. UserError where there is none."""
+        """The training of the run on the screen, to start, stop and wait for it in code. UserError
+        where there is none.
+        """
         if self.run is None:
             raise UserError("No run is shown; press Start, or choose one.")
         return RunProcess(self.run)
 
     def start(self) -> Run:
         """Start a training with these settings, in a process of its own; it is shown from then on."""
-        if self.images == FOLDER and not self.folder.strip():
+        if self._unnamed:
             raise UserError("No folder is named; type the path of a folder of images beside the menu.")
         config = self.config
         datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, download=False)  # refuses here
@@ -124,7 +127,9 @@ class Training(Panel):
         self.refresh()
 
     def stop_training(self) -> None:
-        """Stop the training of the run on the screen after its step, within two seconds; what it has done is kept."""
+        """Stop the training of the run on the screen after its step, within two seconds; what it
+        has done is kept.
+        """
         self.process.stop()
         self.refresh()
 
@@ -214,27 +219,21 @@ class Training(Panel):
         return view.Seen(curves_of(run, *others), run, RunProcess(run).state, progress_of(run), batch_of(run))
 
     def idle(self) -> bool:
-        """Time a forward pass for the price of the settings, once for each network and image size."""
-        config = self.config
+        """Time a forward pass for the price of the settings, once for each network."""
         busy = self._outcome is not None and self._outcome.state.alive
-        if (key := _passes_key(config)) in _passes or busy or (self.images == FOLDER and not self.folder.strip()):
+        if busy or self._unnamed or price.known(self.config):
             return False
-        try:
-            datasets.load(config.dataset, data_dir=config.data_dir, size=config.image_size, download=False)
-            _passes[key] = seconds_a_pass(config, self._threads)
-        except UserError as error:
-            _passes[key] = str(error)
+        price.measure(self.config, self._threads)
         self._tell_price()
         return True
 
+    @property
+    def _unnamed(self) -> bool:
+        """Whether a folder of images is chosen and not named."""
+        return self.images == FOLDER and not self.folder.strip()
+
     def _tell_price(self) -> None:
-        config, found = self.config, None
-        if self.images != FOLDER or self.folder.strip():
-            found = _passes.get(_passes_key(config), "its time is being measured")
-        if isinstance(found, float):
-            found = f"about {duration(seconds_of_run(config, found))} on this machine"
-        epochs = f"{config.epochs} epoch{'s' * (config.epochs != 1)}"
-        self._price.value = note("name a folder of images" if found is None else f"{epochs}: {found}")
+        self._price.value = note("name a folder of images" if self._unnamed else price.words(self.config))
 
     def _settings_changed(self) -> None:
         self._tell_price()
@@ -304,11 +303,6 @@ class Training(Panel):
 
     def label(self, result: Any) -> str:
         return f"{result.runs[0]}"
-
-
-def _passes_key(config: TrainConfig) -> str:
-    """All that the time of a pass depends on."""
-    return config.with_(attack="none", eps=None, epochs=1, seed=0).to_json()
 
 
 def _follow(panel: "weakref.ref[Training]") -> None:

@@ -1,4 +1,6 @@
-"""HTML of the training panel, from what a run folder shows: state, figures, sentence, pictures of the batch. No widget."""
+"""HTML of the training panel, from what a run folder shows: state, figures, sentence, pictures of
+the batch. No widget.
+"""
 
 import itertools
 from dataclasses import dataclass, fields
@@ -71,12 +73,16 @@ def bar(seen: Seen) -> Markup:
 
 def facts(seen: Seen) -> Markup:
     """Six figures with what they have been."""
-    p, name, alive = seen.progress, seen.run.name, seen.state.alive and not paused(seen)
-    left = "–" if p.seconds_left is None or seen.state.name == "done" else duration(p.seconds_left)
-    speed = f"{p.images_a_second:,.0f}" if p.images_a_second and alive else "–"
+    p, name, at_rest = seen.progress, seen.run.name, paused(seen)
+    left = "–" if p.seconds_left is None else duration(p.seconds_left)
+    clock = _fact("time left", left, "" if seen.state.alive else "when resumed", "by the speed of the latest steps")
+    if seen.state.name == "done":
+        spent = seen.result.last(name, "seconds")
+        clock = _fact("time spent", "–" if spent is None else duration(spent), "", "on the training, its kNN included")
+    speed = "–" if at_rest or p.images_a_second is None else f"{p.images_a_second:,.0f}"
     cells = [
         _fact("epoch", f"{p.epoch:.1f}", f"of {p.epochs}", "passes over the training images"),
-        _fact("time left", left, "" if alive or left == "–" else "when resumed", "by the speed of the latest steps"),
+        clock,
         _fact("images a second", speed, "", "median of the latest steps"),
     ]
     about = (
@@ -110,7 +116,9 @@ def _fact(title: str, value: str, unit: str, words: str, curve: Markup | None = 
 
 
 def reading(seen: Seen) -> Markup:
-    """The finding: the loss against chance, kNN against the untrained network, and against the other run at this epoch."""
+    """The finding: the loss against chance, kNN against the untrained network, and against the
+    other run at this epoch.
+    """
     name, result = seen.run.name, seen.result
     loss, chance, knn = (result.last(name, column) for column in ("loss", "chance", "knn"))
     if loss is None or chance is None:
@@ -136,7 +144,9 @@ def reading(seen: Seen) -> Markup:
 
 
 def batch(seen: Seen) -> Markup:
-    """The first images of the batch under way: both views, the adversary (or noise), and what it changed."""
+    """The first images of the batch under way: both views, the adversary (or noise), and what it
+    changed.
+    """
     if seen.batch is None:
         return Markup("")
     pictures, step = seen.batch
@@ -161,7 +171,9 @@ def batch(seen: Seen) -> Markup:
 
 
 def _picture(x: Tensor, alt: str) -> Markup:
-    """A picture at a whole multiple of its pixels near 64; a larger one is averaged over whole blocks first."""
+    """A picture at a whole multiple of its pixels near 64; a larger one is averaged over whole
+    blocks first.
+    """
     if (block := -(-x.shape[-1] // WIDE)) > 1:
         x = torch.nn.functional.avg_pool2d(x, block)
     return image(png(to_pixels(x[None])[0]), x.shape[-1] * max(1, WIDE // x.shape[-1]), alt, title=True)
