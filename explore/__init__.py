@@ -43,6 +43,7 @@ _HOME = {  # public name -> the room it lives in
     "hcl": "losses",
     "ifm": "losses",
     "nt_xent": "losses",
+    "rankme": "losses",
     "uniformity": "losses",
     "DualBatchNorm2d": "nets",
     "Encoder": "nets",

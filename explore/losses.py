@@ -1,4 +1,4 @@
-"""Contrastive losses, and two numbers that describe an embedding."""
+"""Contrastive losses, and three numbers that describe an embedding."""
 
 import math
 from collections.abc import Callable
@@ -205,6 +205,21 @@ def uniformity(z: Embeddings, t: float = 2.0) -> Scalar:
     -8.0
     """
     return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-t).exp().mean().log()
+
+
+def rankme(features: Embeddings) -> Scalar:
+    """Effective rank of features (n, D): 1, all on one line, to min(n, D), all directions alike.
+
+    RankMe: e to the entropy of the singular values divided by their sum (Garrido et al. 2023,
+    arXiv:2210.02885, equation 1). It needs no labels, and falls where an embedding collapses to
+    few directions. Features that are all zero have the value 1.
+
+    >>> round(ex.rankme(torch.eye(8)).item(), 3), round(ex.rankme(torch.ones(8, 4)).item(), 3)
+    (8.0, 1.0)
+    """
+    values = torch.linalg.svdvals(features.float())
+    share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return torch.special.entr(share).sum().exp()
 
 
 def _anchors(n: int, rows: slice, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from .distributed import ALONE, Ranks
 from .errors import UserError
 from .evaluate import embed, knn_accuracy
 from .losses import chance
+from .monitor import Monitor
 from .nets import Encoder
 from .random import seeded
 from .recorder import Recorder
@@ -42,6 +43,7 @@ def train(
     log_every: int = 10,
     ranks: Ranks = ALONE,
     threads: int | None = None,
+    monitored: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Train an encoder; yields a row every `log_every` steps and one with kNN accuracy at every epoch's end.
 
@@ -56,6 +58,9 @@ def train(
 
     `threads` of torch: None: the run's own where it is resumed, else those that are free when it begins (`threads.choose`). They
     decide about the last bits of sums, so they stay the same until its end and stand in env.json.
+
+    `monitored`: rows with kNN also have alignment, uniformity and RankMe, and pictures of the batch stand in the run folder
+    (`Monitor`); the encoder is the same bit for bit.
     """
     where = resolve_device(device)
     with at_work(_threads_of(run if resume else None, ranks, where) if threads is None else threads) as share:
@@ -68,17 +73,20 @@ def train(
         optimizer = make_optimizer(config, encoder)
         update = make_update(config, encoder, stepper, optimizer, ranks)
         probe = KNNProbe(config, data)
-        metrics = Metrics(config, batches, probe, ranks, where)
+        monitor = Monitor(data, views, run, compiled=config.compile) if monitored and ranks.first else None
+        metrics = Metrics(config, batches, probe, ranks, where, monitor)
         recorder = Recorder(run, encoder, optimizer, metrics.sums, batches.total, resume=resume, first=ranks.first)
         recorder.start(threads=share.threads, **_facts(data, probe, stepper, ranks, where))
         step, stop = recorder.step, False
 
         if step == 0:
-            yield recorder.write({"step": 0, "epoch": 0, "knn": metrics.knn(encoder)})
+            yield recorder.write({"step": 0, "epoch": 0, **metrics.looks(encoder)})
         for step, v1, v2, draws in batches.views_after(recorder.step, views):
             lr = set_learning_rate(optimizer, config, step - 1, batches.per_epoch)
             losses = update(v1, v2, draws)
             metrics.add(losses)
+            if monitor is not None:
+                monitor.show(step, v1, v2, losses.x_adv)
 
             row, epoch_ends = None, step % batches.per_epoch == 0
             if epoch_ends or step % log_every == 0:
@@ -137,8 +145,16 @@ class Batches:
 class Metrics:
     """The mean losses since the last row of metrics, and that row."""
 
-    def __init__(self, config: TrainConfig, batches: Batches, probe: "KNNProbe", ranks: Ranks, device: torch.device):
-        self.config, self.batches, self.probe, self.ranks = config, batches, probe, ranks
+    def __init__(
+        self,
+        config: TrainConfig,
+        batches: Batches,
+        probe: "KNNProbe",
+        ranks: Ranks,
+        device: torch.device,
+        monitor: Monitor | None = None,
+    ):
+        self.config, self.batches, self.probe, self.ranks, self.monitor = config, batches, probe, ranks, monitor
         self.sums = torch.zeros(3, device=device)  # clean loss, adversarial loss, steps
 
     def add(self, losses: Step) -> None:
@@ -165,11 +181,13 @@ class Metrics:
         if c.attack != "none":
             row["loss_adv"] = adv / n
         due = epoch == int(epoch) and ((c.knn_every and int(epoch) % c.knn_every == 0) or step == self.batches.total)
-        return row | {"knn": self.knn(encoder) if due else None, "lr": lr}
+        return row | (self.looks(encoder) if due else {"knn": None}) | {"lr": lr}
 
-    def knn(self, encoder: Encoder) -> float | None:
-        """kNN accuracy, measured by the first rank alone."""
-        return self.probe(encoder) if self.ranks.first else None
+    def looks(self, encoder: Encoder) -> dict[str, float | None]:
+        """kNN accuracy, and what a monitor measures; by the first rank alone."""
+        if not self.ranks.first:
+            return {"knn": None}
+        return {"knn": self.probe(encoder), **(self.monitor(encoder) if self.monitor is not None else {})}
 
 
 class KNNProbe:

@@ -48,6 +48,7 @@ LONG = [
     "test_results",
 ]
 LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
+LONG += ["test_background", "test_browser_training", "test_training_panel"]
 
 
 def pytest_report_header() -> list[str]:

@@ -22,7 +22,7 @@ FLOORS = [
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed", "patches"},
     {"runfolder", "objectives", "steps"},
-    {"perturbation", "recorder"},
+    {"perturbation", "recorder", "monitor"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"experiments"},
     {"studies", "figures", "course"},

@@ -1,4 +1,4 @@
-"""python -m explore jobs: trainings in the background, those of `sweep --background` and those of a panel."""
+"""python -m explore jobs: trainings in the background, those of `sweep`, `train` and the panels."""
 
 import argparse
 import json
@@ -20,14 +20,21 @@ def add(sub: Any) -> None:
 
 
 def _jobs(args: argparse.Namespace) -> int:
+    from ..experiments.background import running
     from ..experiments.grid import default_out
     from ..experiments.jobs import training_named, trainings
 
     out = args.out or default_out()
+    alone = {} if args.out else {own.name: own for own in running()}  # runs, beside the jobs of a sweep
     if args.action is None:
-        return _list([_row(job) for job in trainings(out)], out, args.json)
+        return _list([_row(job) for job in trainings(out)] + [_run_row(own) for own in alone.values()], out, args.json)
     if args.name is None:
         raise UserError(f"jobs {args.action} takes the name of a job, got none; list them with: python -m explore jobs")
+    if args.name in alone and args.action == "stop":
+        state = alone[args.name].stop().name
+        text = f"{args.name} is {state}; go on with: python -m explore train --resume {args.name} --background"
+        print(json.dumps({"job": args.name, "action": "stop"}) if args.json else text)
+        return 0
     job = training_named(out, args.name)
     state = job.state["state"]
     if args.action == "stop":
@@ -60,6 +67,24 @@ def _row(job: Any) -> dict[str, Any]:
         "seconds_left": round(now.seconds_left) if known else None,
         "study": job.study or "a panel's point",
         "error": state.get("error"),
+    }
+
+
+def _run_row(own: Any) -> dict[str, Any]:
+    from ..experiments.follow import progress_of
+
+    now, state = progress_of(own.run), own.state
+    return {
+        "name": own.name,
+        "state": state.name,
+        "cell": 1,
+        "cells": 1,
+        "epoch": min(now.epochs, int(now.epoch) + 1),
+        "epochs": now.epochs,
+        "share": round(now.share, 4),
+        "seconds_left": None if now.seconds_left is None else round(now.seconds_left),
+        "study": "a run",
+        "error": state.error or None,
     }
 
 

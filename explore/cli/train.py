@@ -27,14 +27,36 @@ def add(sub: Any) -> None:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     p.add_argument("--threads", type=int, metavar="N", help="of torch (default: those that are free when it begins)")
     p.add_argument("--resume", nargs="?", const=True, metavar="NAME", help="go on with a stopped run")
+    p.add_argument(
+        "--monitored", action="store_true", help="also log alignment, uniformity and RankMe, and keep pictures"
+    )
+    p.add_argument("--background", action="store_true", help="in a process of its own, monitored; see also: jobs")
     add_settings(p)
 
 
 def _train(args: argparse.Namespace) -> int:
     from ..distributed import together
 
+    if args.background:
+        return _in_background(args)
     with together(args.device) as ranks:
         return _train_as(args, ranks)
+
+
+def _in_background(args: argparse.Namespace) -> int:
+    """Start the training in a process of its own, and say how to follow and stop it."""
+    from ..experiments.background import RunProcess
+
+    preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
+    where: dict[str, Any] = {"device": args.device, "threads": args.threads}
+    if args.resume:
+        own = RunProcess(_resumed(args, preset(**given_settings(args)), bool(given_settings(args))))
+        own.resume(**where)
+    else:
+        own = RunProcess.start(preset(**given_settings(args)), name=args.name, root=args.runs_dir, **where)
+    print(f"{own.name} trains in the background, in {own.run.path}; what it prints goes to {own.log.name} there")
+    print(f"list: python -m explore jobs    stop: python -m explore jobs stop {own.name}")
+    return 0
 
 
 def _train_as(args: argparse.Namespace, ranks: Any) -> int:
@@ -50,7 +72,7 @@ def _train_as(args: argparse.Namespace, ranks: Any) -> int:
         print(f"{run.name} is finished; its folder is {run.path}")
         return 0
     settings: dict[str, Any] = {"run": run, "device": args.device, "resume": bool(args.resume), "ranks": ranks}
-    settings["threads"] = args.threads
+    settings |= {"threads": args.threads, "monitored": args.monitored}
     if not ranks.first:
         with _stoppable(alone=False) as should_stop:
             for _ in train(run.config, data, **settings, should_stop=should_stop, log_every=5):
@@ -58,7 +80,8 @@ def _train_as(args: argparse.Namespace, ranks: Any) -> int:
         return 0
     for line in data.warnings if data else []:
         print(f"note: {line}", file=sys.stderr)
-    with _stoppable(alone=ranks.world == 1) as should_stop, _nothing_left(run):
+    clean = contextlib.nullcontext() if args.resume else _nothing_left(run)
+    with _stoppable(alone=ranks.world == 1) as should_stop, clean:
         rows = train(run.config, data, **settings, should_stop=should_stop, log_every=5)
         last = _show(run, rows)
     if run.status["state"] == "stopped":

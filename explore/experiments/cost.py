@@ -9,7 +9,9 @@ from ..config import TrainConfig
 from ..random import seeded
 from ..runfolder import build_encoder
 from ..training import make_stepper, make_views, resolve_device
-from .cell import MEASURING, Cell, images_of
+from .cell import MEASURING, Cell, cost_of, images_of
+
+STARTUP = 6.0  # seconds until Python and torch are loaded
 
 
 def seconds_a_pass(config: TrainConfig, threads: int) -> float:
@@ -43,6 +45,15 @@ def price_of(cells: Sequence[Cell], a_pass: float) -> float:
         images = min(cell.config.train_images or len(data.train), len(data.train))
         total += (cell.work - MEASURING) * images + MEASURING * len(data.train)
     return total * a_pass
+
+
+def seconds_of_run(config: TrainConfig, a_pass: float) -> float:
+    """About how many seconds a run takes that is trained in a process of its own, its live kNN included."""
+    data = images_of(config)[0]
+    images = min(config.train_images or len(data.train), len(data.train))
+    looks = 1 + (config.epochs // config.knn_every if config.knn_every else 1)
+    looked_at = 0 if data.labelled is None else min(config.knn_images, len(data.labelled)) + min(2000, len(data.test))
+    return STARTUP + a_pass * (cost_of(config) * images + looks * looked_at)
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ with extra("A figure"):
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
+    from .training import empty_training, training_curves
 
 __all__ = [
     "COLOURS",
@@ -25,6 +26,7 @@ __all__ = [
     "blank",
     "curves",
     "empty_curves",
+    "empty_training",
     "end_labels",
     "follow",
     "forest",
@@ -38,6 +40,7 @@ __all__ = [
     "selection",
     "sweep_curves",
     "template",
+    "training_curves",
     "training_eps",
     "upright",
 ]

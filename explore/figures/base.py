@@ -123,6 +123,7 @@ def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
     with widget.batch_update():
         for own, new in zip(widget.data, plain, strict=True):
             own.update({k: v for k, v in new.items() if k not in ("type", "uid")}, overwrite=True)
-        names = ("xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height")
+        names = ["xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height"]
+        names += ["yaxis2"] * ("yaxis2" in layout)
         widget.update_layout({name: layout.get(name) for name in names}, overwrite=True)
     widget._repr_mimebundle_()

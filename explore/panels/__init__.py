@@ -10,5 +10,7 @@ with extra("A panel"):
     from .perturbation.panel import Perturbation
     from .probe import Probe
     from .scorecard.panel import Scorecard
+    from .training.panel import Training
 
-__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard", "WhatItSees"]
+__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard"]
+__all__ += ["Training", "WhatItSees"]

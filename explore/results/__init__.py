@@ -10,6 +10,7 @@ from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
 from .scores import Paired, Scores, wilson
 from .sweep import Difference, Sweep
+from .training import RunProgress, TrainingCurves
 from .transfer import REBUTTAL, Transfer
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "Perturbation",
     "ProbeComparison",
     "Robustness",
+    "RunProgress",
     "Scorecard",
     "Scores",
     "Seen",
     "Selection",
     "Sweep",
+    "TrainingCurves",
     "Transfer",
     "detectable",
     "holm",
