@@ -116,7 +116,7 @@ def test_training_needs_few_packages(tmp_path):
     assert "kNN" in run(code)
 
 
-MODULES = {"pillow": "PIL", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
+MODULES = {"pillow": "PIL", "ipython": "IPython", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",

@@ -1,0 +1,61 @@
+"""What a front end shows that cannot show a live panel: a sentence, and what to do."""
+
+import importlib
+from functools import cache
+from typing import Any
+
+from IPython.display import display
+
+from .html import Markup, tag
+
+INSTALL = "pip install anywidget"
+
+
+def plain(title: str) -> str:
+    """The panel as text, for a front end that knows no widgets."""
+    return (
+        f"{title}: this front end shows no widgets. In the environment that JupyterLab (or Notebook) itself runs in: "
+        f"{INSTALL}; then restart the server, reload the page and run this cell again."
+    )
+
+
+def note(title: str, key: str) -> Markup:
+    """HTML for the cell's output that a live panel hides (`KernelStatus`): a reopened notebook, a front end without anywidget.
+
+    It appears after some seconds only, in which a panel that is about to come has come.
+    """
+    style = (
+        "@keyframes ex-note{from{visibility:hidden;max-height:0;overflow:hidden}}"
+        f".ex-note-{key}{{animation:ex-note 8s step-end backwards;font-size:13px}}"
+    )
+    return tag.div(
+        tag.style(Markup(style)),
+        tag.b(title),
+        ": not live here. Run this cell (Shift+Enter). Where it stays so, ",
+        tag.code(INSTALL),
+        " in the environment that JupyterLab itself runs in, then restart the server and reload the page.",
+        class_=f"ex-note-{key}",
+    )
+
+
+def with_text(bundle: Any, title: str) -> Any:
+    """A widget's MIME bundle with `plain` as its text; where ipywidgets shows nothing by itself there is none (None)."""
+    return bundle and {**bundle, "text/plain": plain(title)}
+
+
+def show(bundle: Any, title: str, key: str) -> None:
+    """Display a panel, and under it the note that it hides while it lives."""
+    prepare()
+    display(bundle, raw=True)
+    display({"text/html": str(note(title, key)), "text/plain": ""}, raw=True)
+
+
+@cache
+def prepare() -> bool:
+    """What the host needs before it shows a widget, once: Colab refuses all but its own until told otherwise. True if done."""
+    try:
+        output = importlib.import_module("google.colab.output")
+    except ImportError:
+        return False
+    output.enable_custom_widget_manager()
+    return True
