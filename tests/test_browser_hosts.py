@@ -62,3 +62,52 @@ def test_a_dead_kernel_is_said_and_running_again_helps(lab):
         opened(notebook)
         page.evaluate("async () => await jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         dead(notebook)
+
+
+CHARTS = """import ipywidgets as w
+from IPython.display import display
+import explore as ex
+def bars(n, **more):
+    figure = ex.figures.blank(640, 200, **more)
+    return figure.add_bar(x=list(range(n)), y=[1] * n, customdata=[f"bar {i}" for i in range(n)])
+clicked = []
+early, hidden, gone = (ex.figures.live(bars(0), picked=clicked.append) for _ in range(3))
+panel = w.VBox([early, hidden])
+hidden.layout.display = "none"
+display(panel)
+for n in range(1, 9):
+    early.show(bars(n))
+    hidden.show(bars(n))"""
+LATE = """for n in range(1, 6):
+    gone.show(bars(n))
+gone.mark(title={"text": "five"})
+gone"""
+PLACE = """() => { const gd = document.querySelector('.ex-chart > .js-plotly-plot'), box = gd.getBoundingClientRect();
+  const { xaxis, yaxis } = gd._fullLayout;
+  return [box.left + xaxis._offset + xaxis.l2p(1), box.top + yaxis._offset + yaxis.l2p(0.5)] }"""
+BARS = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e.querySelectorAll('.bars .point').length)"
+
+
+def test_a_chart_is_complete_however_late_it_is_opened(lab):
+    """Shown while its content changes, in a hidden place, after its content; again after a reload and in a second tab."""
+    notebook = lab.show(CHARTS, LATE)
+    page = notebook.page
+    page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
+    page.wait_for_function("() => document.querySelector('.gtitle')?.textContent === 'five'")
+    notebook.execute("hidden.layout.display = None")
+    wide = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e.clientWidth === e._fullLayout.width)"
+    page.wait_for_function(f"() => ({wide})().every(Boolean)")  # a chart is as wide as its place
+    x, y = page.evaluate(PLACE)
+    page.mouse.move(x - 9, y)
+    page.mouse.move(x, y, steps=3)
+    page.wait_for_selector(".hovertext")
+    page.mouse.click(x, y)
+    assert notebook.execute("print(clicked)") == "['bar 1']"
+    page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
+    with lab.browser.new_context() as context:
+        second = context.new_page()
+        second.goto(page.url if "token" in page.url else f"{page.url}?token={lab.token}")
+        second.wait_for_function(f"() => ({BARS})().join() === '8,8,5'", timeout=120_000)
+    assert notebook.complaints == []

@@ -6,18 +6,8 @@ from typing import Any
 
 from IPython.display import display
 
+from ..figures.chart import INSTALL, without_widgets
 from .html import Markup, tag
-
-INSTALL = "pip install anywidget"
-
-
-def plain(title: str) -> str:
-    """The panel as text, for a front end that knows no widgets."""
-    return (
-        f"{title}: this front end shows no widgets. In the environment that JupyterLab (or Notebook) itself runs in: "
-        f"{INSTALL}; then restart the server, reload the page and run this cell again."
-    )
-
 
 def note(title: str, key: str) -> Markup:
     """HTML for the cell's output that a live panel hides (`KernelStatus`): a reopened notebook, a front end without anywidget.
@@ -39,8 +29,8 @@ def note(title: str, key: str) -> Markup:
 
 
 def with_text(bundle: Any, title: str) -> Any:
-    """A widget's MIME bundle with `plain` as its text; where ipywidgets shows nothing by itself there is none (None)."""
-    return bundle and {**bundle, "text/plain": plain(title)}
+    """A widget's MIME bundle with `without_widgets` as its text; where ipywidgets shows nothing by itself there is none (None)."""
+    return bundle and {**bundle, "text/plain": without_widgets(title)}
 
 
 def show(bundle: Any, title: str, key: str) -> None:
