@@ -1,7 +1,9 @@
 """What a page shows when its kernel is gone, when a chart is opened late, and where the front end is not JupyterLab."""
 
+from importlib.util import find_spec
+
 import pytest
-from browser import says
+from browser import eventually, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 SMALL = """import ipywidgets as w, traitlets
@@ -106,8 +108,54 @@ def test_a_chart_is_complete_however_late_it_is_opened(lab):
     page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
-    with lab.browser.new_context() as context:
-        second = context.new_page()
-        second.goto(page.url if "token" in page.url else f"{page.url}?token={lab.token}")
+    with page.context.new_page() as second:
+        second.goto(page.url)
         second.wait_for_function(f"() => ({BARS})().join() === '8,8,5'", timeout=120_000)
     assert notebook.complaints == []
+
+
+def test_a_front_end_without_the_widgets_says_what_to_install(lab):
+    """JupyterLab in another environment than the kernel: without anywidget, and without any widgets."""
+    for missing, shown in (("anywidget", 1), ("@jupyter-widgets/jupyterlab-manager", 0)):
+        with lab.open(lab.write(SMALL), without=missing) as notebook:
+            notebook.run_all()
+            note = notebook.page.locator("[class^='ex-note-']")
+            note.wait_for(state="visible")
+            assert "pip install anywidget" in note.inner_text() and "Small is not live here. Run this cell" in note.inner_text()
+            assert notebook.page.locator(".ex").count() == shown
+            outputs = notebook.cells()[0]["outputs"]
+            assert [output["data"]["text/plain"].split(" ")[0] for output in outputs] == ["Small", "Small"]
+            assert not any("<style>" in output["data"]["text/plain"] for output in outputs)
+
+
+HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}
+THREE = """import explore as ex
+ex.panels.Perturbation(ex.open_run("demo/clae"))""", """ex.panels.NoiseOrAdversary()""", """ex.panels.Atlas(points=200, method="pca")"""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_another_host_draws_the_panels_and_moves_them(lab, host):
+    package, path = HOSTS[host]
+    if find_spec(package) is None:
+        pytest.skip(f"{host} is not installed: pip install {package}")
+    book = lab.write(*THREE)
+    (lab.root / book.name).write_text(book.read_text())
+    with lab.browser.new_page(viewport={"width": 1280, "height": 1400}) as page:
+        page.set_default_timeout(120_000)
+        page.goto(f"{lab.url}{path}{book.name}?token={lab.token}")
+        if host == "Notebook 7":
+            page.get_by_text("Run", exact=True).first.click()
+            page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_selector(".ex-t")  # the table of the perturbation lab
+        handle = page.locator(".ex-eps .noUi-handle").first
+        handle.focus()
+        handle.press("ArrowRight")
+        page.wait_for_selector(".ex-pixels[data-k='9']:not(.waiting)")
+        page.wait_for_function("() => document.querySelector('.ex .js-plotly-plot')?.querySelector('.scatterlayer .point')")
+        page.locator(".ex-at .noUi-handle").press("ArrowRight")
+        says(page.locator(".ex-sweep-says"), "ε = 9/255")
+        page.wait_for_function("() => [...document.querySelectorAll('.ex')].at(-1).querySelector('canvas')?.width > 0")
+        assert page.locator("[class^='ex-note-']:visible").count() == 0
+    for session in lab.api("GET", "/api/sessions"):
+        if session["path"] == book.name:
+            lab.api("DELETE", f"/api/sessions/{session['id']}")

@@ -1,8 +1,9 @@
 """Chart: a plotly figure as a widget whose state is complete whenever a page opens it.
 
-Why JavaScript of its own: plotly's FigureWidget sends a change as a message to the views that are there and then its whole
-state, which it reads once, before the first drawing. A page that opens it between the two, as a busy one does, stays blank.
-It also sends its 5 MB of JavaScript with every figure; here they are sent once for all.
+Why JavaScript of its own: plotly's FigureWidget sends a change as a message to the views that are
+there, and then its whole state, which a view reads once, before its first drawing. A view that is
+made between the two, as on a busy machine, stays blank. It also sends its 5 MB of JavaScript with
+every figure; here they are sent once for all.
 """
 
 import gzip
@@ -21,10 +22,10 @@ INSTALL = "pip install anywidget"
 
 
 def without_widgets(title: str) -> str:
-    """What stands in the place of a widget in a front end that shows none: one sentence on what to do."""
+    """What stands in a widget's place in a front end that shows none: one sentence on what to do."""
     return (
-        f"{title}: this front end shows no widgets. In the environment that JupyterLab (or Notebook) itself runs in: "
-        f"{INSTALL}; then restart the server, reload the page and run this cell again."
+        f"{title} is not live here. Run this cell; where it stays so, in the environment that JupyterLab (or Notebook) "
+        f"itself runs in: {INSTALL}; then restart the server and reload the page."
     )
 
 
@@ -54,7 +55,10 @@ def _reference(widget: Script, _owner: Any) -> str:
 
 
 class Chart(anywidget.AnyWidget):
-    """A figure on the page; `show(figure)` replaces it. A click on a point calls `picked` with the point's customdata."""
+    """A figure on the page; `show(figure)` replaces it.
+
+    A click on a point calls `picked` with the point's customdata.
+    """
 
     _esm = Path(__file__).with_name("chart.js").read_text(encoding="utf-8")
 

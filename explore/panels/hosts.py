@@ -6,11 +6,12 @@ from typing import Any
 
 from IPython.display import display
 
-from ..figures.chart import INSTALL, without_widgets
+from ..figures.chart import without_widgets
 from .html import Markup, tag
 
 def note(title: str, key: str) -> Markup:
-    """HTML for the cell's output that a live panel hides (`KernelStatus`): a reopened notebook, a front end without anywidget.
+    """HTML for the cell's output that a live panel hides (`KernelStatus`): for a reopened notebook,
+    a front end without anywidget.
 
     It appears after some seconds only, in which a panel that is about to come has come.
     """
@@ -18,31 +19,26 @@ def note(title: str, key: str) -> Markup:
         "@keyframes ex-note{from{visibility:hidden;max-height:0;overflow:hidden}}"
         f".ex-note-{key}{{animation:ex-note 8s step-end backwards;font-size:13px}}"
     )
-    return tag.div(
-        tag.style(Markup(style)),
-        tag.b(title),
-        ": not live here. Run this cell (Shift+Enter). Where it stays so, ",
-        tag.code(INSTALL),
-        " in the environment that JupyterLab itself runs in, then restart the server and reload the page.",
-        class_=f"ex-note-{key}",
-    )
+    return tag.div(tag.style(Markup(style)), without_widgets(title), class_=f"ex-note-{key}")
 
 
 def with_text(bundle: Any, title: str) -> Any:
-    """A widget's MIME bundle with `without_widgets` as its text; where ipywidgets shows nothing by itself there is none (None)."""
+    """A widget's MIME bundle with a sentence as its text (where ipywidgets shows nothing: None)."""
     return bundle and {**bundle, "text/plain": without_widgets(title)}
 
 
 def show(bundle: Any, title: str, key: str) -> None:
     """Display a panel, and under it the note that it hides while it lives."""
     prepare()
-    display(bundle, raw=True)
-    display({"text/html": str(note(title, key)), "text/plain": ""}, raw=True)
+    display({**bundle, "text/plain": title}, raw=True)  # the note has the sentence
+    display({"text/html": str(note(title, key)), "text/plain": without_widgets(title)}, raw=True)
 
 
 @cache
 def prepare() -> bool:
-    """What the host needs before it shows a widget, once: Colab refuses all but its own until told otherwise. True if done."""
+    """What the host needs before it shows a widget, once: Colab takes no widgets but its own until
+    told to. True if done.
+    """
     try:
         output = importlib.import_module("google.colab.output")
     except ImportError:
