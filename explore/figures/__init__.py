@@ -11,12 +11,14 @@ with extra("A figure"):
 
     from .attribution import seen
     from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+    from .chart import Chart
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
     "COLOURS",
+    "Chart",
     "Curve",
     "Figure",
     "Level",

@@ -1,7 +1,5 @@
 """What a front end shows that cannot show a live panel: a sentence, and what to do."""
 
-import importlib
-from functools import cache
 from typing import Any
 
 from IPython.display import display
@@ -29,19 +27,6 @@ def with_text(bundle: Any, title: str) -> Any:
 
 def show(bundle: Any, title: str, key: str) -> None:
     """Display a panel, and under it the note that it hides while it lives."""
-    prepare()
     display({**bundle, "text/plain": title}, raw=True)  # the note has the sentence
     display({"text/html": str(note(title, key)), "text/plain": without_widgets(title)}, raw=True)
 
-
-@cache
-def prepare() -> bool:
-    """What the host needs before it shows a widget, once: Colab takes no widgets but its own until
-    told to. True if done.
-    """
-    try:
-        output = importlib.import_module("google.colab.output")
-    except ImportError:
-        return False
-    output.enable_custom_widget_manager()
-    return True
