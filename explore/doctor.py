@@ -1,5 +1,7 @@
 """Check torch, device, data, runs, widgets and browser, and say what to do if one is missing."""
 
+import contextlib
+import importlib
 import os
 import platform
 import shutil
@@ -8,6 +10,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from . import paths
@@ -73,6 +76,7 @@ def diagnose() -> Report:
         _folders(),
         _widgets(),
         _jupyterlab(),
+        _servers(),
         _browser(),
     ]
     return Report(checks)
@@ -181,6 +185,27 @@ def _jupyterlab() -> Check:
     version = _version("jupyterlab")
     todo = "" if version else f"Where it is to run from this Python, {install('lab')}"
     return Check("lab", bool(version), f"jupyterlab {version}" if version else "none", todo, needed=False)
+
+
+def _servers() -> Check:
+    """Jupyter servers that run in another environment than this Python: panels need anywidget there."""
+    todo = "in the environment that JupyterLab runs in: pip install anywidget; then restart the server, reload the page"
+    try:
+        paths_of, psutil = importlib.import_module("jupyter_core.paths"), importlib.import_module("psutil")
+    except ImportError:  # both come with a kernel
+        return Check("server", True, f"unknown; where panels stay empty, {todo}", needed=False)
+    extension = "share/jupyter/labextensions/anywidget"
+    users = Path(paths_of.jupyter_data_dir(), "labextensions", "anywidget").is_dir()
+    found = []
+    for file in sorted(Path(paths_of.jupyter_runtime_dir()).glob("jpserver-*.json")):
+        with contextlib.suppress(psutil.Error, ValueError):
+            found.append(Path(psutil.Process(int(file.stem.split("-")[1])).cmdline()[0]).parent.parent)
+    others = [prefix for prefix in found if prefix.is_absolute() and prefix != Path(sys.prefix)]
+    lacking = [prefix for prefix in others if not users and not (prefix / extension).is_dir()]
+    if lacking:
+        return Check("server", False, f"Jupyter in {_home(lacking[0])} has no anywidget", f"Panels need it {todo}.", False)
+    where = f"Jupyter in {_home(others[0])} has anywidget" if others else f"none found in another environment; where panels stay empty, {todo}"
+    return Check("server", True, where, needed=False)
 
 
 def _browser() -> Check:

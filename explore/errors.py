@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml that has them
+    "IPython": "notebooks",
     "ipywidgets": "notebooks",
     "traitlets": "notebooks",
     "anywidget": "notebooks",

@@ -100,6 +100,7 @@ class Lab:
         from playwright.sync_api import sync_playwright
 
         self.folder, self.token, self.port = folder, secrets.token_hex(16), _free_port()
+        self.url = f"http://127.0.0.1:{self.port}/user/student"  # a prefix, as behind JupyterHub
         self._kept: Notebook | None = None
         self.root = folder / "notebooks"
         self.root.mkdir(parents=True)
@@ -125,7 +126,7 @@ class Lab:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}"]
         command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}", "--expose-app-in-browser"]
-        command += [f"--ServerApp.root_dir={self.root}"]
+        command += [f"--ServerApp.root_dir={self.root}", "--ServerApp.base_url=/user/student/"]
         command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         with open(self.folder / "server.log", "w") as log:
             env = {
@@ -151,19 +152,27 @@ class Lab:
     def api(self, method: str, path: str, body: dict | None = None) -> Any:
         """A call of the server's REST interface."""
         headers, data = {"Authorization": f"token {self.token}"}, None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers, method=method)
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
-    def open(self, notebook: Path, *, kernel: str | None = None, width: int = 1280, height: int = 1400) -> "Notebook":
-        """A copy of the notebook in a fresh page; its kernel is started, or is one that runs already (its id)."""
+    def open(
+        self,
+        notebook: Path,
+        *,
+        kernel: str | None = None,
+        width: int = 1280,
+        height: int = 1400,
+        without: str = "",
+    ) -> "Notebook":
+        """A copy of the notebook in a fresh page; its kernel is started, or is one that runs already (its id); `without`: an extension that this JupyterLab lacks."""
         target = self.root / notebook.name
         shutil.copy(notebook, target)
         if kernel is not None:
             session = {"path": target.name, "name": target.name, "type": "notebook", "kernel": {"id": kernel}}
             self.api("POST", "/api/sessions", session)
-        return Notebook(self, target.name, width, height)
+        return Notebook(self, target.name, width, height, without)
 
     def write(self, *cells: str) -> Path:
         """A notebook of these cells."""
@@ -199,13 +208,15 @@ class Lab:
 class Notebook:
     """A notebook open in the browser."""
 
-    def __init__(self, lab: Lab, name: str, width: int, height: int):
+    def __init__(self, lab: Lab, name: str, width: int, height: int, without: str = ""):
         self.lab, self.name, self.size = lab, name, {"width": width, "height": height}
         self.page = lab.browser.new_page(viewport=self.size)
         self.page.set_default_timeout(120_000)
+        if without:
+            self.page.route(f"**/lab/extensions/{without}/**", lambda route: route.abort())
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(f"http://127.0.0.1:{lab.port}/lab/tree/{name}?token={lab.token}&reset")
+        self.page.goto(f"{lab.url}/lab/tree/{name}?token={lab.token}&reset")
         self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext")
         self.page.evaluate(READY)
 

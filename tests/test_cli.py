@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_sentence(root, capsys, monkeypatch):
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("Python", "torch", "device", "data", "runs", "folders", "widgets", "lab", "browser"):
+    for word in ("Python", "torch", "device", "data", "runs", "folders", "widgets", "lab", "server", "browser"):
         assert f" {word} " in out
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
@@ -166,6 +166,27 @@ def test_doctor_says_what_to_do(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "anywidget" else "1.0")
     report = doctor.diagnose()
     assert not report.ok and "✕ widgets" in str(report) and "For lessons and panels anywidget: " in str(report)
+
+
+def test_doctor_finds_a_jupyter_of_another_environment(tmp_path, monkeypatch):
+    """One process that another environment's Python runs, named by a file as a Jupyter server writes it."""
+    from explore import doctor
+
+    other = tmp_path / "other"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").symlink_to(sys.executable)
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert "none found in another environment" in str(doctor._servers())
+    wait = "import sys; print('up', flush=True); sys.stdin.read()"
+    with subprocess.Popen([other / "bin" / "python", "-c", wait], stdin=-1, stdout=-1, env={}) as server:
+        server.stdout.readline()
+        (tmp_path / f"jpserver-{server.pid}.json").write_text("{}")
+        found = doctor._servers()
+        assert not found.ok and not found.needed and "pip install anywidget" in found.todo and str(other) in found.found
+        (other / "share" / "jupyter" / "labextensions" / "anywidget").mkdir(parents=True)
+        assert doctor._servers().ok and str(other) in doctor._servers().found
+        server.stdin.close()
 
 
 def test_doctor_names_the_variable_of_a_folder_that_cannot_be_written(monkeypatch):

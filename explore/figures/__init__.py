@@ -11,6 +11,7 @@ with extra("A figure"):
 
     from .attribution import seen
     from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+    from .chart import Chart
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
@@ -18,6 +19,7 @@ with extra("A figure"):
 
 __all__ = [
     "COLOURS",
+    "Chart",
     "Curve",
     "Figure",
     "Level",

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..attack_table import TABLE
+from .chart import Chart
 
 COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark; explore.css repaints text by it
     "clean": "#3467d2",
@@ -95,35 +96,11 @@ def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]]
     return figure
 
 
-def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.FigureWidget:
-    """The figure as a widget without a mode bar; a click calls `picked(customdata)`."""
-    widget = go.FigureWidget(figure)
-    widget._config = {**widget._config, "displayModeBar": False}
-    if picked is not None:
-
-        def clicked(trace: Any, points: Any, _state: Any) -> None:
-            for i in points.point_inds:
-                picked(trace.customdata[i])
-
-        for trace in widget.data:
-            trace.on_click(clicked)
-    return widget
+def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> Chart:
+    """The figure as a widget as wide as its place; a click calls `picked(customdata)`."""
+    return Chart(figure, picked)
 
 
-def follow(widget: go.FigureWidget, figure: go.Figure) -> None:
-    """Copy a figure's content into a widget with at least as many traces; others become empty.
-
-    The widget's whole state is sent in one message, so that a browser that opens it later, or has
-    not loaded plotly yet, is complete too.
-    """
-    plain = [trace.to_plotly_json() for trace in figure.data] + [{"x": [], "y": []}] * (
-        len(widget.data) - len(figure.data)
-    )
-    layout = figure.layout.to_plotly_json()
-    with widget.batch_update():
-        for own, new in zip(widget.data, plain, strict=True):
-            own.update({k: v for k, v in new.items() if k not in ("type", "uid")}, overwrite=True)
-        names = ["xaxis", "yaxis", "annotations", "shapes", "margin", "width", "height"]
-        names += ["yaxis2"] * ("yaxis2" in layout)
-        widget.update_layout({name: layout.get(name) for name in names}, overwrite=True)
-    widget._repr_mimebundle_()
+def follow(widget: Chart, figure: go.Figure) -> None:
+    """Show another figure in the widget's place."""
+    widget.show(figure)

@@ -17,7 +17,9 @@ import ipywidgets as w
 import traitlets
 
 from ..errors import UserError, nearest
+from . import hosts
 from .html import Markup, join, tag
+from .widgets.kernel_status import KernelStatus
 from .worker import Job, NothingToCompute, Superseded, Worker
 
 __all__ = ["Job", "NothingToCompute", "Panel", "Superseded"]
@@ -135,7 +137,11 @@ class Panel(Worker):
                     self._recover()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.view._repr_mimebundle_(**kwargs)
+        found = self.view._repr_mimebundle_(**kwargs)
+        return hosts.with_text(found, self.title)
+
+    def _ipython_display_(self) -> None:
+        hosts.show(self._repr_mimebundle_(), self.title, self._status.key)
 
     # the frame: head, controls, error, body
     def _frame(self) -> None:
@@ -153,7 +159,9 @@ class Panel(Worker):
         )  # they appear with the first result: a figure shown before it has content can stay blank
         self._body, self._empty = w.VBox().add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
         sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
-        self.view = w.VBox([sheet, head, *self.controls(), self._banner, self._trace, self._body, self._empty])
+        self._status = KernelStatus()
+        shown = [sheet, self._status, head, *self.controls(), self._banner, self._trace, self._body, self._empty]
+        self.view = w.VBox(shown)
         self.view.add_class("ex")
         self._hide_error()
 

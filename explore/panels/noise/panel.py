@@ -236,7 +236,7 @@ class NoiseOrAdversary(Controls):
         ):  # an unchanged figure is not sent again: an open tooltip stays
             figures.follow(self._chart, charts.chart(scene, self.k, under_way))
         elif self._drawn[2] != self.k:
-            self._chart.update_layout(shapes=[figures.upright(self.k)])
+            self._chart.mark(shapes=[figures.upright(self.k)])
         self._drawn = (scene, under_way, self.k)
         image = min(self.picture, len(film.names) - 1) if film else 0
         key = self._pinned(scene)

@@ -1,0 +1,73 @@
+// chart.js - a plotly figure. All that is drawn is in data_json and layout_json, which arrive in one message, so whenever
+// and however often the page opens the chart, it is complete. plotly.js itself is another model's, one for all charts.
+const POINTS = { min: 320, max: 960 }; // px: a chart is as wide as its place, within these
+
+async function load(model) {
+  const source = await model.widget_manager.get_model(model.get("script").slice("IPY_MODEL_".length));
+  const zipped = new Blob([source.get("zipped")]).stream();
+  const text = await new Response(zipped.pipeThrough(new DecompressionStream("gzip"))).text();
+  const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" })), before = window.Plotly;
+  try { await import(/* webpackIgnore: true */ url); } finally { URL.revokeObjectURL(url); }
+  const own = window.Plotly;
+  if (before) window.Plotly = before; // the page's own, of another version perhaps
+  return own;
+}
+
+function plotly(model) { // one for the page
+  const name = `explore.plotly-${model.get("version")}`;
+  globalThis[name] ??= load(model).catch((error) => { delete globalThis[name]; throw error; });
+  return globalThis[name];
+}
+
+export default {
+  async render({ model, el }) {
+    const place = document.createElement("div"), style = document.createElement("style");
+    style.textContent = ".ex-chart.jupyter-widgets-disconnected::before{content:none!important}";
+    el.classList.add("ex-chart");
+    el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
+    el.append(style, place);
+    let Plotly, text, data, drawn, wide = 0, ended = false, wanted = false, drawing = false;
+    try { Plotly = await plotly(model); }
+    catch (error) {
+      console.error(error);
+      place.textContent = "The chart cannot be drawn here; run this cell again.";
+      return;
+    }
+    async function put(layout) {
+      const parts = Object.fromEntries(Object.entries(layout).map(([key, value]) => [key, JSON.stringify(value)]));
+      if (drawn?.data === data) { // where the traces stay, only the changed parts of the layout are drawn
+        const keys = Object.keys({ ...parts, ...drawn.parts }).filter((key) => parts[key] !== drawn.parts[key]);
+        if (keys.length) await Plotly.relayout(place, Object.fromEntries(keys.map((key) => [key, layout[key] ?? null])));
+      } else await Plotly.react(place, data, layout, { displayModeBar: false });
+      drawn = { data, parts };
+    }
+    async function draw() { // the newest state; while one is drawn, further requests become one
+      wanted = true;
+      if (drawing) return;
+      drawing = true;
+      while (wanted && !ended) {
+        wanted = false;
+        if (model.get("data_json") !== text) data = JSON.parse(text = model.get("data_json"));
+        const layout = JSON.parse(model.get("layout_json"));
+        wide = el.clientWidth;
+        layout.width = wide ? Math.max(POINTS.min, Math.min(wide, Math.max(POINTS.max, layout.width ?? 0))) : layout.width;
+        try { await put(layout); } catch (error) { console.error(error); }
+      }
+      drawing = false;
+    }
+    const size = new ResizeObserver(() => { if (el.clientWidth && el.clientWidth !== wide) draw(); });
+    const on_data = () => draw();
+    model.on("change:data_json", on_data);
+    model.on("change:layout_json", on_data);
+    await draw();
+    place.on("plotly_click", (e) => model.send({ points: e.points.map((p) => [p.curveNumber, p.pointNumber]) }));
+    size.observe(el);
+    return () => {
+      ended = true;
+      size.disconnect();
+      model.off("change:data_json", on_data);
+      model.off("change:layout_json", on_data);
+      Plotly.purge(place);
+    };
+  },
+};

@@ -1,0 +1,49 @@
+// kernel_status.js - greys a panel out and says so where its kernel is gone. Hosts differ: every host tells the models
+// that their comm is dead (comm_live_update) when the kernel is restarted by hand; a kernel that died, was shut down or
+// cannot be reached is known from the kernel connection of those managers that have one (JupyterLab, Notebook 7, Voila).
+const GONE = ["dead", "restarting", "autorestarting", "terminating"];
+
+export default {
+  render({ model, el }) {
+    const manager = model.widget_manager, session = manager?.context?.sessionContext;
+    const kernel = manager?.kernel ?? session?.session?.kernel;
+    let own, gone = false, away = false, ended = false;
+    el.classList.add("ex-gone");
+    el.setAttribute("role", "alert");
+    // the note that stands in the output for whoever has no live panel is not for this reader
+    const hide = document.createElement("style"), note = `.ex-note-${model.get("key")}`;
+    hide.textContent = `${note},.jp-OutputArea-child:has(${note}){display:none!important}`;
+
+    function show() {
+      if (ended) return;
+      const root = el.closest(".ex");
+      if (!root) return void setTimeout(show, 50); // drawn before it is put into the page
+      const dead = gone || away || own?.comm_live === false;
+      root.classList.toggle("ex-dead", dead);
+      for (const part of root.children) if (!part.contains(el)) part.inert = dead;
+      const said = !dead ? "" : away && !gone ? model.get("unreachable") : model.get("gone");
+      if (el.lastChild.textContent !== said) el.lastChild.textContent = said;
+    }
+    const on_status = (_, status) => { gone ||= GONE.includes(status); show(); };
+    const on_connection = (_, status) => { away = status === "disconnected"; show(); };
+    const on_dispose = () => { gone = true; show(); };
+    const on_change = (_, { newValue }) => { gone ||= newValue !== kernel; show(); };
+
+    el.append(hide, document.createElement("span"));
+    kernel?.statusChanged?.connect(on_status);
+    kernel?.connectionStatusChanged?.connect(on_connection);
+    kernel?.disposed?.connect(on_dispose);
+    session?.kernelChanged?.connect(on_change);
+    model.on("comm_live_update", show);
+    if (kernel) on_status(kernel, kernel.status);
+    manager?.get_model?.(model.get("key"))?.then((found) => { own = found; show(); }, () => {});
+    return () => {
+      ended = true;
+      model.off("comm_live_update", show);
+      kernel?.statusChanged?.disconnect(on_status);
+      kernel?.connectionStatusChanged?.disconnect(on_connection);
+      kernel?.disposed?.disconnect(on_dispose);
+      session?.kernelChanged?.disconnect(on_change);
+    };
+  },
+};

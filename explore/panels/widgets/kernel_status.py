@@ -1,0 +1,28 @@
+"""KernelStatus: the part of a panel that says, in the browser, that its kernel is gone.
+
+Why JavaScript: nobody but the page is left to say it. ipywidgets itself draws a broken-link icon over every control.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+
+class KernelStatus(anywidget.AnyWidget):
+    """Invisible while the kernel lives. Where it was restarted, closed or lost, the panel around it becomes grey and
+    inert, and a sentence says what to do. `key` (the model's id) names the note that a live panel hides.
+    """
+
+    _esm = Path(__file__).with_name("kernel_status.js").read_text(encoding="utf-8")
+
+    key = traitlets.Unicode().tag(sync=True)
+    gone = traitlets.Unicode("The kernel of this panel is gone; run this cell again to use it.").tag(sync=True)
+    unreachable = traitlets.Unicode(
+        "The kernel of this panel cannot be reached; what is shown may be old. Check that the server runs."
+    ).tag(sync=True)
+
+    def __init__(self, **traits: Any):
+        super().__init__(**traits)
+        self.key = self.model_id or ""

@@ -1,0 +1,173 @@
+"""What a page shows when its kernel is gone, when a chart is opened late, and where the front end is not JupyterLab."""
+
+from importlib.util import find_spec
+
+import pytest
+from browser import eventually, says
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+SMALL = """import ipywidgets as w, traitlets
+from explore.panels import Panel
+class Small(Panel):
+    title, inputs = "Small", ("k",)
+    k = traitlets.Int(3, min=0, max=9, help="a number")
+    def controls(self):
+        slider = w.IntSlider(min=0, max=9).add_class("ex-small")
+        self.connect(slider, "k")
+        return [slider]
+    def body(self):
+        self.said = w.HTML()
+        return [self.said]
+    def compute(self, job, k):
+        return k
+    def draw(self, k):
+        self.said.value = f"<p class='ex-reading'>k is {k}</p>"
+panel = Small()
+panel"""
+KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+GONE = "The kernel of this panel is gone; run this cell again to use it."
+ICONS = """() => [...document.querySelectorAll('.ex .jupyter-widgets-disconnected')].filter(
+  (e) => getComputedStyle(e, '::before').content !== 'none').length"""
+
+
+def opened(notebook):
+    """The panel's sentence is on the screen, and no note beside it."""
+    says(notebook.page.locator(".ex-reading"), "k is 3")
+    assert not notebook.page.locator("[class^='ex-note-']:visible").count()
+
+
+def dead(notebook) -> None:
+    """The panel says so, once, and takes neither keys nor clicks."""
+    page = notebook.page
+    says(page.locator(".ex-gone"), GONE)
+    assert page.locator(".ex-dead").count() == 1 and page.evaluate(ICONS) == 0
+    assert not page.locator(".ex-state").is_visible()  # 'up to date' would be a second truth
+    handle = page.locator(".ex-small .noUi-handle")
+    assert handle.evaluate("(e) => { e.focus(); return document.activeElement !== e }")
+    assert handle.get_attribute("aria-valuenow") == "3.0"
+
+
+def test_a_dead_kernel_is_said_and_running_again_helps(lab):
+    with lab.open(lab.write(SMALL)) as notebook:
+        page = notebook.page
+        notebook.run_all()
+        opened(notebook)
+        page.evaluate(f"async () => await {KERNEL}.restart()")
+        dead(notebook)
+        notebook.run_all()
+        opened(notebook)
+        assert page.locator(".ex-dead").count() == 0
+        page.evaluate(f"() => {{ {KERNEL}.requestExecute({{ code: 'import os; os._exit(1)' }}) }}")  # as out of memory
+        dead(notebook)
+        page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")  # the server has started another
+        notebook.run_all()
+        opened(notebook)
+        page.evaluate("async () => await jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        dead(notebook)
+
+
+CHARTS = """import ipywidgets as w
+from IPython.display import display
+import explore as ex
+def bars(n, **more):
+    figure = ex.figures.blank(640, 200, **more)
+    return figure.add_bar(x=list(range(n)), y=[1] * n, customdata=[f"bar {i}" for i in range(n)])
+clicked = []
+early, hidden, gone = (ex.figures.live(bars(0), picked=clicked.append) for _ in range(3))
+panel = w.VBox([early, hidden])
+hidden.layout.display = "none"
+display(panel)
+for n in range(1, 9):
+    early.show(bars(n))
+    hidden.show(bars(n))"""
+LATE = """for n in range(1, 6):
+    gone.show(bars(n))
+gone.mark(title={"text": "five"})
+gone"""
+PLACE = """() => { const gd = document.querySelector('.ex-chart > .js-plotly-plot'), box = gd.getBoundingClientRect();
+  const { xaxis, yaxis } = gd._fullLayout;
+  return [box.left + xaxis._offset + xaxis.l2p(1), box.top + yaxis._offset + yaxis.l2p(0.5)] }"""
+BARS = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e.querySelectorAll('.bars .point').length)"
+
+
+def test_a_chart_is_complete_however_late_it_is_opened(lab):
+    """Shown while its content changes, in a hidden place, after its content; again after a reload and in a second tab."""
+    notebook = lab.show(CHARTS, LATE)
+    page = notebook.page
+    page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
+    page.wait_for_function("() => document.querySelector('.gtitle')?.textContent === 'five'")
+    notebook.execute("hidden.layout.display = None")
+    wide = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e.clientWidth === e._fullLayout.width)"
+    page.wait_for_function(f"() => ({wide})().every(Boolean)")  # a chart is as wide as its place
+    x, y = page.evaluate(PLACE)
+    page.mouse.move(x - 9, y)
+    page.mouse.move(x, y, steps=3)
+    page.wait_for_selector(".hovertext")
+    page.mouse.click(x, y)
+    assert notebook.execute("print(clicked)") == "['bar 1']"
+    page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
+    with page.context.new_page() as second:
+        second.goto(page.url)
+        second.wait_for_function(f"() => ({BARS})().join() === '8,8,5'", timeout=120_000)
+    assert notebook.complaints == []
+
+
+def test_a_front_end_without_the_widgets_says_what_to_install(lab):
+    """JupyterLab in another environment than the kernel: without anywidget, and without any widgets."""
+    for missing, shown in (("anywidget", 1), ("@jupyter-widgets/jupyterlab-manager", 0)):
+        with lab.open(lab.write(SMALL), without=missing) as notebook:
+            notebook.run_all()
+            note = notebook.page.locator("[class^='ex-note-']")
+            note.wait_for(state="visible")
+            assert "pip install anywidget" in note.inner_text() and "Small is not live here. Run this cell" in note.inner_text()
+            assert notebook.page.locator(".ex").count() == shown
+            outputs = notebook.cells()[0]["outputs"]
+            assert [output["data"]["text/plain"].split(" ")[0] for output in outputs] == ["Small", "Small"]
+            assert not any("<style>" in output["data"]["text/plain"] for output in outputs)
+
+
+HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}
+THREE = """import explore as ex
+ex.panels.Perturbation(ex.open_run("demo/clae"))""", """ex.panels.NoiseOrAdversary()""", """ex.panels.Atlas(points=200, method="pca")"""
+
+
+def moves(slider) -> None:
+    """One key moves a slider by one step; Notebook takes the focus away while cells run, and the key is pressed again."""
+
+    def value() -> str:
+        return slider.evaluate("(e) => e.getAttribute('aria-valuetext')")
+
+    def moved() -> None:
+        if value() == before:
+            slider.press("ArrowRight")
+        assert value() != before
+
+    before = value()
+    eventually(moved)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_another_host_draws_the_panels_and_moves_them(lab, host):
+    package, path = HOSTS[host]
+    if find_spec(package) is None:
+        pytest.skip(f"{host} is not installed: pip install {package}")
+    book = lab.write(*THREE)
+    (lab.root / book.name).write_text(book.read_text())
+    with lab.browser.new_page(viewport={"width": 1280, "height": 1400}) as page:
+        page.set_default_timeout(120_000)
+        page.goto(f"{lab.url}{path}{book.name}?token={lab.token}")
+        if host == "Notebook 7":
+            page.get_by_text("Run", exact=True).first.click()
+            page.get_by_text("Run All Cells", exact=True).click()
+        for part in (".ex-t", ".ex .scatterlayer .point", ".ex-fm[data-eps] canvas"):
+            page.wait_for_selector(part, state="attached")  # all three are drawn
+        for slider in (".ex-eps .noUi-handle", ".ex-at .noUi-handle", ".ex-fm input[type=range]"):
+            moves(page.locator(slider).first)
+        page.wait_for_selector(".ex-pixels[data-k='9']:not(.waiting)")
+        says(page.locator(".ex-sweep-says"), "ε = 9/255")
+        assert page.locator("[class^='ex-note-']:visible").count() == 0
+    for session in lab.api("GET", "/api/sessions"):
+        if session["path"] == book.name:
+            lab.api("DELETE", f"/api/sessions/{session['id']}")

@@ -1,0 +1,94 @@
+"""What a panel and a chart give to a front end, without a browser: text, note, one message, no name of one host."""
+
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import traitlets
+
+import explore as ex
+from explore import figures
+from explore.panels import Panel, hosts
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Small(Panel):
+    title, inputs = "Small", ("k",)
+    k = traitlets.Int(3, help="A number")
+
+    def compute(self, job, k):
+        return k
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The bundles that a cell's output is given."""
+    bundles = []
+    monkeypatch.setattr(hosts, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+def test_a_panels_output_is_the_live_view_its_title_and_a_note(shown):
+    panel = Small()
+    try:
+        panel._ipython_display_()
+        view, note = shown
+        assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.view.model_id
+        assert view["text/plain"] == "Small"
+        assert panel._status.key in note["text/html"] and "Run this cell" in note["text/html"]
+        assert "pip install anywidget" in note["text/plain"]
+        assert "<style>" not in panel._repr_mimebundle_()["text/plain"]
+    finally:
+        panel.close()
+
+
+def test_colab_is_told_once_to_take_widgets(monkeypatch):
+    """anywidget does it when a widget of its kind is made; every panel has one."""
+    told, output = [], types.ModuleType("google.colab.output")
+    output.enable_custom_widget_manager = lambda: told.append("on")
+    colab = types.ModuleType("google.colab")
+    colab.output = output
+    for name, module in (("google", types.ModuleType("google")), ("google.colab", colab), ("google.colab.output", output)):
+        monkeypatch.setitem(sys.modules, name, module)
+    for _ in range(2):
+        Small().close()
+    assert told == ["on"]
+
+
+def test_scripts_name_no_host_and_no_address():
+    """They run in VS Code, Colab and offline: no JupyterLab object, no loader of a host, nothing from the network."""
+    scripts = sorted((ROOT / "explore").rglob("*.js"))
+    assert len(scripts) > 5
+    for path in scripts:
+        text = path.read_text()
+        assert not re.search(r"jupyterapp|require\(|requirejs|window\.Jupyter|IPython", text), path.name
+        assert not [url for url in re.findall(r"https?://[\w./-]+", text) if "www.w3.org" not in url], path.name
+
+
+def test_a_chart_sends_its_whole_state_in_one_message(monkeypatch):
+    clicked = []
+    figure = figures.blank(300, 250).add_bar(x=[1, 2], y=[3, 4], customdata=["a", "b"])
+    chart = figures.live(figures.blank(300, 200), picked=clicked.append)
+    sent = []
+    monkeypatch.setattr(chart, "send_state", lambda key: sent.append({key} if isinstance(key, str) else set(key)))
+    figures.follow(chart, figure)
+    assert sent == [{"data_json", "layout_json"}]
+    state = chart.get_state()
+    assert json.loads(state["data_json"])[0]["customdata"] == ["a", "b"] and chart.data[0].y == (3, 4)
+    assert state["script"] == f"IPY_MODEL_{figures.live(figure).script.model_id}"  # one script for all charts
+    chart.mark(shapes=[figures.upright(4)])
+    assert json.loads(chart.layout_json)["shapes"][0]["x0"] == 4 and sent[1:] == [{"layout_json"}]
+    chart._handle_custom_msg({"points": [[0, 1]]}, [])
+    assert clicked == ["b"]
+    assert "pip install anywidget" in chart._repr_mimebundle_()[0]["text/plain"]
+    chart.script.close()
+    assert figures.live(figure).script.comm is not None  # sent anew where somebody has closed it
+
+
+def test_the_figures_that_lessons_show_are_charts():
+    book = "".join(path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert "figures.live(" in book and isinstance(ex.figures.live(figures.blank(300, 200)), figures.Chart)
