@@ -1,6 +1,7 @@
 """Encoders: torchvision's ResNets with two sets of batch-norm statistics, and a projector."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -8,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from . import incoming
 from .convolutions import Conv2d
-from .errors import UserError, nearest
+from .errors import UserError
 from .types import Branch, Embeddings, Images
 
 ARCHS = {  # name: block, blocks in each of the four stages
@@ -135,12 +137,13 @@ class Encoder(nn.Module):
         std: Iterable[float] = (0.5, 0.5, 0.5),
     ):
         super().__init__()
-        if arch not in ARCHS:
-            raise UserError(f"arch must be one of {', '.join(ARCHS)}, got '{arch}'.{nearest(arch, ARCHS)}")
-        if stem not in STEMS:
-            raise UserError(f"stem must be one of {', '.join(STEMS)}, got '{stem}'.{nearest(stem, STEMS)}")
-        if width < 1:
-            raise UserError(f"width is the channels of the first stage, 1 or more (64 is the full net), got {width}.")
+        incoming.choice(arch, "arch", ARCHS)
+        incoming.choice(stem, "stem", STEMS)
+        width = incoming.whole(width, "width, the channels of the first stage (64 is the full net),")
+        proj_dim = incoming.whole(proj_dim, "proj_dim, the numbers of a projection,")
+        proj_hidden = None if proj_hidden is None else incoming.whole(proj_hidden, "proj_hidden")
+        incoming.number(bn_adv_momentum, "bn_adv_momentum", 0.0, 1.0)
+        mean, std = _three(mean, "mean"), _three(std, "std")
 
         def norm(channels: int) -> nn.Module:
             return DualBatchNorm2d(channels, bn_adv_momentum) if dual_bn else BatchNorm2d(channels)
@@ -164,12 +167,14 @@ class Encoder(nn.Module):
 
     def features(self, x: Images, branch: Branch = "clean", views: int = 1) -> Embeddings:
         """Features h (n, feature_dim) of images in [0, 1]; `views` as in `forward`."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+            incoming.image_shape(x, "An encoder's images")
         if x.dim() != 4 or x.shape[1] != 3:
             raise UserError(
                 f"An encoder reads images of shape (n, 3, height, width) in [0, 1], got {tuple(x.shape)}; "
                 "repeat a gray channel three times, add a batch axis to a single image."
             )
-        if views < 1 or len(x) % views:
+        if not isinstance(views, int) or views < 1 or len(x) % views:
             raise UserError(
                 f"views is how many views of one size follow each other in the {len(x)} images, got {views}."
             )
@@ -202,6 +207,17 @@ class Encoder(nn.Module):
             yield
         finally:
             self._use.branch, self._use.views = "clean", 1
+
+
+def _three(values: Iterable[float], what: str) -> tuple[float, ...]:
+    """Three numbers, one a colour; those of `std` are above 0."""
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+    if len(found) != 3:
+        raise UserError(f"{what} holds three numbers, one a colour, got {len(found)}; repeat it for gray images.")
+    return tuple(
+        incoming.number(v, f"A colour's {what}", 0.0 if what == "std" else -math.inf, open_low=what == "std")
+        for v in found
+    )
 
 
 class TorchEncoder(nn.Module):
@@ -240,4 +256,4 @@ class TorchEncoder(nn.Module):
 
 def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":
     """The network itself if it is an `Encoder`, otherwise wrapped in a `TorchEncoder`."""
-    return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(network)
+    return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(incoming.network(network))

@@ -281,6 +281,8 @@ def open_run(name: str | Path) -> Run:
     (`explore.patches`), fitted on `fashion` in seconds at their first use and kept in the cache;
     'patches/kmeans/cifar10' on another published or shipped set.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(f"A run is opened by its name or its folder's path, got a {type(name).__name__}; explore.runs() lists them.")
     found = _folders()
     if str(name) in found:
         return Run(found[str(name)], str(name))

@@ -58,6 +58,8 @@ def load(
     >>> x.shape, data.classes[y[0]]
     (torch.Size([2, 3, 32, 32]), 'Ankle boot')
     """
+    if not isinstance(name, str):
+        raise UserError(f"a data set is given by its name, like 'fashion', got a {type(name).__name__}.")
     check_size(size)
     on = _usable(device)
     with Bar() as bar:

@@ -1,5 +1,6 @@
 """Encoders by name: a run, one without training, torchvision's published weights, or a file."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def open_encoder(
         about: dict[str, Any] = {"encoder": type(what).__name__}
     elif isinstance(what, Run):
         encoder, about = what.encoder(), _about(what)
+    elif not isinstance(what, str | os.PathLike):
+        raise UserError(f"An encoder is a name, a file, a run or a torch.nn.Module, got a {type(what).__name__}.")
     elif "_Weights" in str(what):
         encoder, about = _published(str(what))
     elif Path(what).suffix in (".safetensors", ".pth", ".pt"):
