@@ -136,7 +136,7 @@ def test_a_saved_encoder_opens_again(tmp_path):
 
 def test_what_cannot_be_is_one_sentence(tmp_path):
     e = small()
-    with pytest.raises(ex.UserError, match="kind is one of kmeans, random, got 'kmean'"):
+    with pytest.raises(ex.UserError, match="kind must be one of kmeans, random, got 'kmean'"):
         small("kmean")
     with pytest.raises(ex.UserError, match="even number"):
         small(patches=7)
