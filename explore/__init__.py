@@ -36,6 +36,7 @@ _HOME = {  # public name -> the room it lives in
     "knn_accuracy": "evaluate",
     "open_encoder": "evaluate",
     "robust_accuracy": "evaluate",
+    "run_of": "evaluate",
     "take_labels": "evaluate",
     "transfer": "evaluate",
     "alignment": "losses",

@@ -345,7 +345,9 @@ def _check_length(length: Any, n: int) -> None:
     if not isinstance(length, Tensor):
         incoming.number(length, "A perturbation's length")
     elif length.numel() not in (1, n) or not bool((length >= 0).all()):
-        raise UserError(f"A perturbation's length is a number of 0 or more, or one an image ({n}), got {length.numel()}.")
+        raise UserError(
+            f"A perturbation's length is a number of 0 or more, or one an image ({n}), got {length.numel()}."
+        )
 
 
 def _draw(kind: str, x: Tensor, generator: torch.Generator | None) -> Tensor:

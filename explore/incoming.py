@@ -28,7 +28,9 @@ def images(x: Any, what: str = "Images", bounds: tuple[float, float] | None = (0
     low, high = torch.stack(x.detach().aminmax()).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         broken = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise UserError(f"{what} must be finite; {broken} of {len(x)} hold NaN or infinity; look at where they are read.")
+        raise UserError(
+            f"{what} must be finite; {broken} of {len(x)} hold NaN or infinity; look at where they are read."
+        )
     if bounds is not None and not (bounds[0] - ROUNDING <= low and high <= bounds[1] + ROUNDING):
         raise UserError(f"{what} have pixels in [{bounds[0]:g}, {bounds[1]:g}], {_range_guess(low, high)}.")
     return x

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -223,26 +224,27 @@ def _three(values: Iterable[float], what: str) -> tuple[float, ...]:
 class TorchEncoder(nn.Module):
     """Any network from images to features (n, D), with an `Encoder`'s methods.
 
-    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves.
+    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves. Where the
+    network returns something else than (n, D), `pick_features` picks; `taken` says what, after a pass.
     """
+
+    taken = "not run yet"
 
     def __init__(self, network: nn.Module, *, mean: Iterable[float] | None = None, std: Iterable[float] | None = None):
         super().__init__()
         self.network = network
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(list(mean or (0.0,) * 3)).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std or (1.0,) * 3)).view(1, 3, 1, 1))
+        self.register_buffer(
+            "mean", torch.tensor(_three((0.0,) * 3 if mean is None else mean, "mean")).view(1, 3, 1, 1)
+        )
+        self.register_buffer("std", torch.tensor(_three((1.0,) * 3 if std is None else std, "std")).view(1, 3, 1, 1))
 
     def features(self, x: Images, branch: Branch = "clean") -> Embeddings:
         """Features (n, D) of images in [0, 1]."""
-        h = self.network((x - self.mean) / self.std)
-        if not isinstance(h, Tensor) or h.dim() != 2:
-            came = f"a tensor of shape {tuple(h.shape)}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
-            raise UserError(
-                f"An encoder must return features of shape (n, D), this one returned {came}; wrap it in a module whose "
-                "forward picks the features and flattens them."
-            )
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            incoming.image_shape(x, "An encoder's images")
+        h, self.taken = pick_features(self.network((x - self.mean) / self.std), len(x))
         return h
 
     def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
@@ -252,6 +254,55 @@ class TorchEncoder(nn.Module):
     def project(self, h: Embeddings) -> Embeddings:
         """Features h (n, D) scaled to unit length, in place of an `Encoder`'s projections."""
         return F.normalize(h, dim=1)
+
+
+# names of features in what networks return as a dict or with attributes, the best first
+NAMED = (
+    "features",
+    "pooler_output",
+    "x_norm_clstoken",
+    "embeddings",
+    "embedding",
+    "image_embeds",
+    "h",
+    "feat",
+    "feats",
+)
+NAMED += ("last_hidden_state", "avgpool", "out")
+
+
+def pick_features(out: Any, n: int) -> tuple[Tensor, str]:
+    """Features (n, D) in what a network returned for n images, and in words where they were.
+
+    Maps (n, C, h, w) are averaged over their places; of tokens (n, T, D) the first is taken, the
+    class token; of a tuple the first; of a dict what is named like features, or all there is.
+    """
+    if isinstance(out, Tensor) and len(out.shape) and len(out) == n and out.is_floating_point():
+        if out.dim() == 2:
+            return out, "the output"
+        if out.dim() == 4:
+            places = out.mean((2, 3))
+            return places, f"maps of {out.shape[2]} x {out.shape[3]} places, averaged" if out[
+                0, 0
+            ].numel() > 1 else "pooled maps"
+        if out.dim() == 3:
+            return out[:, 0], f"the first of {out.shape[1]} tokens"
+    if isinstance(out, tuple | list) and out:
+        h, words = pick_features(out[0], n)
+        return h, f"the first of {len(out)} outputs: {words}"
+    if isinstance(out, Mapping):
+        tensors = [name for name in out if isinstance(out[name], Tensor)]
+        name = next((name for name in NAMED if name in tensors), tensors[0] if len(tensors) == 1 else None)
+        if name is not None:
+            h, words = pick_features(out[name], n)
+            return h, f"'{name}': {words}"
+    came = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+    if isinstance(out, Mapping):
+        came += f" of {', '.join(map(repr, list(out)[:6]))}"
+    raise UserError(
+        f"An encoder must return features of shape (n, D), this one returned {came}; wrap it in a module whose "
+        "forward picks the features and flattens them."
+    )
 
 
 def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":

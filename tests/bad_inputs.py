@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -403,7 +402,10 @@ def table() -> list[tuple[str, str, str]]:
             said = f"{type(error).__name__.upper()} {str(error).splitlines()[:1]}"
         if time.perf_counter() - began > 30:
             said = "SLOW"
-        for words in (r"(?<=raised a RuntimeError )\(a (leaf|view).*?\)(?=;)", r"(?<=cannot be used here )\(.*\)(?=: take)"):
+        for words in (
+            r"(?<=raised a RuntimeError )\(a (leaf|view).*?\)(?=;)",
+            r"(?<=cannot be used here )\(.*\)(?=: take)",
+        ):
             said = re.sub(words, "(torch's words)", said)
         found.append((door, kind, said))
     return found

@@ -20,7 +20,7 @@ FLOORS = [
     {"serialization", "incoming"},
     {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed", "patches"},
+    {"distributed", "patches", "checkpoints"},
     {"runfolder", "objectives", "steps"},
     {"perturbation", "recorder"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
