@@ -63,7 +63,7 @@ _HOME = {  # public name -> the room it lives in
     "diagnose": "doctor",
     "source": "sources",
 }
-_ROOMS = ("figures", "panels", "studies")
+_ROOMS = ("datasets", "figures", "panels", "studies")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -30,7 +30,8 @@ def _finite(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
                 raise UserError(f"A contrastive loss takes float embeddings, got {z.dtype}; convert them: z.float().")
         _check(z1, z2, *settings[:1])
         if z1.device.type == "cpu":  # a GPU would wait
-            incoming.features(z1, "Embeddings"), incoming.features(z2, "Embeddings")
+            incoming.features(z1, "Embeddings")
+            incoming.features(z2, "Embeddings")
         return loss(z1, z2, *settings, **options)
 
     return checked
@@ -199,7 +200,8 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
     n = incoming.whole(n, "n, the number of pairs,")
     incoming.choice(loss, "loss", LOSSES)
     incoming.number(temperature, "temperature", open_low=True)
-    incoming.number(eps, "eps"), incoming.number(beta, "beta")
+    incoming.number(eps, "eps")
+    incoming.number(beta, "beta")
     m = 2 * n - 1
     if loss == "ifm" and m > 1:
         raised = math.log(m - 1) + 2 * eps / temperature

@@ -258,17 +258,19 @@ class TorchEncoder(nn.Module):
 
 # names of features in what networks return as a dict or with attributes, the best first
 NAMED = (
-    "features",
-    "pooler_output",
-    "x_norm_clstoken",
-    "embeddings",
-    "embedding",
-    "image_embeds",
-    "h",
-    "feat",
-    "feats",
+    *(
+        "features",
+        "pooler_output",
+        "x_norm_clstoken",
+        "embeddings",
+        "embedding",
+        "image_embeds",
+        "h",
+        "feat",
+        "feats",
+    ),
+    *("last_hidden_state", "avgpool", "out"),
 )
-NAMED += ("last_hidden_state", "avgpool", "out")
 
 
 def pick_features(out: Any, n: int) -> tuple[Tensor, str]:

@@ -87,7 +87,7 @@ def open_encoder(
 def _module(network: nn.Module, name: str, mean: Any = None, std: Any = None, size: int | None = None, **about: Any):
     """A network as an encoder, run once on two images to see what it returns."""
     own = isinstance(network, Encoder | TorchEncoder)
-    encoder = network if own and mean is None else TorchEncoder(network, mean=mean, std=std)
+    encoder: Any = network if own and mean is None else TorchEncoder(network, mean=mean, std=std)
     reason = ""
     for side in SIZES if size is None else (size,):
         place = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))

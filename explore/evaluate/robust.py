@@ -88,13 +88,15 @@ def robust_accuracy(
 def _checked(attacks: Sequence[str], eps: Sequence[float], steps: int, restarts: int) -> tuple[float, ...]:
     """eps in ascending order, after the checks that all settings make sense."""
     known = [*ATTACKS, UNLABELLED, *NOISES]
-    incoming.listed(attacks, "attacks"), incoming.listed(eps, "eps")
+    incoming.listed(attacks, "attacks")
+    incoming.listed(eps, "eps")
     for name in attacks:
         if name not in known:
             raise UserError(f"attacks are {', '.join(known)}, got '{name}'.{nearest(str(name), known)}")
     if not attacks or not len(eps):
         raise UserError("robust_accuracy needs one attack and one eps or more.")
-    incoming.whole(steps, "steps"), incoming.whole(restarts, "restarts")
+    incoming.whole(steps, "steps")
+    incoming.whole(restarts, "restarts")
     return tuple(sorted({float(check_eps(e)) for e in eps}))
 
 

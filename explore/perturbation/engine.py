@@ -178,7 +178,8 @@ def contrast_with(
 
 def check_grid(kinds: Sequence[str], eps: Sequence[float], match: str) -> tuple[list[str], list[float]]:
     """Kinds without repetition and eps in ascending order, after the checks that they make sense."""
-    incoming.listed(kinds, "kinds"), incoming.listed(eps, "eps")
+    incoming.listed(kinds, "kinds")
+    incoming.listed(eps, "eps")
     for kind in kinds:
         if kind not in TEST_KINDS:
             raise UserError(f"kinds are {', '.join(TEST_KINDS)}, got '{kind}'.{nearest(str(kind), TEST_KINDS)}")
