@@ -36,6 +36,7 @@ _HOME = {  # public name -> the room it lives in
     "knn_accuracy": "evaluate",
     "open_encoder": "evaluate",
     "robust_accuracy": "evaluate",
+    "run_of": "evaluate",
     "take_labels": "evaluate",
     "transfer": "evaluate",
     "alignment": "losses",
@@ -63,7 +64,7 @@ _HOME = {  # public name -> the room it lives in
     "diagnose": "doctor",
     "source": "sources",
 }
-_ROOMS = ("course", "figures", "panels", "studies")
+_ROOMS = ("course", "datasets", "figures", "panels", "studies")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from . import incoming
 from .attack_table import TABLE
 from .config import check_eps
-from .errors import UserError, nearest
+from .errors import UserError
 from .random import constant, draw, untouched
 from .types import Images, PerImage
 
@@ -51,8 +52,12 @@ class Attack:
 
     def __post_init__(self):
         check_eps(self.eps)
-        if self.steps < 1:
+        if isinstance(self.steps, int) and self.steps < 1:
             raise UserError(f"An attack takes 1 step or more, got steps={self.steps}; use eps=0 for no attack.")
+        object.__setattr__(self, "steps", incoming.whole(self.steps, "An attack's steps"))
+        _check_setting(self.norm, self.clamp)
+        incoming.number(self.step, "An attack's step, in pixel units,")
+        incoming.number(self.start_size, "An attack's start, in pixel units,")
 
     @classmethod
     def fgsm(cls, eps: float, **options: Any) -> "Attack":
@@ -65,7 +70,7 @@ class Attack:
 
         `alpha` defaults to eps / 2.
         """
-        alpha = eps / 2 if alpha is None else alpha
+        alpha = check_eps(eps) / 2 if alpha is None else incoming.number(alpha, "R-FGSM's alpha", 0.0, eps)
         return cls("rfgsm", eps, step=eps - alpha, start="sign", start_size=alpha, **options)
 
     @classmethod
@@ -75,7 +80,12 @@ class Attack:
         `alpha` defaults to 1.25 eps.
         """
         return cls(
-            "ffgsm", eps, step=1.25 * eps if alpha is None else alpha, start="uniform", start_size=eps, **options
+            "ffgsm",
+            eps,
+            step=1.25 * check_eps(eps) if alpha is None else alpha,
+            start="uniform",
+            start_size=eps,
+            **options,
         )
 
     @classmethod
@@ -84,7 +94,8 @@ class Attack:
 
         `step` defaults to 2.5 eps / steps.
         """
-        size = 2.5 * eps / max(steps, 1) if step is None else step
+        steps = incoming.whole(steps, "PGD's steps", low=0)
+        size = 2.5 * check_eps(eps) / max(steps, 1) if step is None else step
         start: Literal["uniform", "none"] = "uniform" if random_start else "none"
         return cls("pgd", eps, step=size, steps=steps, start=start, start_size=eps, **options)
 
@@ -95,7 +106,7 @@ class Attack:
 
     def at(self, eps: float) -> "Attack":
         """The same attack at another radius; step and start are scaled with it."""
-        k = eps / self.eps if self.eps else 0.0
+        k = check_eps(eps) / self.eps if self.eps else 0.0
         if not self.eps and eps:
             raise UserError("An attack made with eps=0 has no step to scale; make it with the eps you want.")
         return replace(self, eps=eps, step=self.step * k, start_size=self.start_size * k)
@@ -104,13 +115,24 @@ class Attack:
         """Adversarial images of x's shape; x, weights, `.grad`, BN statistics, modes are unchanged.
 
         `objective` maps images (n, c, h, w) to one loss per image (n,); the sum is maximised. The
-        state of the networks it uses is restored even if it raises.
+        state of the networks it uses is restored even if it raises. UserError for images that are
+        not float in the range of `clamp`, for an objective that raises, and for a loss or a
+        gradient that is not finite.
         """
+        incoming.images(x, "An attack's images", self.clamp)
+        incoming.generator(generator)
+        incoming.function(objective, "An objective", "images (n, c, h, w) -> one loss an image (n,)")
+        return self.perturbed(x, _checked(objective), generator, checked=True)
+
+    def perturbed(
+        self, x: Images, objective: Objective, generator: torch.Generator | None = None, checked: bool = False
+    ) -> Images:
+        """The call without its checks, which a training step does without."""
         networks = modules_of(objective)
         with untouched(*networks), constant(*networks):
             x_adv = self._begin(x, generator)
             for _ in range(self.steps):
-                x_adv = self.move(x, x_adv, gradient(objective, x_adv))
+                x_adv = self.move(x, x_adv, gradient(objective, x_adv, checked))
         return x_adv
 
     def move(self, x: Images, x_adv: Images, grad: Images) -> Images:
@@ -156,13 +178,14 @@ class Noise:
 
     def __post_init__(self):
         check_eps(self.eps)
+        _check_setting(self.norm, self.clamp, (None, "linf", "l2"))
 
     @classmethod
     def gaussian(cls, eps: float, *, by: Literal["std", "variance"] = "std", **options: Any) -> "Noise":
         """N(0, eps); eps is the std or the variance, which the rebuttal does not say."""
         if by not in ("std", "variance"):
             raise UserError(f"Gaussian noise takes eps by 'std' or by 'variance', got '{by}'.")
-        return cls("gaussian", "gaussian", eps, scale=eps if by == "std" else eps**0.5, **options)
+        return cls("gaussian", "gaussian", check_eps(eps), scale=eps if by == "std" else eps**0.5, **options)
 
     @classmethod
     def uniform(cls, eps: float, **options: Any) -> "Noise":
@@ -179,7 +202,13 @@ class Noise:
     def __call__(
         self, x: Images, objective: Objective | None = None, *, generator: torch.Generator | None = None
     ) -> Images:
-        """Noisy images of x's shape; x is unchanged."""
+        """Noisy images of x's shape; x is unchanged. UserError for images that are no floats in [0, 1]."""
+        incoming.images(x, "Images for noise", self.clamp)
+        incoming.generator(generator)
+        return self.perturbed(x, generator)
+
+    def perturbed(self, x: Images, generator: torch.Generator | None = None) -> Images:
+        """The call without its checks, which a training step does without."""
         x = x.detach()
         delta = _keep_gray(_draw(self.kind, x, generator) * self.scale, x, self.gray, first=True)
         if self.norm == "linf":
@@ -199,24 +228,44 @@ def attack_named(name: str, eps: float, **options: Any) -> Attack | Noise:
     >>> ex.attack_named("pgd", 8 / 255, steps=5).steps
     5
     """
-    if name not in TABLE:
-        raise UserError(f"attack must be one of {', '.join(TABLE)}, got '{name}'.{nearest(name, TABLE)}")
+    incoming.choice(name, "attack", TABLE)
     return (ATTACKS[name] if name in ATTACKS else NOISES[name])(eps, **options)
 
 
-def gradient(objective: Objective, x: Images) -> Images:
-    """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is changed."""
+def gradient(objective: Objective, x: Images, checked: bool = True) -> Images:
+    """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is changed.
+
+    `checked`: loss and gradient must be finite (NaN has the sign 0, so the attack would do nothing).
+    """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        loss = objective(x)
-        if not isinstance(loss, Tensor) or loss.shape != (len(x),):
-            came = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise UserError(f"An objective must return one loss an image, shape ({len(x)},), got {came}.")
-        if not loss.requires_grad:
-            raise UserError(
-                "The objective's loss does not depend on its images; compute it from the argument, with gradient."
-            )
-        return torch.autograd.grad(loss.sum(), x)[0]
+        loss = incoming.losses(objective(x), len(x))
+        found = torch.autograd.grad(loss.sum(), x, allow_unused=True)[0]
+    if found is None:
+        raise UserError(
+            "The objective's result does not depend on its images; compute it from the argument, with gradient."
+        )
+    if checked:
+        incoming.finite(loss, found)
+    return found
+
+
+def _checked(objective: Objective) -> Objective:
+    """The objective; what it raises becomes a UserError that says so. Our own are called as they are."""
+
+    def losses(x: Tensor) -> Tensor:
+        with incoming.raised("The objective"):
+            return objective(x)
+
+    losses.modules = modules_of(objective)  # type: ignore[attr-defined]
+    return losses
+
+
+def _check_setting(norm: Any, clamp: Any, norms: tuple[str | None, ...] = ("linf", "l2")) -> None:
+    if norm not in norms:
+        raise UserError(f"norm is 'linf' or 'l2', got {norm!r}.")
+    if clamp is not None and not (isinstance(clamp, tuple) and len(clamp) == 2 and clamp[0] < clamp[1]):
+        raise UserError(f"clamp is the range of a pixel, (0, 1), or None, got {clamp!r}.")
 
 
 def modules_of(objective: Objective | None) -> tuple[nn.Module, ...]:
@@ -243,6 +292,9 @@ def norms(delta: Images) -> dict[str, PerImage]:
     >>> {name: value.tolist() for name, value in ex.norms(torch.full((1, 1, 2, 2), -0.5)).items()}
     {'linf': [0.5], 'l2': [1.0]}
     """
+    if not isinstance(delta, Tensor) or delta.dim() < 2:
+        came = tuple(delta.shape) if isinstance(delta, Tensor) else type(delta).__name__
+        raise UserError(f"norms() takes a perturbation (n, c, h, w), x_adv - x, got {came}.")
     return {"linf": delta.flatten(1).abs().amax(1), "l2": _l2(delta)}
 
 
@@ -265,6 +317,11 @@ def match(
     """
     if (linf is None) == (l2 is None):
         raise UserError("match() takes one of linf=... or l2=...: the length that the perturbation is to have.")
+    incoming.images(x, "Images to match on", clamp)
+    if not isinstance(delta, Tensor) or delta.shape != x.shape or not bool(torch.isfinite(delta).all()):
+        came = f"one of shape {tuple(delta.shape)}" if isinstance(delta, Tensor) else f"a {type(delta).__name__}"
+        raise UserError(f"match() takes a finite perturbation of the images' shape {tuple(x.shape)}, got {came}.")
+    _check_length(l2 if linf is None else linf, len(x))
     measure = (lambda d: norms(d)["linf"]) if l2 is None else _l2
     target = torch.as_tensor(l2 if linf is None else linf, dtype=x.dtype, device=x.device).expand(len(x))
     low = torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -282,6 +339,15 @@ def match(
         short = length(middle) < target
         low, high = torch.where(short, middle, low), torch.where(short, high, middle)
     return delta * _per_image(high)
+
+
+def _check_length(length: Any, n: int) -> None:
+    if not isinstance(length, Tensor):
+        incoming.number(length, "A perturbation's length")
+    elif length.numel() not in (1, n) or not bool((length >= 0).all()):
+        raise UserError(
+            f"A perturbation's length is a number of 0 or more, or one an image ({n}), got {length.numel()}."
+        )
 
 
 def _draw(kind: str, x: Tensor, generator: torch.Generator | None) -> Tensor:

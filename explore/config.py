@@ -65,6 +65,8 @@ def parse_eps(text: str | float) -> float:
 
 def check_eps(eps: float) -> float:
     """eps itself where it lies in [0, 1] (pixel units), else a UserError that guesses what was meant."""
+    if not isinstance(eps, Real) or isinstance(eps, bool):
+        raise UserError(f"eps is a number in pixel units, like 8 / 255, got {eps!r:.60}; ex.parse_eps reads '8/255'.")
     if not 0 <= eps <= 1 + 1e-6:  # NaN lands here too
         guess = f" Did you mean {eps:g}/255?" if 1 < eps <= 255 else ""
         raise UserError(f"ε = {eps:g} is outside 0 to 1, the range of a pixel.{guess}")

@@ -28,8 +28,10 @@ class UserError(ValueError):
     """
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: object, choices: Iterable[str]) -> str:
     """' Did you mean X?' where some choice resembles `word`, else ''."""
+    if not isinstance(word, str):
+        return ""
     known = list(choices)
     folded = {c.lower().replace("-", "").replace("_", ""): c for c in known}
     key = word.lower().replace("-", "").replace("_", "")

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import incoming
 from .errors import UserError, nearest
 from .types import Embeddings, PerImage, Scalar
 
@@ -16,6 +18,23 @@ from .types import Embeddings, PerImage, Scalar
 # whole batch, are computed: large batches go block by block, or are shared by several processes.
 
 ALL = slice(None)
+
+
+def _finite(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
+    """The loss for users: embeddings must be finite too, which `LOSSES`, for trainings, do not check."""
+
+    @wraps(loss)
+    def checked(z1: Any, z2: Any, *settings: Any, **options: Any) -> Any:
+        for z in (z1, z2):
+            if isinstance(z, Tensor) and not z.is_floating_point():
+                raise UserError(f"A contrastive loss takes float embeddings, got {z.dtype}; convert them: z.float().")
+        _check(z1, z2, *settings[:1])
+        if z1.device.type == "cpu":  # a GPU would wait
+            incoming.features(z1, "Embeddings")
+            incoming.features(z2, "Embeddings")
+        return loss(z1, z2, *settings, **options)
+
+    return checked
 
 
 def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL) -> PerImage:
@@ -116,7 +135,7 @@ def hcl(
     """
     _check(z1, z2, temperature)
     _check_option("hcl's beta, by which harder negatives count more,", beta)
-    if not 0 <= tau_plus < 1:
+    if not isinstance(tau_plus, int | float) or not 0 <= tau_plus < 1:
         raise UserError(f"tau_plus is the share of the anchor's own class, 0 or more and below 1, got {tau_plus}.")
     n = len(z1)
     partner, negatives = _apart(z1, z2, temperature, rows)
@@ -140,6 +159,7 @@ def hcl(
     return _log1p_exp(mass - partner).view(2, -1).mean(0)
 
 
+# by name, for trainings: without a look at every number, for which a GPU would wait
 LOSSES: dict[str, Callable[..., PerImage]] = {
     "nt_xent": nt_xent,
     "softmax": softmax_one_way,
@@ -147,6 +167,7 @@ LOSSES: dict[str, Callable[..., PerImage]] = {
     "ifm": ifm,
     "hcl": hcl,
 }
+nt_xent, softmax_one_way, uel, ifm, hcl = map(_finite, LOSSES.values())
 
 
 def loss_named(name: str, **options: float) -> Callable[..., PerImage]:
@@ -154,8 +175,14 @@ def loss_named(name: str, **options: float) -> Callable[..., PerImage]:
 
     `options`: `ifm`'s eps, `hcl`'s beta; `TrainConfig.loss_options` has those of a run.
     """
-    if name not in LOSSES:
-        raise UserError(f"loss is one of {', '.join(LOSSES)}, got '{name}'.{nearest(name, LOSSES)}")
+    if not isinstance(name, str) or name not in LOSSES:
+        raise UserError(f"loss is one of {', '.join(LOSSES)}, got '{name}'.{nearest(str(name), LOSSES)}")
+    known = {"ifm": ["eps"], "hcl": ["beta", "tau_plus"]}.get(name, [])
+    if unknown := [option for option in options if option not in known]:
+        has = f"the options {' and '.join(known)}" if known else "no options"
+        raise UserError(f"The loss '{name}' has {has}, got '{unknown[0]}'.{nearest(unknown[0], known)}")
+    for option, value in options.items():
+        _check_option(f"{name}'s {option}", value)
     return partial(LOSSES[name], **options) if options else LOSSES[name]
 
 
@@ -170,6 +197,11 @@ def chance(n: int, loss: str = "nt_xent", temperature: float = 0.5, *, eps: floa
     >>> round(ex.chance(32), 2)  # ln 63
     4.14
     """
+    n = incoming.whole(n, "n, the number of pairs,")
+    incoming.choice(loss, "loss", LOSSES)
+    incoming.number(temperature, "temperature", open_low=True)
+    incoming.number(eps, "eps")
+    incoming.number(beta, "beta")
     m = 2 * n - 1
     if loss == "ifm" and m > 1:
         raised = math.log(m - 1) + 2 * eps / temperature
@@ -193,6 +225,7 @@ def alignment(z1: Embeddings, z2: Embeddings) -> Scalar:
     >>> ex.alignment(torch.eye(2), -torch.eye(2)).item()
     4.0
     """
+    _check(z1, z2)
     return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).pow(2).sum(dim=1).mean()
 
 
@@ -204,6 +237,10 @@ def uniformity(z: Embeddings, t: float = 2.0) -> Scalar:
     >>> round(ex.uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item(), 3)
     -8.0
     """
+    if not isinstance(z, Tensor) or z.dim() != 2 or len(z) < 2:
+        came = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        raise UserError(f"Uniformity takes embeddings (n, d) of two images or more, got {came}.")
+    incoming.number(t, "t", open_low=True)
     return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-t).exp().mean().log()
 
 
@@ -245,15 +282,19 @@ def _log1p_exp(x: Tensor) -> Tensor:
 
 
 def _check_option(what: str, value: float) -> None:
-    if not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise UserError(f"{what} must be 0 or more, got {value}; 0 gives NT-Xent.")
 
 
-def _check(z1: Embeddings, z2: Embeddings, temperature: float) -> None:
+def _check(z1: Embeddings, z2: Embeddings, temperature: float = 0.5) -> None:
+    for z in (z1, z2):
+        if not isinstance(z, Tensor) or z.dim() != 2:
+            came = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise UserError(f"A contrastive loss takes embeddings (n, d), one row an image, got {came}.")
     if z1.shape != z2.shape:
         raise UserError(
             f"A contrastive loss needs two batches of paired rows of one shape, got {tuple(z1.shape)} and "
             f"{tuple(z2.shape)}; embed both views with the same encoder."
         )
-    if not temperature > 0:
-        raise UserError(f"temperature must be above 0, got {temperature}; 0.5 is SimCLR's value for CIFAR.")
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise UserError(f"temperature must be above 0, got {temperature!r:.60}; 0.5 is SimCLR's value for CIFAR.")

@@ -1,15 +1,18 @@
 """Encoders: torchvision's ResNets with two sets of batch-norm statistics, and a projector."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from . import incoming
 from .convolutions import Conv2d
-from .errors import UserError, nearest
+from .errors import UserError
 from .types import Branch, Embeddings, Images
 
 ARCHS = {  # name: block, blocks in each of the four stages
@@ -135,12 +138,13 @@ class Encoder(nn.Module):
         std: Iterable[float] = (0.5, 0.5, 0.5),
     ):
         super().__init__()
-        if arch not in ARCHS:
-            raise UserError(f"arch must be one of {', '.join(ARCHS)}, got '{arch}'.{nearest(arch, ARCHS)}")
-        if stem not in STEMS:
-            raise UserError(f"stem must be one of {', '.join(STEMS)}, got '{stem}'.{nearest(stem, STEMS)}")
-        if width < 1:
-            raise UserError(f"width is the channels of the first stage, 1 or more (64 is the full net), got {width}.")
+        incoming.choice(arch, "arch", ARCHS)
+        incoming.choice(stem, "stem", STEMS)
+        width = incoming.whole(width, "width, the channels of the first stage (64 is the full net),")
+        proj_dim = incoming.whole(proj_dim, "proj_dim, the numbers of a projection,")
+        proj_hidden = None if proj_hidden is None else incoming.whole(proj_hidden, "proj_hidden")
+        incoming.number(bn_adv_momentum, "bn_adv_momentum", 0.0, 1.0)
+        mean, std = _three(mean, "mean"), _three(std, "std")
 
         def norm(channels: int) -> nn.Module:
             return DualBatchNorm2d(channels, bn_adv_momentum) if dual_bn else BatchNorm2d(channels)
@@ -164,12 +168,14 @@ class Encoder(nn.Module):
 
     def features(self, x: Images, branch: Branch = "clean", views: int = 1) -> Embeddings:
         """Features h (n, feature_dim) of images in [0, 1]; `views` as in `forward`."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+            incoming.image_shape(x, "An encoder's images")
         if x.dim() != 4 or x.shape[1] != 3:
             raise UserError(
                 f"An encoder reads images of shape (n, 3, height, width) in [0, 1], got {tuple(x.shape)}; "
                 "repeat a gray channel three times, add a batch axis to a single image."
             )
-        if views < 1 or len(x) % views:
+        if not isinstance(views, int) or views < 1 or len(x) % views:
             raise UserError(
                 f"views is how many views of one size follow each other in the {len(x)} images, got {views}."
             )
@@ -204,29 +210,41 @@ class Encoder(nn.Module):
             self._use.branch, self._use.views = "clean", 1
 
 
+def _three(values: Iterable[float], what: str) -> tuple[float, ...]:
+    """Three numbers, one a colour; those of `std` are above 0."""
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,)
+    if len(found) != 3:
+        raise UserError(f"{what} holds three numbers, one a colour, got {len(found)}; repeat it for gray images.")
+    return tuple(
+        incoming.number(v, f"A colour's {what}", 0.0 if what == "std" else -math.inf, open_low=what == "std")
+        for v in found
+    )
+
+
 class TorchEncoder(nn.Module):
     """Any network from images to features (n, D), with an `Encoder`'s methods.
 
-    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves.
+    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves. Where the
+    network returns something else than (n, D), `pick_features` picks; `taken` says what, after a pass.
     """
+
+    taken = "not run yet"
 
     def __init__(self, network: nn.Module, *, mean: Iterable[float] | None = None, std: Iterable[float] | None = None):
         super().__init__()
         self.network = network
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(list(mean or (0.0,) * 3)).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(list(std or (1.0,) * 3)).view(1, 3, 1, 1))
+        self.register_buffer(
+            "mean", torch.tensor(_three((0.0,) * 3 if mean is None else mean, "mean")).view(1, 3, 1, 1)
+        )
+        self.register_buffer("std", torch.tensor(_three((1.0,) * 3 if std is None else std, "std")).view(1, 3, 1, 1))
 
     def features(self, x: Images, branch: Branch = "clean") -> Embeddings:
         """Features (n, D) of images in [0, 1]."""
-        h = self.network((x - self.mean) / self.std)
-        if not isinstance(h, Tensor) or h.dim() != 2:
-            came = f"a tensor of shape {tuple(h.shape)}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
-            raise UserError(
-                f"An encoder must return features of shape (n, D), this one returned {came}; wrap it in a module whose "
-                "forward picks the features and flattens them."
-            )
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            incoming.image_shape(x, "An encoder's images")
+        h, self.taken = pick_features(self.network((x - self.mean) / self.std), len(x))
         return h
 
     def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
@@ -238,6 +256,57 @@ class TorchEncoder(nn.Module):
         return F.normalize(h, dim=1)
 
 
+# names of features in what networks return as a dict or with attributes, the best first
+NAMED = (
+    *(
+        "features",
+        "pooler_output",
+        "x_norm_clstoken",
+        "embeddings",
+        "embedding",
+        "image_embeds",
+        "h",
+        "feat",
+        "feats",
+    ),
+    *("last_hidden_state", "avgpool", "out"),
+)
+
+
+def pick_features(out: Any, n: int) -> tuple[Tensor, str]:
+    """Features (n, D) in what a network returned for n images, and in words where they were.
+
+    Maps (n, C, h, w) are averaged over their places; of tokens (n, T, D) the first is taken, the
+    class token; of a tuple the first; of a dict what is named like features, or all there is.
+    """
+    if isinstance(out, Tensor) and len(out.shape) and len(out) == n and out.is_floating_point():
+        if out.dim() == 2:
+            return out, "the output"
+        if out.dim() == 4:
+            places = out.mean((2, 3))
+            return places, f"maps of {out.shape[2]} x {out.shape[3]} places, averaged" if out[
+                0, 0
+            ].numel() > 1 else "pooled maps"
+        if out.dim() == 3:
+            return out[:, 0], f"the first of {out.shape[1]} tokens"
+    if isinstance(out, tuple | list) and out:
+        h, words = pick_features(out[0], n)
+        return h, f"the first of {len(out)} outputs: {words}"
+    if isinstance(out, Mapping):
+        tensors = [name for name in out if isinstance(out[name], Tensor)]
+        name = next((name for name in NAMED if name in tensors), tensors[0] if len(tensors) == 1 else None)
+        if name is not None:
+            h, words = pick_features(out[name], n)
+            return h, f"'{name}': {words}"
+    came = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+    if isinstance(out, Mapping):
+        came += f" of {', '.join(map(repr, list(out)[:6]))}"
+    raise UserError(
+        f"An encoder must return features of shape (n, D), this one returned {came}; wrap it in a module whose "
+        "forward picks the features and flattens them."
+    )
+
+
 def as_encoder(network: nn.Module) -> "Encoder | TorchEncoder":
     """The network itself if it is an `Encoder`, otherwise wrapped in a `TorchEncoder`."""
-    return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(network)
+    return network if isinstance(network, Encoder | TorchEncoder) else TorchEncoder(incoming.network(network))

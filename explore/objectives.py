@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import incoming
 from .errors import UserError
 from .losses import loss_named
 from .nets import as_encoder
 from .random import untouched
-from .types import Branch, Embeddings, Images, Labels, PerImage
+from .types import Branch, Embeddings, Images, LabelsLike, PerImage
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -37,17 +38,23 @@ class contrast:
     def __init__(
         self,
         encoder: nn.Module,
-        reference: Images | Embeddings,
+        reference: Tensor,
         *,
         temperature: float = 0.5,
         branch: Branch = "clean",
         loss: str = "nt_xent",
         loss_options: Mapping[str, float] | None = None,
     ):
-        self.encoder, self.temperature, self.branch = encoder, temperature, branch
+        encoder = as_encoder(encoder)
+        self.temperature = incoming.number(temperature, "temperature", open_low=True)
+        self.encoder, self.branch = encoder, incoming.choice(branch, "branch", ("clean", "adv"))
         self.modules, self._loss = (encoder,), loss_named(loss, **loss_options or {})
+        if isinstance(reference, Tensor) and reference.dim() == 2:
+            self.z = incoming.features(reference.detach(), "A reference's embeddings")
+            return
+        incoming.images(reference, "A contrastive loss's reference images")
         with torch.no_grad(), untouched(encoder):
-            self.z = encoder(reference, branch=branch) if reference.dim() == 4 else reference.detach()
+            self.z = encoder(reference, branch=branch)
 
     def __call__(self, x: Images) -> PerImage:
         if len(x) != len(self.z):
@@ -70,17 +77,37 @@ class classify:
     torch.Size([2])
     """
 
-    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
+    def __init__(
+        self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: LabelsLike, *, branch: Branch = "clean"
+    ):
         encoder = as_encoder(encoder)
-        self.encoder, self.head, self.y, self.branch = encoder, head, y, branch
+        self.head = incoming.function(head, "A head", "features (n, D) -> logits (n, C), as a fitted probe is")
+        self.y = incoming.labels(y, classes=getattr(head, "classes_", None) or None)
+        self.encoder, self.branch = encoder, incoming.choice(branch, "branch", ("clean", "adv"))
+        self._fits = False
         self.modules = (encoder, head) if isinstance(head, nn.Module) else (encoder,)
 
     def __call__(self, x: Images) -> PerImage:
         if len(x) != len(self.y):
             raise UserError(f"There are {len(x)} images and {len(self.y)} labels; pass one label an image.")
-        logits = self.head(self.encoder.features(x, branch=self.branch))
-        if int(self.y.max()) >= logits.shape[1] or int(self.y.min()) < 0:
-            raise UserError(
-                f"Labels must lie in 0 .. {logits.shape[1] - 1} for this head, got up to {int(self.y.max())}."
-            )
+        logits = logits_of(self.head, self.encoder.features(x, branch=self.branch))
+        if not self._fits:
+            check_classes(self.y, logits)
+            self.y, self._fits = self.y.to(x.device), True
         return F.cross_entropy(logits, self.y, reduction="none")
+
+
+def logits_of(head: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+    """A head's logits (n, C) of features h (n, D), checked."""
+    with incoming.raised("The head"):
+        logits = head(h)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(h):
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"A head must return logits of shape ({len(h)}, C), got {came}.")
+    return logits
+
+
+def check_classes(y: Tensor, logits: Tensor) -> None:
+    """UserError where a label (n,) is not among the classes of logits (n, C)."""
+    if len(y) and int(y.max()) >= logits.shape[1]:
+        raise UserError(f"Labels must lie in 0 .. {logits.shape[1] - 1} for this head, got {int(y.max())}.")

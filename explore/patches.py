@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import incoming
 from .datasets import Split
-from .errors import UserError, nearest
+from .errors import UserError
 from .nets import TorchEncoder
 from .random import seeded
 from .serialization import load_tensors, save_tensors
@@ -156,8 +157,7 @@ def patch_encoder(
     >>> ex.patch_encoder(ex.load("fashion").train.take(200), patches=16).feature_dim
     64
     """
-    if kind not in KINDS:
-        raise UserError(f"kind is one of {', '.join(KINDS)}, got '{kind}'.{nearest(kind, KINDS)}")
+    incoming.choice(kind, "kind", KINDS)
     if patches < 2 or patches % 2:
         raise UserError(f"patches is an even number of filters, 2 or more, got {patches}.")
     if size < 2 or stride < 1 or grid < 1 or iterations < 1:
@@ -165,6 +165,8 @@ def patch_encoder(
             f"size is 2 pixels or more, stride, grid and iterations are 1 or more, got {size}, {stride}, {grid} and {iterations}."
         )
     draws = generator or seeded(0)
+    if not hasattr(images, "batches"):
+        incoming.images(images, "Images to take patches from")
     drawn = _drawn(images, size, max(sample, 2 * patches), draws)
     mean, whiten, white = _whitened(drawn)
     start = white[torch.randperm(len(white), generator=draws)[: patches if kind == "kmeans" else patches // 2]]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import incoming
+
 
 def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A random generator with this seed; a CPU generator gives the same draws for every device.
@@ -16,7 +18,7 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     >>> torch.rand(1, generator=ex.seeded(0)).equal(torch.rand(1, generator=ex.seeded(0)))
     True
     """
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(incoming.whole(seed, "A seed", 0, 2**63 - 1))
 
 
 class Share(torch.Generator):
@@ -63,6 +65,8 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
     >>> encoder.training
     True
     """
+    for module in modules:
+        incoming.network(module, "What is left untouched")
     parts = [m for module in modules for m in module.modules()]
     buffers = [b for module in modules for b in module.buffers()]
     modes, saved = [m.training for m in parts], [b.detach().clone() for b in buffers]

@@ -202,6 +202,25 @@ class Run:
         header["image_size"] = str(self.image_size)
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
+    def export(self, path: str | Path, layout: str = "torchvision") -> Path:
+        """Write the encoder without its projector under the names of torchvision's or timm's ResNet.
+
+        A safetensors file of the clean branch; how images are normalised, the stem and the width stand in its header.
+        torchvision's and timm's own ResNets take it where width is 64 and the stem 'imagenet'; `open_encoder` takes all.
+        """
+        if layout not in ("torchvision", "timm"):  # the names of the two are the same
+            raise UserError(f"layout is 'torchvision' or 'timm', got {layout!r:.60}.")
+        if Path(path).suffix != ".safetensors":
+            raise UserError(f"An encoder is exported to a .safetensors file, got {str(path)!r:.100}.")
+        encoder = self.encoder()
+        if not isinstance(encoder, Encoder):
+            raise UserError(f"'{self.name}' is no ResNet, so it has no layout of {layout}'s; share its run folder.")
+        weights = {n: t for n, t in encoder.trunk.state_dict().items() if ".adv." not in n}
+        about = {"layout": layout, "arch": self.config.arch, "width": str(self.config.width), "stem": self.config.stem}
+        about |= {name: json.dumps(getattr(encoder, name).flatten().tolist()) for name in ("mean", "std")}
+        save_tensors(path, weights, {**about, "image_size": str(self.image_size), "format": "pt"})
+        return Path(path)
+
     def hand_on(self, target: Path, **facts: Any) -> "Run":
         """A copy to ship, with `facts` added to env.json: weights in half precision, nothing for a resumption, no path of this machine."""
         config, env = self.config.with_(data_dir=None), {**self.env, **facts}
@@ -281,6 +300,10 @@ def open_run(name: str | Path) -> Run:
     (`explore.patches`), fitted on `fashion` in seconds at their first use and kept in the cache;
     'patches/kmeans/cifar10' on another published or shipped set.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(
+            f"A run is opened by its name or its folder's path, got a {type(name).__name__}; explore.runs() lists them."
+        )
     found = _folders()
     if str(name) in found:
         return Run(found[str(name)], str(name))

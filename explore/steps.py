@@ -145,7 +145,7 @@ class Stepper:
     def _attack(self, v1: Images, v2: Images, leaf: Tensor, generator: torch.Generator | None) -> Images:
         """The adversary, by separate passes; reference 'self' attacks the anchor's view itself."""
         if isinstance(self.attack, Noise):
-            return self.attack(v1 if self.reference == "self" else v2, generator=generator)
+            return self.attack.perturbed(v1 if self.reference == "self" else v2, generator)
         z = leaf.detach()
         if self.reference == "self" and self.attack_branch == "adv":
             with torch.no_grad(), untouched(self.encoder):
@@ -156,7 +156,7 @@ class Stepper:
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
         assert self.attack is not None
-        return self.attack(v1 if self.reference == "self" else v2, away, generator=generator)
+        return self.attack.perturbed(v1 if self.reference == "self" else v2, away, generator)
 
     def _authors(self, v1: Images, v2: Images) -> Step:
         """chihhuiho/CLAE, SimCLR/main.py, lines 48 to 90, without the attack's weight gradients.

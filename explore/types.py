@@ -5,7 +5,7 @@ the sizes that must agree themselves. Without jaxtyping these are plain `torch.T
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,6 +19,8 @@ try:
     Labels = Integer[Tensor, " _"]  # (n,)
 except ImportError:
     Images = Embeddings = PerImage = Scalar = Labels = Tensor  # type: ignore[misc, assignment]
+
+LabelsLike = Any  # labels as `incoming.labels` takes them: a tensor, an array, a list of numbers or of class names
 
 ProgressCallback = Callable[
     [str, int, int], None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from . import incoming
 from .errors import UserError
 from .random import draw
 from .types import Images
@@ -71,6 +72,15 @@ class Views:
     blur_p: float = 0.0
 
     def __post_init__(self):
+        object.__setattr__(self, "size", incoming.whole(self.size, "A view's size, in pixels,"))
+        for name, count in {"scale": 2, "ratio": 2, "jitter": 4}.items():
+            incoming.listed(getattr(self, name), f"A view's {name}")
+            if len(getattr(self, name)) != count:
+                raise UserError(f"A view's {name} holds {count} numbers, got {len(getattr(self, name))}.")
+            for each in getattr(self, name):
+                incoming.number(each, f"A view's {name}")
+        for name in ("flip", "jitter_p", "gray_p"):
+            incoming.number(getattr(self, name), f"{name}, a share of the views,", 0.0, 1.0)
         if self.crop not in CROPS:
             raise UserError(f"A view's crop is one of {', '.join(CROPS)}, got {self.crop!r}.")
         if not 0 <= self.blur_p <= 1:
@@ -152,6 +162,7 @@ class Views:
 
     def __call__(self, x: Images, generator: torch.Generator | None = None) -> Images:
         """One random view of every image."""
+        _checked(x, generator)
         return self.apply(x, self.sample(len(x), generator, (x.shape[-2], x.shape[-1])))
 
 
@@ -291,7 +302,16 @@ def two_views(views: Views, x: Images, generator: torch.Generator | None = None)
     >>> v1.shape == v2.shape and not v1.equal(v2)
     True
     """
+    _checked(x, generator)
     return two_views_each(views, [x], [generator])[0]
+
+
+def _checked(x: Images, generator: torch.Generator | None) -> None:
+    """UserError for images that are no floats in [0, 1]; on a GPU, which would wait, by their shape."""
+    (incoming.images if isinstance(x, Tensor) and x.device.type == "cpu" else incoming.image_shape)(x)
+    if x.shape[1] != 3:
+        raise UserError(f"Views are made of images (n, 3, height, width), got {tuple(x.shape)}; repeat a gray channel.")
+    incoming.generator(generator)
 
 
 def two_views_each(

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
-    {"serialization"},
+    {"serialization", "incoming"},
     {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed", "patches"},
+    {"distributed", "patches", "checkpoints"},
     {"runfolder", "objectives", "steps"},
     {"perturbation", "recorder", "monitor"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},

@@ -136,7 +136,7 @@ def test_a_saved_encoder_opens_again(tmp_path):
 
 def test_what_cannot_be_is_one_sentence(tmp_path):
     e = small()
-    with pytest.raises(ex.UserError, match="kind is one of kmeans, random, got 'kmean'"):
+    with pytest.raises(ex.UserError, match="kind must be one of kmeans, random, got 'kmean'"):
         small("kmean")
     with pytest.raises(ex.UserError, match="even number"):
         small(patches=7)
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         small(size=0)
     with pytest.raises(ex.UserError, match="choose a smaller size"):
         small(size=17)
-    with pytest.raises(ex.UserError, match="no images"):
+    with pytest.raises(ex.UserError, match="batch is empty"):
         small(images=torch.zeros(0, 3, 8, 8))
     with pytest.raises(ex.UserError, match=r"got \(1, 1, 16, 16\)"):
         e.features(torch.rand(1, 1, 16, 16))

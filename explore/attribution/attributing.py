@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import incoming
 from ..attacks import modules_of
 from ..errors import UserError, nearest
 from ..objectives import contrast
@@ -16,6 +17,7 @@ from .layers import layer_named, name_of
 from .maps import integrated, occluded, sloped
 from .targets import BATCH, Alone, Target, own_loss
 
+STEPS = 1000  # of integrated gradients: the line is refined where they are too few
 METHODS = ("integrated_gradients", "saliency", "occlusion", "gradcam")
 BASELINES = ("black", "mean", "blur")
 
@@ -56,7 +58,15 @@ def attribute(
     >>> found.maps.shape
     torch.Size([2, 32, 32])
     """
-    _check(x, method, steps)
+    encoder = incoming.network(encoder)
+    incoming.choice(method, "method", METHODS)
+    incoming.images(x, "Images to explain")
+    incoming.function(target, "A target", "images (n, c, h, w) -> one number an image (n,)")
+    steps = incoming.whole(steps, "Integrated gradients' steps", 1, STEPS)
+    window = None if window is None else incoming.whole(window, "window, the side in pixels of the hidden square,")
+    if tolerance is not None:
+        incoming.number(tolerance, "tolerance, a share of the change,", open_low=True)
+    chosen = incoming.rows(rows, len(x))
     nets = dict.fromkeys([encoder, *modules_of(target)])
     with untouched(*nets):
         for net in nets:
@@ -66,7 +76,7 @@ def attribute(
         value = _value(named, x)
         whole = named if hasattr(named, "take") else Alone(named, x)
         module = layer_named(encoder, layer, x, whole) if method == "gradcam" else None
-        asked = torch.arange(len(x), device=x.device)[None if rows is None else list(rows)].view(-1)
+        asked = torch.tensor(chosen, device=x.device)
         how = {"steps": steps, "tolerance": tolerance, "window": window, "module": module}
         channels, ends = _explained(whole, x, baseline_of(x, baseline), value, asked, method, how)
     value = value[asked].cpu()
@@ -114,10 +124,10 @@ def baseline_of(x: Images, baseline: str | Tensor) -> Images:
             raise UserError(
                 f"The baseline has the shape {tuple(baseline.shape)} and the images {tuple(x.shape)}; give one of equal shape."
             )
-        return baseline.detach().to(x)
-    if baseline not in BASELINES:
+        return incoming.images(baseline, "Baseline images").detach().to(x)
+    if not isinstance(baseline, str) or baseline not in BASELINES:
         raise UserError(
-            f"baseline is {', '.join(BASELINES)} or images, got '{baseline}'.{nearest(baseline, BASELINES)}"
+            f"baseline is {', '.join(BASELINES)} or images, got '{baseline}'.{nearest(str(baseline), BASELINES)}"
         )
     if baseline == "black":
         return torch.zeros_like(x)
@@ -129,35 +139,17 @@ def baseline_of(x: Images, baseline: str | Tensor) -> Images:
     return gaussian_blur(x, [side // 2 * 2 - 1] * 2, [max(side / 8, 0.1)] * 2)
 
 
-def _check(x: Tensor, method: str, steps: int) -> None:
-    if method not in METHODS:
-        raise UserError(f"method must be one of {', '.join(METHODS)}, got '{method}'.{nearest(method, METHODS)}")
-    if steps < 1:
-        raise UserError(f"Integrated gradients take 1 step or more, got steps={steps}; 32 is the default.")
-    if x.dim() != 4 or not x.is_floating_point():
-        raise UserError(f"Images are float (n, c, h, w) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}.")
-    if not len(x):
-        raise UserError("There is no image to explain: the batch is empty.")
-    broken = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-    if broken:
-        raise UserError(f"Images must be finite; {broken} of {len(x)} hold NaN or infinity.")
-
-
 def _value(target: Target, x: Tensor) -> Tensor:
     """The target at x (n,), checked: finite, differentiable, one number per image."""
+    start = x.clone().requires_grad_()
     with torch.enable_grad():
-        value = target(x.clone().requires_grad_())
-    if not isinstance(value, Tensor) or value.shape != (len(x),):
-        came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise UserError(f"A target must return one number an image, shape ({len(x)},), got {came}.")
-    if not value.requires_grad:
-        raise UserError("The target does not depend on its images; compute it from the argument, with gradient.")
+        with incoming.raised("The target"):
+            value = incoming.losses(target(start), len(x), "A target")
+        slope = torch.autograd.grad(value.sum(), start, allow_unused=True)[0]
+    if slope is None:
+        raise UserError("A target's result does not depend on its images; compute it from the argument, with gradient.")
     value = value.detach()
-    if not torch.isfinite(value).all():
-        broken = int((~torch.isfinite(value)).sum())
-        raise UserError(
-            f"The target is NaN or infinite for {broken} of {len(x)} images; look at the encoder's weights."
-        )
+    incoming.finite(value, slope, "A target")
     if len(x) > 1 and not hasattr(target, "take"):
         with torch.no_grad():
             alone = target(torch.cat([x[:1], 1 - x[1:]]))[0]

@@ -59,9 +59,10 @@ def layer_named(encoder: nn.Module, name: str | None, x: Tensor, run: Target) ->
         if not fine:
             raise UserError("GradCAM needs a layer with feature maps (n, c, h, w), and this encoder has none.")
         return known[fine[-1]]
-    if not name or name not in known:
+    if not isinstance(name, str) or not name or name not in known:
+        whole = [n for n in suited if n.count(".") <= 1] or list(suited)
         raise UserError(
-            f"This encoder has no layer '{name}'; GradCAM can look at {', '.join(list(suited)[:40])}.{nearest(name, suited)}"
+            f"This encoder has no layer '{name}'; GradCAM can look at {', '.join(whole[:12])}.{nearest(name, suited)}"
         )
     if name not in suited:
         shapes = seen.get(name, [])

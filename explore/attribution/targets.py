@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import incoming
 from ..errors import UserError
 from ..nets import as_encoder
-from ..objectives import contrast
+from ..objectives import check_classes, contrast, logits_of
 from ..random import untouched
-from ..types import Branch, Images, Labels, PerImage
+from ..types import Branch, Images, LabelsLike, PerImage
 
 BATCH = 256  # images in one pass
 Target = Callable[[Tensor], Tensor]
@@ -32,7 +33,9 @@ class similarity:
     def __init__(self, encoder: nn.Module, reference: Images, *, what: str = "z", branch: Branch = "clean"):
         if what not in ("h", "z"):
             raise UserError(f"what is 'z' (projections) or 'h' (features), got '{what}'.")
-        self.encoder, self.what, self.branch = as_encoder(encoder), what, branch
+        self.encoder, self.what = as_encoder(encoder), what
+        self.branch = incoming.choice(branch, "branch", ("clean", "adv"))
+        incoming.images(reference, "A similarity's reference images")
         self.modules, self.size = (self.encoder,), tuple(reference.shape[1:])
         self.name = f"cosine of {what} to the reference"
         with torch.no_grad(), untouched(self.encoder):
@@ -68,8 +71,12 @@ class logit:
     torch.Size([2])
     """
 
-    def __init__(self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: Labels, *, branch: Branch = "clean"):
-        self.encoder, self.head, self.y, self.branch = as_encoder(encoder), head, y, branch
+    def __init__(
+        self, encoder: nn.Module, head: Callable[[Tensor], Tensor], y: LabelsLike, *, branch: Branch = "clean"
+    ):
+        self.encoder, self.branch = as_encoder(encoder), incoming.choice(branch, "branch", ("clean", "adv"))
+        self.head = incoming.function(head, "A head", "features (n, D) -> logits (n, C), as a fitted probe is")
+        self.y = incoming.labels(y, classes=getattr(head, "classes_", None) or None)
         self.modules = (self.encoder, head) if isinstance(head, nn.Module) else (self.encoder,)
         self.name = "logit of the class"
 
@@ -80,11 +87,9 @@ class logit:
     def __call__(self, x: Images) -> PerImage:
         if len(x) != len(self.y):
             raise UserError(f"There are {len(x)} images and {len(self.y)} labels; pass one label an image.")
-        logits = self.head(self.encoder.features(x, branch=self.branch))
-        if int(self.y.min()) < 0 or int(self.y.max()) >= logits.shape[1]:
-            wrong = int(self.y.min()) if int(self.y.min()) < 0 else int(self.y.max())
-            raise UserError(f"Labels must lie in 0 .. {logits.shape[1] - 1} for this head, got {wrong}.")
-        return logits.gather(1, self.y[:, None])[:, 0]
+        logits = logits_of(self.head, self.encoder.features(x, branch=self.branch))
+        check_classes(self.y, logits)
+        return logits.gather(1, self.y.to(x.device)[:, None])[:, 0]
 
 
 class own_loss:

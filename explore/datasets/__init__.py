@@ -9,11 +9,12 @@ import torch
 from .. import paths
 from ..errors import UserError, nearest
 from . import shipped
+from .arrays import from_arrays
 from .formats import Parts
 from .progress import Bar
 from .splits import Data, Progress, Split, check_size
 
-__all__ = ["Data", "Split", "at_hand", "load", "names"]
+__all__ = ["Data", "Split", "at_hand", "from_arrays", "load", "names"]
 
 _FOLDER, _IMAGENET100 = "folder:", "imagenet100:"  # names that end in a path
 
@@ -26,7 +27,7 @@ def names() -> dict[str, str]:
     """
     from .public import SETS
 
-    own = "your own images: class sub-folders, train/ + test/ (or val/), or images alone; any sizes"
+    own = "your own images: class sub-folders, train/ + test/ (or val/), a CSV of classes, or images alone"
     hundred = "the 100 classes of ImageNet-100 out of your own ImageNet folder: train/<wnid>/, val/<wnid>/; 224x224"
     by_path = {"imagenet100:/path": hundred, "folder:/path": own}
     return {
@@ -58,6 +59,8 @@ def load(
     >>> x.shape, data.classes[y[0]]
     (torch.Size([2, 3, 32, 32]), 'Ankle boot')
     """
+    if not isinstance(name, str):
+        raise UserError(f"a data set is given by its name, like 'fashion', got a {type(name).__name__}.")
     check_size(size)
     on = _usable(device)
     with Bar() as bar:

@@ -13,12 +13,14 @@ from torch import Tensor
 from ..errors import UserError
 from .decode import SUFFIXES, short_side
 from .formats import Parts
+from .label_file import labels_beside
 from .shipped import held_out
 from .splits import NO_CLASS, Progress, Split
 from .stream import Files, StreamedSplit
 
 IN_MEMORY = 2_000_000_000  # bytes of uint8 pixels; a folder that needs more is streamed
-_TEST_FOLDERS = ("test", "val", "valid", "validation")
+_TRAIN_FOLDERS = ("train", "training")
+_TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
 _LARGEST_DEFAULT = 64
 _NAMED = 3  # so many of the skipped files are named in the warning
 
@@ -39,8 +41,9 @@ class Found:
 def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     """Read a folder of images.
 
-    Layouts: train/ with test/, val/ or validation/ (below each as here); class sub-folders; images
-    without classes. Where there is no test part, a fifth of every class is held out, chosen by the
+    Layouts: train/ or Training/ with test/, Testing/, val/, valid/, eval/ ... (below each as here);
+    class sub-folders; images without classes, or with a CSV or text file of their classes beside
+    them (ImageNet's and Tiny ImageNet's validation folders as they are downloaded). Where there is no test part, a fifth of every class is held out, chosen by the
     files' names. Without `size`, the images' own short side, 64 at most.
     """
     train, test, warnings = _laid_out(path)
@@ -58,6 +61,10 @@ def parts_of(
     labels = [torch.tensor([number[c] for c in f.classes], dtype=torch.int64) for f in (train, test)]
     files = [Files(f.root, f.names, size) for f in (train, test)]
     splits = opened(list(zip(files, labels, strict=True)), skipped, warnings, progress)
+    if not any(s.streamed for s in splits) and (twice := _in_both(splits[0].stored, splits[1].stored)):
+        warnings.append(
+            f"{twice:,} of {len(splits[1]):,} test images are among the training images too, pixel by pixel."
+        )
     gray = not splits[0].streamed and all(_is_gray(s.stored) for s in splits)
     if gray:
         splits = [Split(s.stored[:, :1].contiguous(), s.labels) for s in splits]
@@ -97,23 +104,51 @@ def _laid_out(path: Path) -> tuple[Found, Found, list[str]]:
     if not path.is_dir():
         raise UserError(f"the folder {path} does not exist; expected 'folder:' and the path of a folder of images.")
     warnings: list[str] = []
-    parts = {p.name.lower(): p for p in sorted(path.iterdir()) if p.is_dir()}
-    tests = [parts[name] for name in _TEST_FOLDERS if name in parts]
-    train = _found(parts.get("train", path), path, warnings)
+    path = _entered(path)
+    parts = _parts(path)
+    own = next((parts[name] for name in _TRAIN_FOLDERS if name in parts), None)
+    tests = [parts[name] for name in _TEST_FOLDERS if name in parts and own is not None]
+    train = _found(own or path, path, warnings)
     if not train.names:
         raise UserError(
-            f"the folder {parts.get('train', path)} holds no images (looked for "
+            f"the folder {own or path} holds no images (looked for "
             f"{', '.join(sorted(SUFFIXES))} in it and in its sub-folders)."
         )
-    if "train" in parts and tests:
-        test = _found(tests[0], path, warnings)
-        if test.names:
-            return train, _same_classes(train, test, tests[0], warnings), warnings
-        warnings.append(f"{tests[0]} holds no images: a fifth of {parts['train']} is held out instead.")
+    found = [(place, _found(place, path, warnings)) for place in tests]
+    found = [(place, test) for place, test in found if test.names]
+    if found:  # the first that has train's classes: Tiny ImageNet's test images have none
+        place, test = next((f for f in found if set(f[1].classes) & set(train.classes)), found[0])
+        return train, _same_classes(train, test, place, warnings), warnings
+    if tests:
+        warnings.append(f"{tests[0]} holds no images: a fifth of {own} is held out instead.")
     if len(train.names) < 2:
         raise UserError(f"the folder {path} holds one image, expected two at least: one to train on, one to test.")
     out = _held_out(train)
+    if not any(out):
+        raise UserError(
+            f"no image of {path} is left to test on: each of its {len(set(train.classes))} classes has one image; give two or more "
+            "of a class, or a folder test/ beside train/."
+        )
     return train.only([not o for o in out]), train.only(out), warnings
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """Sub-folders by name in small letters."""
+    return {p.name.lower(): p for p in sorted(path.iterdir()) if p.is_dir()}
+
+
+def _entered(path: Path) -> Path:
+    """The folder itself, or the one with train/ and test/ that wraps it alone."""
+    at = path
+    for _ in range(3):
+        inner = [p for name, p in _parts(at).items() if not name.startswith((".", "__macosx"))]
+        if len(inner) != 1:
+            break
+        at = inner[0]
+        names = set(_parts(at))
+        if names & set(_TRAIN_FOLDERS) and names & set(_TEST_FOLDERS):
+            return at
+    return path
 
 
 def _found(below: Path, root: Path, warnings: list[str]) -> Found:
@@ -135,7 +170,20 @@ def _found(below: Path, root: Path, warnings: list[str]) -> Found:
         warnings.append(f"{len(direct):,} images beside the class folders of {below} have no class: left out.")
     elif direct:
         files = [(file, "") for file in direct]
-    return Found(root, [f.relative_to(root).as_posix() for f, _ in files], [c for _, c in files])
+    found = Found(root, [f.relative_to(root).as_posix() for f, _ in files], [c for _, c in files])
+    return _with_table(found, [below, *folders[:1]], warnings) if len(set(found.classes)) == 1 else found
+
+
+def _with_table(found: Found, folders: list[Path], warnings: list[str]) -> Found:
+    """Images of one folder with the classes that a table beside them gives; as they are where there is none."""
+    table = labels_beside(found.names, [*folders, *([found.root] if found.root not in folders else [])])
+    if table is None:
+        return found
+    known, path = table
+    if missing := [name for name in found.names if name not in known]:
+        warnings.append(f"{len(missing):,} images are not in {path.name} and were left out: {shown(missing[0])} ...")
+    names = [name for name in found.names if name in known]
+    return Found(found.root, names, [known[name] for name in names])
 
 
 def _wraps(folder: Path) -> bool:
@@ -232,6 +280,12 @@ def _decoded(files: Files, labels: Tensor, skipped: list[str], progress: Progres
             if i % 100 == 99 or i == n - 1:
                 progress("reading images", i + 1, n)
     return Split(stored, labels) if bool(whole.all()) else Split(stored[whole], labels[whole])
+
+
+def _in_both(train: Tensor, test: Tensor) -> int:
+    """How many of the test images are among the training images."""
+    known = {hash(x.numpy().tobytes()) for x in train}
+    return sum(hash(x.numpy().tobytes()) in known for x in test)
 
 
 def _is_gray(stored: Tensor) -> bool:

@@ -21,7 +21,7 @@ def pixels(stored: Tensor) -> Tensor:
 
 def check_size(size: int | None) -> None:
     """Raise UserError unless `size` is a valid side in pixels; None is the data set's own size."""
-    if size is not None and not 8 <= size <= 1024:
+    if size is not None and (not isinstance(size, int) or not 8 <= size <= 1024):
         raise UserError(f"expected size from 8 to 1024 pixels, got {size}.")
 
 
@@ -142,8 +142,8 @@ class Split:
 
     def _chosen(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Indices of n images, cycling through the classes: each prefix is balanced."""
-        if n < 1:
-            raise UserError(f"expected to take 1 image or more, got {n}.")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UserError(f"expected to take 1 image or more, got {n!r:.60}.")
         y = self.labels.cpu()
         order = torch.arange(len(y))
         if generator is not None:

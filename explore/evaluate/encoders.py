@@ -1,45 +1,74 @@
 """Encoders by name: a run, one without training, torchvision's published weights, or a file."""
 
+import copy
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .. import incoming
+from ..checkpoints import SUFFIXES, Found, fill, read, resnet
 from ..config import TrainConfig
 from ..errors import UserError, nearest
-from ..nets import ARCHS, Encoder, TorchEncoder
+from ..nets import Encoder, TorchEncoder
 from ..patches import FORMAT, KINDS, PatchEncoder
+from ..random import untouched
 from ..runfolder import BASELINES, Run, build_encoder, open_run, runs, usual_size
 from ..serialization import load_into, load_tensors, parse_json
 
-PREFIXES = ("module.", "backbone.", "encoder.", "trunk.", "network.", "resnet.")
-HEADS = ("fc.", "projector.", "projection_head.", "head.", "linear.")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+SIZES = (32, 224, 64, 96, 28, 384)  # pixels a side that are tried where nothing is said
+HUBS = ("timm/", "transformers/")
 
 
 def open_encoder(
-    what: Run | str | Path | nn.Module, device: str | torch.device = "cpu"
+    what: Run | str | Path | nn.Module,
+    device: str | torch.device = "cpu",
+    *,
+    network: nn.Module | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """An encoder, frozen and in eval mode, and its origin; 'size' is the side of its training images.
 
     `what`: a run or its name; 'patches/kmeans', 'patches/random' or 'untrained/resnet10', made of
-    `fashion` without training ('patches/kmeans/cifar10': of another set); torchvision's weights ('ResNet18_Weights.IMAGENET1K_V1'); an
-    encoder.safetensors; a .safetensors, .pth or .pt file with a ResNet's weights under
-    torchvision's names (only tensors are unpickled).
+    `fashion` without training ('patches/kmeans/cifar10': of another set); torchvision's weights
+    ('ResNet18_Weights.IMAGENET1K_V1'); 'timm/NAME' or 'transformers/NAME', where that package is
+    installed; an encoder.safetensors; a checkpoint (.pth, .pt, .ckpt, .pth.tar, .bin, .torch,
+    .safetensors) that holds a ResNet's weights under torchvision's names, wherever they stand in it,
+    or those of `network` (only tensors are unpickled); or a torch.nn.Module.
+
+    A network that returns maps, tokens, a tuple or a dict has its features picked, 'features' says
+    how. `mean`, `std`: of its normalisation; 'normalisation' says what is used, and a warning is
+    given where it had to be assumed.
 
     >>> encoder, about = ex.open_encoder("demo/clae")
     >>> encoder.feature_dim
     128
     """
+    given: dict[str, Any] = {"mean": mean, "std": std, "size": size}
+    if (mean is None) != (std is None):
+        raise UserError("mean and std are given together, three numbers each, as in mean=(0.5,) * 3, std=(0.5,) * 3.")
     if isinstance(what, nn.Module):
-        encoder: nn.Module = what
-        about: dict[str, Any] = {"encoder": type(what).__name__}
+        encoder, about = _module(what, type(what).__name__, **given)
     elif isinstance(what, Run):
         encoder, about = what.encoder(), _about(what)
+    elif not isinstance(what, str | os.PathLike):
+        raise UserError(f"An encoder is a name, a file, a run or a torch.nn.Module, got a {type(what).__name__}.")
     elif "_Weights" in str(what):
         encoder, about = _published(str(what))
-    elif Path(what).suffix in (".safetensors", ".pth", ".pt"):
-        encoder, about = _file(Path(what))
+    elif str(what).startswith(HUBS):
+        encoder, about = _hub(*str(what).split("/", 1))
+    elif Path(what).suffix in SUFFIXES:
+        encoder, about = _file(Path(what), network, given)
     else:
         try:
             run = open_run(what)
@@ -48,11 +77,69 @@ def open_encoder(
                 raise
             near = nearest(str(what), [*runs().get("run", []), *BASELINES])
             raise UserError(
-                f"An encoder is a run's name, one of {', '.join(BASELINES)}, torchvision's weights like ResNet18_Weights.IMAGENET1K_V1, or a .safetensors or "
-                f".pth file; '{what}' is none of them.{near}"
+                f"An encoder is a run's name, one of {', '.join(BASELINES)}, torchvision's weights like ResNet18_Weights.IMAGENET1K_V1, or a file "
+                f"of weights ({', '.join(SUFFIXES)}); '{what}' is none of them.{near}"
             ) from error
         encoder, about = run.encoder(), _about(run)
     return encoder.to(device).eval().requires_grad_(False), about
+
+
+def _module(network: nn.Module, name: str, mean: Any = None, std: Any = None, size: int | None = None, **about: Any):
+    """A network as an encoder, run once on two images to see what it returns."""
+    own = isinstance(network, Encoder | TorchEncoder)
+    encoder: Any = network if own and mean is None else TorchEncoder(network, mean=mean, std=std)
+    reason = ""
+    for side in SIZES if size is None else (size,):
+        place = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+        try:
+            with torch.no_grad(), untouched(encoder):
+                encoder.eval()
+                h = encoder.features(torch.full((2, 3, side, side), 0.5, device=place))
+        except UserError:
+            raise
+        except Exception as error:  # of another size, or of another number of channels
+            reason = reason or " ".join(str(error).split())[:120]
+            continue
+        found = {"encoder": name, "size": side, "dim": h.shape[1], **about}
+        if isinstance(encoder, TorchEncoder):
+            found |= {
+                "features": encoder.taken,
+                "normalisation": _normalisation(mean, std, "none, or the network's own"),
+            }
+        return encoder, found
+    tried = ", ".join(map(str, SIZES)) if size is None else size
+    raise UserError(
+        f"{name} does not run on images (2, 3, side, side) of {tried} pixels a side ({reason}); give size=..., or wrap it in a module "
+        "that takes them."
+    )
+
+
+def _normalisation(mean: Any, std: Any, otherwise: str) -> str:
+    return otherwise if mean is None else f"mean {tuple(mean)}, std {tuple(std)}"
+
+
+def _hub(package: str, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A model of timm or of Hugging Face, with its own normalisation and size."""
+    try:
+        library: Any = import_module(package)
+    except ModuleNotFoundError:
+        raise UserError(f"'{package}/{name}' needs {package}, which is not installed; pip install {package}.") from None
+    try:
+        if package == "timm":
+            network = library.create_model(name, pretrained=True, num_classes=0)
+            config = library.data.resolve_model_data_config(network)
+            mean, std, size = config["mean"], config["std"], config["input_size"][-1]
+        else:
+            network = library.AutoModel.from_pretrained(name)
+            config = library.AutoImageProcessor.from_pretrained(name)
+            sides = config.size
+            mean, std, size = config.image_mean, config.image_std, sides.get("height") or sides["shortest_edge"]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{package} cannot open '{name}' ({reason}); look at the name, and at the connection."
+        ) from error
+    return _module(network, f"{package}/{name}", mean, std, size)
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -96,9 +183,10 @@ def _published(name: str) -> tuple[nn.Module, dict[str, Any]]:
     return encoder, {"encoder": name, "arch": model, "size": shown.crop_size[0]}
 
 
-def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _file(path: Path, network: nn.Module | None, given: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    meta: dict[str, str] = {}
     if path.suffix == ".safetensors":
-        tensors, meta = load_tensors(path)
+        _, meta = load_tensors(path)
         if meta.get("format") == FORMAT:
             patches = PatchEncoder.open(path)
             return patches, {"encoder": path.name, "method": KINDS.get(patches.kind, patches.kind), "size": 32}
@@ -108,47 +196,47 @@ def _file(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             load_into(encoder, path)
             size = int(meta.get("image_size") or usual_size(config))
             return encoder, {"encoder": path.name, "method": config.method, "dataset": config.dataset, "size": size}
+    tensors = read(path)
+    if network is not None:
+        network = copy.deepcopy(incoming.network(network, "network"))
+        found = fill(network, path, tensors)
+        return _module(network, path.name, **given, weights=_words(found))
+    return _resnet(path, tensors, meta, given)
+
+
+def _resnet(
+    path: Path, tensors: dict[str, Tensor], meta: dict[str, str], given: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The ResNet that a checkpoint holds, with the normalisation that is given, written in it, or assumed."""
+    arch, width, stem, found = resnet(path, tensors)
+    stem = meta.get("stem", stem)
+    if given["mean"] is not None:
+        (mean, std), words = (given["mean"], given["std"]), "given"
+    elif "mean" in meta:
+        (mean, std), words = (json.loads(meta["mean"]), json.loads(meta["std"])), "the file's"
     else:
-        tensors = _unpickled(path)
-    return _resnet(path, tensors)
+        name = "ImageNet's" if stem == "imagenet" else "CIFAR-10's"
+        (mean, std), words = (IMAGENET if stem == "imagenet" else CIFAR), f"assumed: {name}"
+        warnings.warn(
+            f"{path.name} does not say how its images were normalised, so {name} mean and std are taken; give mean=... and std=... "
+            "where that is wrong.",
+            stacklevel=4,
+        )
+    net = Encoder(arch, width=width, stem=stem, dual_bn=False, mean=mean, std=std)
+    net.trunk.load_state_dict(found.tensors)
+    # no projector was saved: contrast is measured on h, at unit length
+    encoder = TorchEncoder(net.trunk, mean=mean, std=std)
+    size = given["size"] or int(meta.get("image_size") or (224 if stem == "imagenet" else 32))
+    about = {"encoder": path.name, "arch": arch, "width": width, "size": size, "weights": _words(found)}
+    about |= {
+        "normalisation": f"{_normalisation(mean, std, '')} ({words})",
+        "features": "pooled features h; no projector",
+    }
+    return encoder, about
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file, by torch's weights-only reader."""
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}); save its state_dict() alone and give that file."
-        ) from error
-    for name in ("state_dict", "model", "net"):
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}, expected a state_dict: names and tensors.")
-    return {k: v for k, v in found.items() if isinstance(v, Tensor)}
-
-
-def _resnet(path: Path, tensors: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Any]]:
-    """The ResNet that weights under torchvision's names fit."""
-    bare = {}
-    for name, tensor in tensors.items():
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        bare[name] = tensor
-    bare = {k: v for k, v in bare.items() if not k.startswith(HEADS)}
-    first = bare.get("conv1.weight")
-    for arch in ARCHS if first is not None else ():
-        assert first is not None
-        for stem in ("imagenet",) if first.shape[-1] == 7 else ("cifar", "small"):
-            net = Encoder(arch, width=first.shape[0], stem=stem, dual_bn=False)
-            own = net.trunk.state_dict()
-            if own.keys() == bare.keys() and all(own[k].shape == bare[k].shape for k in own):
-                net.trunk.load_state_dict(bare)
-                return net, {"encoder": path.name, "arch": arch, "size": 224 if stem == "imagenet" else 32}
-    raise UserError(
-        f"{path} does not hold a ResNet's weights under torchvision's names (conv1.weight, layer1.0.conv1.weight, ...); known are "
-        f"{', '.join(ARCHS)}."
-    )
+def _words(found: Found) -> str:
+    """Where an encoder's weights stood, and what else would have fitted."""
+    where = f"under '{found.prefix}'" if found.prefix else "at the top"
+    others = f"; not those under {', '.join(repr(p) for p in found.others)}" if found.others else ""
+    return f"{where}{others}; {found.left} other tensors left out"

@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import paths
+from .. import incoming, paths
 from ..datasets import Split
 from ..errors import UserError
 from ..nets import Encoder, TorchEncoder, as_encoder
 from ..random import untouched
 from ..serialization import keep, load_tensors, save_tensors
-from ..types import Images
 
 KEPT = 2_000_000_000  # bytes of features on disk; beyond it the longest unused are dropped
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -24,7 +23,7 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 @torch.no_grad()
 def embed(
     encoder: nn.Module,
-    images: "Split | Images",
+    images: "Split | Tensor",
     what: str = "h",
     *,
     batch_size: int = 500,
@@ -43,7 +42,9 @@ def embed(
     """
     if what not in ("h", "z"):
         raise UserError(f"what is 'h' (features) or 'z' (projections), got '{what}'.")
-    net = as_encoder(encoder)
+    net, batch_size = as_encoder(encoder), incoming.whole(batch_size, "batch_size")
+    if not hasattr(images, "batches"):
+        incoming.images(images, "Images to embed")
     if not cache or isinstance(images, Tensor):
         return _computed(net, images, what, batch_size, progress)
     path = paths.cache() / "features" / f"{_key(net, images, what)}.safetensors"

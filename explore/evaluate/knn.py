@@ -1,13 +1,14 @@
 """Weighted k-nearest-neighbour accuracy of an embedding."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ..errors import UserError
+from .. import incoming
 from ..results import wilson
-from ..types import Embeddings, Labels
+from ..types import LabelsLike
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class KNN:
 
 @torch.no_grad()
 def knn_accuracy(
-    train: Embeddings,
-    train_labels: Labels,
-    test: Embeddings,
-    test_labels: Labels,
+    train: Any,
+    train_labels: LabelsLike,
+    test: Any,
+    test_labels: LabelsLike,
     *,
     k: int = 200,
     temperature: float = 0.1,
@@ -45,16 +46,12 @@ def knn_accuracy(
     >>> ex.knn_accuracy(h, y, h, y, k=1).accuracy
     1.0
     """
-    if not (len(train) == len(train_labels) and len(test) == len(test_labels)):
-        raise UserError(
-            f"Every embedding needs a label: got {len(train)} and {len(train_labels)} for training, "
-            f"{len(test)} and {len(test_labels)} for test."
-        )
-    if not (torch.isfinite(train).all() and torch.isfinite(test).all()):
-        raise UserError(
-            "Embeddings for kNN must be finite, got NaN or infinity; look at the run's loss for the step it broke."
-        )
-    k = min(k, len(train))
+    train, names = incoming.features(train, "Training embeddings"), incoming.class_names(train_labels, test_labels)
+    test = incoming.features(test, "Test embeddings", dim=train.shape[1])
+    train_labels = incoming.labels(train_labels, len(train), names, "Training labels")
+    test_labels = incoming.labels(test_labels, len(test), names, "Test labels")
+    incoming.number(temperature, "temperature", open_low=True)
+    k, chunk = min(incoming.whole(k, "k, the number of neighbours,"), len(train)), incoming.whole(chunk, "chunk")
     bank, labels = F.normalize(train, dim=1), train_labels.to(train.device)
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     right = 0

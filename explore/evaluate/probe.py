@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import incoming
 from ..errors import UserError
 from ..random import seeded
 from ..results import Scores, wilson
-from ..types import Embeddings, Labels
+from ..types import Labels, LabelsLike
 from .logistic import Logistic
 
 L2_GRID = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))  # SimCLR, appendix B.8: 45 values, log-spaced
@@ -51,37 +52,43 @@ class Probe:
     ):
         if protocol not in ("lbfgs", "authors"):
             raise UserError(f"protocol is 'lbfgs' or 'authors', got '{protocol}'.")
-        if l2 is not None and not 0 < l2 < float("inf"):
+        if l2 is not None and not 0 < incoming.number(l2, "l2") < float("inf"):
             raise UserError(f"l2 must be above 0 (with 0 separable classes have no optimum), got {l2}.")
-        if not 0 < held_out < 1:
+        if not 0 < incoming.number(held_out, "held_out", -float("inf")) < 1:
             raise UserError(f"held_out is a share of the training set, between 0 and 1, got {held_out}.")
-        if epochs < 1:
-            raise UserError(f"epochs must be 1 or more, got {epochs}.")
-        self.l2, self.held_out, self.seed, self.protocol, self.epochs = l2, held_out, seed, protocol, epochs
+        self.l2, self.held_out, self.protocol = l2, held_out, protocol
+        self.seed, self.epochs = incoming.whole(seed, "seed", 0), incoming.whole(epochs, "epochs")
 
     def fit(
         self,
-        h: Embeddings,
-        y: Labels,
+        h: Any,
+        y: LabelsLike,
         *,
         classes: Sequence[str] | None = None,
-        val: tuple[Tensor, Tensor] | None = None,
-        test: tuple[Tensor, Tensor] | None = None,
+        val: tuple[Any, LabelsLike] | None = None,
+        test: tuple[Any, LabelsLike] | None = None,
     ) -> "Probe":
         """Fit on features h (n, D) and labels y (n,), on h's device.
 
-        `val`: an official held-out part, used to choose l2 and included in the final fit. `classes`
+        Labels are whole numbers from 0, class names (in alphabetical order, if `classes` does not
+        order them) or one-hot rows, in a tensor, an array or a list. `val`: an official held-out part, used to choose l2 and included in the final fit. `classes`
         names all classes, including absent ones. `test` is used by protocol 'authors' only.
         """
         began = time.perf_counter()
-        self.classes_ = _named(h, y, classes)
+        if isinstance(classes, str) or (classes is not None and not len(classes)):
+            raise UserError(f"classes are the names of all classes, in a list, got {classes!r:.60}.")
+        names = incoming.class_names(y, *(pair[1] for pair in (val, test) if pair is not None))
+        classes = classes if classes is not None else names
+        h, y = _pair(h, y, classes)
+        val, test = (None if pair is None else _pair(*_two(pair), classes) for pair in (val, test))
+        self.classes_ = _named(y, classes)
         y, self.path_, self.curve_ = y.to(h.device), _table(), pd.DataFrame(columns=["epoch", "loss", "test"])
         if self.protocol == "authors":
             self._adam(h, y, test)
         else:
             both, labels = h, y
             if val is not None:
-                _check(val[0], val[1], len(self.classes_))
+                _pair(*val, self.classes_)
                 both, labels = torch.cat([h, val[0].to(h)]), torch.cat([y, val[1].to(y)])
             self.l2_ = self.l2 if self.l2 is not None else self._choose(h, y, val)
             self._keep(both, labels)
@@ -90,22 +97,30 @@ class Probe:
 
     def __call__(self, h: Tensor) -> Tensor:
         """Logits (n, C) of features h (n, D), differentiable: a head for `classify`."""
-        if h.shape[-1] != self.weight_.shape[1]:
+        if not hasattr(self, "weight_"):
+            raise UserError("This probe is not fitted yet; call probe.fit(h, y) first.")
+        if not isinstance(h, Tensor):
             raise UserError(
-                f"This probe was fitted on features of {self.weight_.shape[1]} numbers, these have {h.shape[-1]}; "
+                f"A probe reads features (n, D) in a tensor, got a {type(h).__name__}; torch.from_numpy makes one."
+            )
+        if not h.dim() or h.shape[-1] != self.weight_.shape[1]:
+            raise UserError(
+                f"This probe was fitted on features of {self.weight_.shape[1]} numbers, these have {h.shape[-1] if h.dim() else 0}; "
                 "embed both with the same encoder and layer."
             )
         return F.linear(h, self.weight_.to(h), self.bias_.to(h))
 
     @torch.no_grad()
-    def predict(self, h: Embeddings) -> Labels:
+    def predict(self, h: Any) -> Labels:
         """Predicted class of every row, (n,)."""
-        return self(h).argmax(1)
+        return self(incoming.features(h, "Features for a probe")).argmax(1)
 
     @torch.no_grad()
-    def score(self, h: Embeddings, y: Labels, **provenance: Any) -> Scores:
+    def score(self, h: Any, y: LabelsLike, **provenance: Any) -> Scores:
         """Predictions for test features h (n, D) with labels y (n,), as `Scores`."""
-        _check(h, y, len(self.classes_))
+        if not hasattr(self, "classes_"):
+            raise UserError("This probe is not fitted yet; call probe.fit(h, y) first.")
+        h, y = _pair(h, y, self.classes_)
         chances = self(h).softmax(1)
         ranked = chances.topk(min(5, chances.shape[1]), dim=1)
         return Scores(
@@ -180,13 +195,19 @@ class Probe:
             self.best_epoch_ = -self.best_epoch_
 
 
-def take_labels(y: Labels, share: float, generator: torch.Generator) -> Labels:
+def take_labels(y: LabelsLike, share: float, generator: torch.Generator | None) -> Labels:
     """Indices of a fraction of the labels, stratified, at least one image per class.
 
     >>> ex.take_labels(torch.arange(10).repeat(10), share=0.1, generator=ex.seeded(0)).shape
     torch.Size([10])
     """
-    if not 0 < share <= 1:
+    if (names := incoming.class_names(y)) is not None or not isinstance(y, Tensor):
+        y = incoming.labels(y, classes=names)
+    y = incoming.labels(y) if y.dim() != 1 or y.is_floating_point() or y.is_complex() else y
+    incoming.generator(generator)
+    if not len(y):
+        raise UserError("There are no labels to take a share of; give one image or more.")
+    if not 0 < incoming.number(share, "A share of the labels", -float("inf")) <= 1:
         raise UserError(f"A share of the labels lies above 0 and up to 1 (1 % is 0.01), got {share}.")
     order = torch.randperm(len(y), generator=generator).to(y.device)
     _, group, counts = torch.unique(y[order], return_inverse=True, return_counts=True)
@@ -208,9 +229,8 @@ def _table(rows: Sequence[tuple] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["l2", "accuracy", "low", "high"])
 
 
-def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _named(y: Tensor, classes: Sequence[str] | None) -> tuple[str, ...]:
     """Names of the classes in the training set; there must be at least two."""
-    _check(h, y, None if classes is None else len(classes))
     low, high = int(y.min()), int(y.max())
     if low == high:
         name = classes[low] if classes is not None else str(low)
@@ -218,23 +238,13 @@ def _named(h: Tensor, y: Tensor, classes: Sequence[str] | None) -> tuple[str, ..
     return tuple(classes) if classes is not None else tuple(str(i) for i in range(high + 1))
 
 
-def _check(h: Tensor, y: Tensor, classes: int | None) -> None:
-    """Raise UserError unless features and labels match, are finite and within the classes."""
-    if h.dim() != 2 or len(h) != len(y):
-        raise UserError(
-            f"A probe reads features (n, D) and one label a row, got features {tuple(h.shape)} and {len(y)} labels."
-        )
-    if not len(h):
-        raise UserError("A probe needs images to look at, got none.")
-    if not torch.isfinite(h).all():
-        broken = int((~torch.isfinite(h)).any(1).sum())
-        raise UserError(
-            f"Features for a probe must be finite; {broken} of {len(h)} rows hold NaN or infinity: look at the run's loss for the "
-            "step it broke."
-        )
-    if int(y.min()) < 0:
-        raise UserError(f"{int((y < 0).sum())} of {len(y)} images have no label (-1); a probe needs a labelled set.")
-    if classes is not None and int(y.max()) >= classes:
-        raise UserError(
-            f"There is a label {int(y.max())}, and the classes are 0 to {classes - 1}; give all their names."
-        )
+def _two(pair: Any) -> tuple[Any, Any]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise UserError(f"val and test are pairs (features, labels), got a {type(pair).__name__}; write test=(h, y).")
+    return pair[0], pair[1]
+
+
+def _pair(h: Any, y: Any, classes: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+    """Features (n, D) and labels (n,), converted and checked."""
+    h = incoming.features(h, "Features for a probe")
+    return h, incoming.labels(y, len(h), classes)

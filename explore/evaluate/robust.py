@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import incoming
 from ..attacks import ATTACKS, NOISES, attack_named
 from ..config import check_eps
 from ..datasets import Split
@@ -49,6 +50,14 @@ def robust_accuracy(
     One gradient serves all eps of fgsm. The result's `checks` guard against gradient masking (Carlini et al. 2019,
     arXiv:1902.06705): they are measured, on the first images, and shown. Cost a batch and eps: 3 F a step and restart.
     """
+    if isinstance(images, tuple | list) or not hasattr(images, "batches"):
+        raise UserError(
+            f"robust_accuracy takes a split of a data set, like data.test.take(500), got a {type(images).__name__}; "
+            "ex.datasets.from_arrays makes one of images and labels."
+        )
+    incoming.function(probe, "A probe", "features (n, D) -> logits (n, C)")
+    incoming.number(temperature, "temperature", open_low=True)
+    batch_size = incoming.whole(batch_size, "batch_size")
     grid, net = _checked(attacks, eps, steps, restarts), as_encoder(encoder)
     judge = _Judge(net, probe, steps=steps, restarts=restarts, temperature=temperature, seed=seed)
     right, loss, done, total = [], [], 0, len(images) * len(attacks) * len(grid)
@@ -79,14 +88,16 @@ def robust_accuracy(
 def _checked(attacks: Sequence[str], eps: Sequence[float], steps: int, restarts: int) -> tuple[float, ...]:
     """eps in ascending order, after the checks that all settings make sense."""
     known = [*ATTACKS, UNLABELLED, *NOISES]
+    incoming.listed(attacks, "attacks")
+    incoming.listed(eps, "eps")
     for name in attacks:
         if name not in known:
-            raise UserError(f"attacks are {', '.join(known)}, got '{name}'.{nearest(name, known)}")
+            raise UserError(f"attacks are {', '.join(known)}, got '{name}'.{nearest(str(name), known)}")
     if not attacks or not len(eps):
         raise UserError("robust_accuracy needs one attack and one eps or more.")
-    if steps < 1 or restarts < 1:
-        raise UserError(f"steps and restarts are 1 or more, got {steps} and {restarts}.")
-    return tuple(sorted({check_eps(float(e)) for e in eps}))
+    incoming.whole(steps, "steps")
+    incoming.whole(restarts, "restarts")
+    return tuple(sorted({float(check_eps(e)) for e in eps}))
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ class Session:
         if name not in self._sets:
             found = [run for run in self._runs.values() if run.config.dataset == name]
             where: dict[str, Any] = {}
+            if found and (data := getattr(found[0], "data", None)) is not None:  # images in memory
+                return self._sets.setdefault(name, data)
             if found:
                 where = {"data_dir": found[0].config.data_dir, "size": found[0].image_size}
             self._sets[name] = datasets.load(name, download=False, progress=_silent, **where)

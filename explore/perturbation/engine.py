@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import incoming
 from ..attack_table import TABLE
 from ..attacks import ATTACKS, NOISES, Attack, attack_named, gradient, norms
 from ..config import check_eps
@@ -152,8 +153,8 @@ def other_view(x: Tensor, reference: str | Tensor = "view", *, views: Views | No
     authors' code), or the images given. `views`: by default SimCLR's, without colour where all of x is gray."""
     if isinstance(reference, Tensor):
         return reference.to(x.device)
-    if reference not in ("view", "self"):
-        raise UserError(f"reference is 'view', 'self' or a batch of images, got '{reference}'.")
+    if not isinstance(reference, str) or reference not in ("view", "self"):
+        raise UserError(f"reference is 'view', 'self' or a batch of images, got '{reference!r:.60}'.")
     if reference == "self":
         return x
     if views is None:
@@ -177,9 +178,11 @@ def contrast_with(
 
 def check_grid(kinds: Sequence[str], eps: Sequence[float], match: str) -> tuple[list[str], list[float]]:
     """Kinds without repetition and eps in ascending order, after the checks that they make sense."""
+    incoming.listed(kinds, "kinds")
+    incoming.listed(eps, "eps")
     for kind in kinds:
         if kind not in TEST_KINDS:
-            raise UserError(f"kinds are {', '.join(TEST_KINDS)}, got '{kind}'.{nearest(kind, TEST_KINDS)}")
+            raise UserError(f"kinds are {', '.join(TEST_KINDS)}, got '{kind}'.{nearest(str(kind), TEST_KINDS)}")
     if match not in ("plain", "linf", "l2"):
         raise UserError(f"match is 'plain', 'linf' or 'l2', the length noise shares with the adversary, got '{match}'.")
     if match != "plain" and "gaussian-variance" in kinds:
@@ -189,7 +192,7 @@ def check_grid(kinds: Sequence[str], eps: Sequence[float], match: str) -> tuple[
         )
     if not kinds or not len(eps):
         raise UserError("A sweep needs one kind and one eps or more.")
-    return list(dict.fromkeys(kinds)), sorted({check_eps(float(e)) for e in eps})
+    return list(dict.fromkeys(kinds)), sorted({float(check_eps(e)) for e in eps})
 
 
 def guide_of(kinds: Sequence[str]) -> str:

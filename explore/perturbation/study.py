@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import incoming
 from ..attack_table import TABLE
 from ..attacks import ATTACKS, attack_named, gradient
-from ..errors import UserError, nearest
+from ..config import check_eps
+from ..errors import UserError
+from ..nets import as_encoder
 from ..objectives import contrast
 from ..results import KINDS, Perturbation
 from ..views import Views
@@ -22,7 +25,7 @@ GRID = tuple(range(17))  # eps in k/255
 
 def perturb(encoder: nn.Module, x: Tensor, eps: float, **settings: Any) -> Perturbation:
     """What an adversary and three noises of equal length do to images x at one eps (pixel units); see `PerturbationStudy`."""
-    return PerturbationStudy(encoder, x, **settings).at(eps * 255)
+    return PerturbationStudy(encoder, x, **settings).at(check_eps(eps) * 255)
 
 
 class PerturbationStudy:
@@ -55,8 +58,11 @@ class PerturbationStudy:
         classes: tuple[str, ...] = (),
         provenance: dict[str, Any] | None = None,
     ):
-        if attack not in ATTACKS:
-            raise UserError(f"attack must be one of {', '.join(ATTACKS)}, got '{attack}'.{nearest(attack, ATTACKS)}")
+        encoder = as_encoder(encoder)
+        incoming.images(x, "Images to perturb")
+        incoming.choice(attack, "attack", ATTACKS)
+        steps, seed = incoming.whole(steps, "steps"), incoming.whole(seed, "seed", 0)
+        labels = None if labels is None else incoming.labels_or_none(labels, len(x))
         if match not in ("linf", "l2"):
             raise UserError(f"match is 'linf' or 'l2', the length that noises share with the adversary, got '{match}'.")
         self.encoder, self.x, self.attack, self.steps, self.seed = encoder, x.detach(), attack, steps, seed

@@ -60,7 +60,7 @@ class AtlasStudy(Trajectory):
     ):
         if method not in METHODS:
             raise UserError(f"map is 'pca' or 'umap', got '{method}'.")
-        if images < NEAREST + 2:
+        if not isinstance(images, int) or images < NEAREST + 2:
             raise UserError(
                 f"An atlas shows {NEAREST} neighbours of every image, so it takes {NEAREST + 2} images or more, got {images}."
             )

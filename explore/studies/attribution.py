@@ -10,8 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from .. import incoming
+from ..attacks import ATTACKS
 from ..attribution import Target, attribute, logit, similarity
-from ..errors import UserError, nearest
+from ..config import check_eps
+from ..errors import UserError
 from ..nets import as_encoder
 from ..objectives import classify, contrast
 from ..perturbation.checks import NetworkState, small_change
@@ -32,7 +35,7 @@ def what_it_sees(
 ) -> Seen:
     """Maps of images x, of x attacked at eps (pixel units), and of x through randomised weights; see `AttributionStudy`, `AttributionStudy.look`."""
     of_look = {name: settings.pop(name) for name in ("rows", "layer", "baseline", "steps") if name in settings}
-    return AttributionStudy(encoder, x, **settings).look(eps * 255, method, **of_look)
+    return AttributionStudy(encoder, x, **settings).look(check_eps(eps) * 255, method, **of_look)
 
 
 class AttributionStudy:
@@ -62,8 +65,11 @@ class AttributionStudy:
         classes: tuple[str, ...] = (),
         provenance: dict[str, Any] | None = None,
     ):
-        if target not in TARGETS:
-            raise UserError(f"target must be one of {', '.join(TARGETS)}, got '{target}'.{nearest(target, TARGETS)}")
+        encoder = incoming.network(encoder)
+        incoming.images(x, "Images to explain")
+        incoming.choice(target, "target", TARGETS)
+        incoming.choice(attack, "attack", ATTACKS)
+        labels = None if labels is None else incoming.labels_or_none(labels, len(x))
         if target == "logit" and (head is None or labels is None):
             raise UserError("The target 'logit' needs head=... (a fitted probe) and labels=..., one class an image.")
         if target != "logit" and reference is None:
@@ -119,7 +125,7 @@ class AttributionStudy:
         steps: int = 32,
     ) -> Seen:
         """The maps at eps = k/255, of some rows of the batch or of all. For 'loss' the batch mates of an attacked image are attacked too."""
-        rows = tuple(range(len(self.x))) if rows is None else tuple(rows)
+        rows = tuple(incoming.rows(rows, len(self.x)))
         how = {"method": method, "rows": rows, "layer": layer, "baseline": baseline, "steps": steps}
         clean, perturbed, random = (self._map(kind, k, how) for kind in ("clean", "perturbed", "randomised"))
         labels = torch.full((len(self.x),), -1) if self.labels is None else self.labels.cpu()

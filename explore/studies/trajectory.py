@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import incoming
 from ..attack_table import TABLE
 from ..attacks import ATTACKS, Attack, attack_named
 from ..config import check_eps
 from ..datasets import Split
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..evaluate import embed
 from ..nets import as_encoder
 from ..perturbation.engine import Batch, contrast_with
@@ -54,12 +55,17 @@ class Trajectory:
         keep: bool = True,
         progress: Progress | None = None,
     ):
-        if attack not in ATTACKS:
-            raise UserError(f"attack must be one of {', '.join(ATTACKS)}, got '{attack}'.{nearest(attack, ATTACKS)}")
+        incoming.choice(attack, "attack", ATTACKS)
+        images, steps = incoming.whole(images, "images"), incoming.whole(steps, "steps")
+        batch_size, seed = incoming.whole(batch_size, "batch_size"), incoming.whole(seed, "seed", 0)
+        incoming.number(temperature, "temperature", open_low=True)
+        incoming.listed(eps, "eps")
+        if not hasattr(split, "batches"):
+            raise UserError(f"An atlas takes a split of a data set, like data.test, got a {type(split).__name__}.")
         self.encoder: Any = as_encoder(encoder)
         self.attack, self.seed, self.steps, self.temperature, self.loss = attack, seed, steps, temperature, loss
         self.loss_options = dict(loss_options or {})
-        self.eps = tuple(sorted({0.0, *(check_eps(float(e)) for e in eps)}))
+        self.eps = tuple(sorted({0.0, *(float(check_eps(e)) for e in eps)}))
         self.keep, self.progress = keep, progress
         self.index = split._chosen(min(images, len(split)), seeded(0)).cpu()
         self.split = split.select(self.index)
