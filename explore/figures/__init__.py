@@ -13,6 +13,7 @@ with extra("A figure"):
     from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
+    from .similarities import softmax_weights
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "roles",
     "seen",
     "selection",
+    "softmax_weights",
     "sweep_curves",
     "template",
     "training_eps",

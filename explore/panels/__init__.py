@@ -10,5 +10,16 @@ with extra("A panel"):
     from .perturbation.panel import Perturbation
     from .probe import Probe
     from .scorecard.panel import Scorecard
+    from .two_views.panel import TwoViews
 
-__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard", "WhatItSees"]
+__all__ = [
+    "Atlas",
+    "FourAttacks",
+    "NoiseOrAdversary",
+    "Panel",
+    "Perturbation",
+    "Probe",
+    "Scorecard",
+    "TwoViews",
+    "WhatItSees",
+]

@@ -9,6 +9,7 @@ from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
 from .scores import Paired, Scores, wilson
+from .similarities import Similarities
 from .sweep import Difference, Sweep
 from .transfer import REBUTTAL, Transfer
 
@@ -30,6 +31,7 @@ __all__ = [
     "Scores",
     "Seen",
     "Selection",
+    "Similarities",
     "Sweep",
     "Transfer",
     "detectable",

@@ -25,6 +25,7 @@ from .probes import authors_trap, compare_probes, label_curve, robust_curve
 from .probing import Probing
 from .reproduction.claims import scorecard
 from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
+from .two_views import similarities
 
 __all__ = [
     "GRID",
@@ -69,6 +70,7 @@ __all__ = [
     "scale_linf",
     "scorecard",
     "shipped",
+    "similarities",
     "step_passes",
     "study_of",
     "train_eps_cells",
