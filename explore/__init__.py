@@ -62,7 +62,7 @@ _HOME = {  # public name -> the room it lives in
     "diagnose": "doctor",
     "source": "sources",
 }
-_ROOMS = ("figures", "panels", "studies")
+_ROOMS = ("course", "figures", "panels", "studies")
 
 __all__ = ["__version__", *_HOME, *_ROOMS]
 

@@ -25,7 +25,7 @@ FLOORS = [
     {"perturbation", "recorder"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"experiments"},
-    {"studies", "figures"},
+    {"studies", "figures", "course"},
     {"panels"},
 ]
 SAME_FLOOR = {("training", "evaluate")}  # live kNN while training
