@@ -47,7 +47,15 @@ LONG = [
     "test_reproduction",
     "test_results",
 ]
-LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard", "test_browser_two_views"]
+LONG += [
+    "test_browser_probe",
+    "test_attribute",
+    "test_browser_seen",
+    "test_jobs",
+    "test_gpu",
+    "test_browser_scorecard",
+    "test_browser_two_views",
+]
 
 
 def pytest_report_header() -> list[str]:

@@ -210,12 +210,24 @@ def test_no_view_writes_a_tag_by_an_f_string():
 
 INTERACTIVE = tuple(
     getattr(panels.base.w, name)
-    for name in ("Dropdown", "ToggleButtons", "BoundedIntText", "IntSlider", "FloatSlider", "FloatRangeSlider", "SelectionSlider", "Checkbox", "Button", "FileUpload")
+    for name in (
+        "Dropdown",
+        "ToggleButtons",
+        "BoundedIntText",
+        "IntSlider",
+        "FloatSlider",
+        "FloatRangeSlider",
+        "SelectionSlider",
+        "Checkbox",
+        "Button",
+        "FileUpload",
+    )
 )
 
 
 @pytest.mark.parametrize(
-    "which", ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard", "TwoViews"]
+    "which",
+    ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard", "TwoViews"],
 )
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))

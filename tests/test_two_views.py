@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 import re
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_knobs_recipes_and_seeds(panel):
     assert panel.result.cosine.equal(first.cosine)
     panel.seed = 4
     assert not panel.result.cosine.equal(first.cosine)
-    with pytest.raises(ex.UserError, match="got 0.9 to 0.3; 0.08 to 1 is SimCLR's"):
+    with pytest.raises(ex.UserError, match="within 0 to 1, got"):
         panel.scale = (0.9, 0.3)
     with pytest.raises(ValueError, match="hue"):
         panel.hue = 0.9
@@ -204,3 +205,60 @@ def test_without_a_run_it_offers_one(run):
         assert panel.wait(60) and panel.error is None and len(panel.result.x) == 32
     finally:
         panel.close()
+
+
+# the lesson's text
+def lesson() -> str:
+    """The words and the code of lesson 01, each cell a paragraph."""
+    book = json.loads((ROOT / "notebooks" / "01_two_views.ipynb").read_text())
+    return " ".join("\n\n".join("".join(cell["source"]) for cell in book["cells"]).split())
+
+
+def test_the_lesson_says_what_its_cells_give():
+    """Rounded as it is written, with the room that two kinds of CPU need."""
+    from explore.panels.two_views.panel import RECIPES
+
+    text, run, data = lesson(), ex.open_run("demo/simclr"), ex.load("fashion")
+    encoder, own = run.encoder(), make_views(run.config, data)
+    x, y = data.test[torch.randperm(len(data.test), generator=ex.seeded(0))[:32]]
+    first = similarities(encoder, x, views=own, temperature=0.2)
+    still, cifar = (
+        ex.Views(data.size, scale, jitter=tuple(jitter), flip=flip, jitter_p=p, gray_p=0.0, crop="fitted").for_gray()
+        for scale, flip, *jitter, p, _, _ in (RECIPES["nothing"], RECIPES["SimCLR, CIFAR-10"])
+    )
+    losses = [similarities(encoder, x, views=views, temperature=0.2).loss.mean() for views in (own, still, cifar)]
+    assert losses == pytest.approx([0.96, 0.61, 3.1], abs=0.06)
+    assert "at about 0.96 nats" in text and "is about 0.61, *not* 0" in text and "the loss is about 3.1" in text
+    carried = [100 * first.at(t).carried(0.1) for t in (1.0, 0.2, 0.05)]
+    assert carried == pytest.approx([14, 50, 95], abs=1.5)
+    assert "from about 14 % at τ = 1" in text and "to 50 % at 0.2 and 95 % at 0.05" in text
+    x, y = data.test[:512]
+    many = similarities(encoder, x, views=own, temperature=0.2, labels=y)
+    found = [100 * share for share in (many.same_class(1)[0], *many.same_class(5))]
+    assert found == pytest.approx([72, 71, 10], abs=1.5)
+    assert "72 % of the single hardest and 71 % of the five hardest" in text and "where chance gives 10 %" in text
+
+
+def test_the_lesson_says_what_h_and_z_keep():
+    text, run, data = lesson(), ex.open_run("demo/simclr"), ex.load("fashion")
+    encoder, train, test = run.encoder(), data.train.take(1000)[:], data.test[:]
+
+    def brighter_or_darker(x, seed):
+        up = torch.rand(len(x), generator=ex.seeded(seed)) > 0.5
+        return (x * torch.where(up, 1.3, 0.7)[:, None, None, None]).clamp(0, 1), up.long()
+
+    right = []
+    for (a, of_a), (b, of_b) in ((train, test), (brighter_or_darker(train[0], 1), brighter_or_darker(test[0], 2))):
+        for what in ("h", "z"):
+            probe = ex.Probe().fit(ex.embed(encoder, a, what)[0], of_a)
+            right.append(100 * probe.score(ex.embed(encoder, b, what)[0], of_b).top1)
+    assert right == pytest.approx([82, 80, 83, 52], abs=1.5)
+    assert "from *h* in about 82 % and from *z* in about 80 % of the pictures" in text
+    assert "the brightness from *h* in about 83 %, and from *z* in about 52 %" in text
+
+
+def test_the_lessons_exercise_is_the_courses():
+    book = json.loads((ROOT / "notebooks" / "01_two_views.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert ex.course.exercise("nt_xent").cell in cells
+    assert round(ex.chance(4096), 2) == 9.01  # the answer to the question about the chance line

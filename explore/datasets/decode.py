@@ -51,7 +51,9 @@ def read_image(path: Path | str | io.BytesIO, size: int, resample: Resample = "b
         pixels = np.asarray(image.crop((left, top, left + size, top + size)))
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except Exception as error:  # every decoder fails in its own ways; the file is what is wrong
-        return str(error).split("\n")[0].replace(repr(path), "it").replace(repr(str(path)), "it") or type(error).__name__
+        return (
+            str(error).split("\n")[0].replace(repr(path), "it").replace(repr(str(path)), "it") or type(error).__name__
+        )
 
 
 def short_side(path: Path | str) -> int | None:

@@ -30,7 +30,11 @@ def softmax_weights(result: Similarities, i: int = 0, *, width: int = 380, heigh
     grid = np.linspace(low, 1, 50)
     level = float(torch.cat([cosine[:i], cosine[i + 1 :]]).div(result.temperature).logsumexp(0))
     figure.add_scatter(
-        x=grid, y=np.exp(grid / result.temperature - level), mode="lines", line={"color": GREY, "width": 1.5}, hoverinfo="skip"
+        x=grid,
+        y=np.exp(grid / result.temperature - level),
+        mode="lines",
+        line={"color": GREY, "width": 1.5},
+        hoverinfo="skip",
     )
     even = 1 / (2 * n - 1)
     dashed = {"color": GREY, "width": 1.5, "dash": "dash"}

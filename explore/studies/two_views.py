@@ -32,7 +32,9 @@ def similarities(
     The views are those of `two_views(views, x, seeded(seed))`. UserError for fewer than two images.
     """
     if len(x) < 2:
-        raise UserError(f"A contrastive loss needs two images or more, got {len(x)}; without others there is no negative.")
+        raise UserError(
+            f"A contrastive loss needs two images or more, got {len(x)}; without others there is no negative."
+        )
     net, before, generator = as_encoder(encoder), NetworkState(encoder), seeded(seed)
     params = [views.sample(len(x), generator, (x.shape[-2], x.shape[-1])) for _ in range(2)]
     pictures = torch.cat([views.apply(x, p) for p in params])

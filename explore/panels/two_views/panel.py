@@ -61,11 +61,15 @@ class TwoViews(Panel):
     seed = Int(0, min=0, help="Seed of the views: the same seed draws the same views")
     own = traitlets.Any(None, help="An image of your own, in the first place of the batch")
     recipe = Enum([OF_RUN, *RECIPES, CUSTOM], OF_RUN, help="Known settings of the views; a slider changes them")
-    scale = traitlets.Tuple(Float(), Float(), default_value=(0.2, 1.0), help="Share of the image's area that a crop keeps: from, to")
+    scale = traitlets.Tuple(
+        Float(), Float(), default_value=(0.2, 1.0), help="Share of the image's area that a crop keeps: from, to"
+    )
     flip = _strength("Probability that a view is mirrored")
     brightness = _strength("Brightness is multiplied by a factor from 1 − strength to 1 + strength")
     contrast = _strength("Contrast is multiplied by a factor from 1 − strength to 1 + strength")
-    saturation = _strength("Saturation is multiplied by a factor from 1 − strength to 1 + strength; a gray image has none")
+    saturation = _strength(
+        "Saturation is multiplied by a factor from 1 − strength to 1 + strength; a gray image has none"
+    )
     hue = _strength("The hue is shifted by up to this part of the colour circle, either way", 0.5)
     jitter_p = _strength("Probability that a view's colours change at all")
     gray_p = _strength("Probability that a view loses its colours")
@@ -138,16 +142,18 @@ class TwoViews(Panel):
         images = [(name, name) for name in dict.fromkeys([self.images, *self._offered])]
         row = self.row(
             [
-                ("Run", w.Dropdown(options=[*choose, *((name, name) for name in encoders(self.run))]), "run", "108px"),
-                ("Images", w.Dropdown(options=images), "images", "112px"),
-                ("Batch", w.Dropdown(options=[8, 16, 32, 64]), "n", "56px"),
-                ("Views", w.Dropdown(options=[OF_RUN, *RECIPES, CUSTOM]), "recipe", "132px"),
-                ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "52px"),
+                ("Run", w.Dropdown(options=[*choose, *((name, name) for name in encoders(self.run))]), "run", "116px"),
+                ("Images", w.Dropdown(options=images), "images", "120px"),
+                ("Batch", w.Dropdown(options=[8, 16, 32, 64]), "n", "52px"),
+                ("Views", w.Dropdown(options=[OF_RUN, *RECIPES, CUSTOM]), "recipe", "136px"),
+                ("Seed", w.BoundedIntText(min=0, max=10**6), "seed", "48px"),
             ]
         )
         again = self._button("Draw again", lambda: self.set_trait("seed", self.seed + 1), "ex-tv-again")
         again.tooltip = "Draw new views: the next seed"
-        upload = w.FileUpload(accept="image/*", description="Own picture", tooltip="Put a picture of yours in the first place")
+        upload = w.FileUpload(
+            accept="image/*", description="Own picture", tooltip="Put a picture of yours in the first place"
+        )
         upload.observe(lambda change: self.guard(lambda: self._take_file(change["new"])), names=["value"])
         row.children = [*row.children, again, upload.add_class("ex-tv-own")]
         knobs = self.row([(label, _slider(name), name, "auto") for name, label in view.KNOB_LABELS.items()], "ex-knob-")
@@ -158,12 +164,16 @@ class TwoViews(Panel):
         self.strip, self.matrix = ClickableHTML(picked=str(self.picture)).add_class("ex-see-pick"), Matrix()
         self.strip.observe(lambda change: self._take(change["new"]), names=["picked"])
         traitlets.link((self, "pair"), (self.matrix, "picked"))
-        slider = w.SelectionSlider(options=[(f"{t:g}", t) for t in TEMPERATURES]).add_class("ex-eps").add_class("ex-tau")
+        slider = (
+            w.SelectionSlider(options=[(f"{t:g}", t) for t in TEMPERATURES]).add_class("ex-eps").add_class("ex-tau")
+        )
         self.connect(slider, "temperature")
         places = [(f"{t:g}", f"{100 * i / (len(TEMPERATURES) - 1):.2f}%") for i, t in enumerate(TEMPERATURES)]
         ruler = w.HTML(scale(places, "ex-ticks ex-short", aria_hidden="true")).add_class("ex-ruler")
         self._chart = figures.live(figures.softmax_weights(_blank()))
-        right = w.VBox([w.VBox([slider, ruler]).add_class("ex-tv-tau"), self._chart, w.HTML(view.key())]).add_class("ex-tv-right")
+        right = w.VBox([w.VBox([slider, ruler]).add_class("ex-tv-tau"), self._chart, w.HTML(view.key())]).add_class(
+            "ex-tv-right"
+        )
         grid = w.Box([w.VBox([w.HTML(view.matrix_head()), self.matrix]), right]).add_class("ex-tv-grid")
         return [self.strip, self._pictures, self._reading, grid, self._hard, self._foot]
 
@@ -267,4 +277,13 @@ def _read(own: str | bytes | Path, size: int) -> Tensor:
 def _blank() -> Similarities:
     """What the chart shows before the first result."""
     x, n = torch.zeros(2, 3, 1, 1), 4
-    return Similarities(x, x, torch.zeros(n, 4), torch.zeros(n, dtype=torch.bool), torch.eye(n), 0.5, torch.arange(2), torch.full((2,), -1))
+    return Similarities(
+        x,
+        x,
+        torch.zeros(n, 4),
+        torch.zeros(n, dtype=torch.bool),
+        torch.eye(n),
+        0.5,
+        torch.arange(2),
+        torch.full((2,), -1),
+    )

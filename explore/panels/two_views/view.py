@@ -51,8 +51,8 @@ def pictures(drawn: Drawn) -> Markup:
         shown = _picture(views[v - 1], SIDE, f"view {v} of the {name}: {more}")
         large.append(_figure(tag.span(tag.i(class_=f"v{v}"), f"view {v}"), more, shown))
     small = [_picture(each, SMALL, f"another view of the {name}") for each in to_pixels(drawn.draws)]
-    row = _figure("more draws", "", tag.div(small, class_="ex-tv-draws"))
-    return tag.div(large, row, class_="ex-tv-pics")
+    further = _figure("more draws", "", tag.div(small, class_="ex-tv-draws"))
+    return tag.div(large, further, class_="ex-tv-pics")
 
 
 def _box(box: list[float], kind: str) -> Markup:
@@ -87,7 +87,9 @@ def reading(result: Similarities) -> Markup:
 
 def matrix_head() -> Markup:
     """Title of the matrix, and how to read it."""
-    return heading("Cosines of all views", "first views, then second views; framed: positives; click or arrows choose an anchor")
+    return heading(
+        "Cosines of all views", "first views, then second views; framed: positives; click or arrows choose an anchor"
+    )
 
 
 def key() -> Markup:
@@ -111,7 +113,9 @@ def hardest(drawn: Drawn, anchor: int) -> Markup:
         weight, name = float(result.weights[anchor, row]), drawn.names[row % n]
         word = "positive" if place == 0 else f"{float(result.cosine[anchor, row]):.2f}".replace("-", "−")
         cells.append(_candidate(pixels, f"{name}, weight {100 * weight:.1f} %", word, weight, most, same))
-    title = heading("Hardest negatives of this anchor", "cosine above, weight below; a line under one of the anchor's own class")
+    title = heading(
+        "Hardest negatives of this anchor", "cosine above, weight below; a line under one of the anchor's own class"
+    )
     return join(title, tag.div(cells, class_="ex-tv-hard"))
 
 

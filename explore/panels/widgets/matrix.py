@@ -21,8 +21,8 @@ class Matrix(anywidget.AnyWidget):
 
     values = traitlets.Bytes().tag(sync=True)  # float32 (2n, 2n)
     weights = traitlets.Bytes().tag(sync=True)  # float32 (2n, 2n): share of the row's softmax
-    pictures = traitlets.List().tag(sync=True)  # data URIs (2n)
-    names = traitlets.List().tag(sync=True)  # classes (n)
+    pictures: traitlets.List = traitlets.List().tag(sync=True)  # data URIs (2n)
+    names: traitlets.List = traitlets.List().tag(sync=True)  # classes (n)
     picked = traitlets.Unicode("0,0").tag(sync=True)
 
     def load(self, result: Similarities, names: Sequence[str]) -> None:
