@@ -55,6 +55,7 @@ LONG += [
     "test_gpu",
     "test_browser_scorecard",
     "test_browser_two_views",
+    "test_browser_batch_mates",
 ]
 
 

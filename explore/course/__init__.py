@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UserError, nearest
-from . import attacking, contrastive, normalising
+from . import attacking, contrastive, features, normalising
 from .exercise import Exercise, Mistake, Verdict
 from .question import Question
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exercise", "Mistake", "Question", "Verdict", "check", "exercise", "exercises", "grade", "whole"]
 
-_ALL = {e.name: e for room in (contrastive, attacking, normalising) for e in room.EXERCISES}
+_ALL = {e.name: e for room in (contrastive, attacking, features, normalising) for e in room.EXERCISES}
 EXERCISES: dict[str, Exercise] = dict(sorted(_ALL.items(), key=lambda item: item[1].lesson))
 
 

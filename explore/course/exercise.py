@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import textwrap
 import time
 import traceback
@@ -51,7 +52,8 @@ class Exercise:
     answer and returns what is compared. `also` judges an answer that is right so far: a Mistake
     without code, a note (text), or None. `either` gives all forms of the library's answer that
     count as right. `blank`: the stub, where it is not made from the solution's head. `margin` is relative to the library's largest value; it must be above float32's
-    rounding on any CPU and below what separates the mistakes.
+    rounding on any CPU and below what separates the mistakes; with `labels` it is the share that may
+    differ.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Exercise:
     either: Callable[[Tensor], Sequence[Tensor]] = lambda expected: (expected,)
     also: Callable[..., Any] | None = None
     margin: float = 1e-4
+    labels: bool = False
     blank: str | None = None
 
     @property
@@ -139,7 +142,7 @@ class Exercise:
         form = self._form(got, expected)
         if isinstance(form, Verdict):
             return form
-        if self._agree(form, expected, expected):
+        if self._off(form, expected, expected) <= self.margin:
             return None
         return self._named(answer, form, expected, arguments)
 
@@ -156,7 +159,7 @@ class Exercise:
         if got is None:
             return self._no("returns nothing", f"Your function returned None; it must return {self.returns}.")
         parts = list(got) if len(expected) > 1 and isinstance(got, tuple | list) else [got]
-        if len(parts) != len(expected):
+        if len(parts) != len(expected) and not isinstance(got, dict | str):
             return self._no("wrong number of results", f"It must return {self.returns}, got {_what(got)}.")
         found = []
         for part, want in zip(parts, expected, strict=True):
@@ -173,16 +176,20 @@ class Exercise:
 
     def _named(self, answer: Any, got: list[Tensor], expected: list[Tensor], arguments: tuple) -> Verdict:
         """The mistake whose result is nearest to the answer's, within the margin; else what can be said of it."""
-        made: list[tuple[float, Mistake]] = []
+        ours, made = self._off(got, expected, expected), []
         for mistake in self.mistakes:
             variant = [t.to(torch.float64) for t in flat(self.run(mistake.variant, *exact(arguments)))]
-            if self._agree(got, variant, expected):
-                made.append((distance(got, variant, self.either), mistake))
+            if (off := self._off(got, variant, expected)) <= self._near(ours) and off < ours:
+                made.append((off, mistake))
         if made:
-            _, mistake = min(made, key=lambda pair: pair[0])
+            mistake = min(made, key=lambda pair: pair[0])[1]
             return self._no(mistake.kind, mistake.hint)
         for part, want in zip(got, expected, strict=True):
             if not any(part.shape == form.shape for form in self.either(want)):
+                if self.labels and part.dim() == want.dim() + 1:
+                    return self._no(
+                        "scores instead of labels", f"It must return {self.returns}: argmax(dim=1) of these."
+                    )
                 shapes = " or ".join(str(tuple(form.shape)) for form in self.either(want))
                 return self._no(
                     "wrong shape", f"It must return {self.returns}, {shapes} here; got {tuple(part.shape)}."
@@ -190,22 +197,32 @@ class Exercise:
             if not torch.isfinite(part).all():
                 return self._no("not finite", "The result holds nan or infinity; look for log(0), 0/0 or a norm of 0.")
         again = self._form(self.run(answer, *copies(arguments)), expected)
-        if isinstance(again, list) and not self._agree(again, got, expected):
+        if isinstance(again, list) and self._off(again, got, expected) > self._near(ours):
             return self._no("random", "Two calls with the same input give different results; nothing is to be drawn.")
-        off = distance(got, expected, self.either)
-        return self._no("another result", f"It differs from the library's by up to {off:.2g}; no known mistake fits.")
+        much = f"{100 * ours:.0f} % of them" if self.labels else f"up to {ours:.2g} of its largest value"
+        return self._no("another result", f"It differs from the library's by {much}; no known mistake fits.")
 
-    def _agree(self, got: list[Tensor], other: list[Tensor], expected: list[Tensor]) -> bool:
+    def _near(self, ours: float) -> float:
+        """How near a known mistake an answer must be; two ways to one mistake agree less in fitted labels."""
+        return min(0.1, 0.4 * ours) if self.labels and self.margin else self.margin
+
+    def _off(self, got: list[Tensor], other: list[Tensor], expected: list[Tensor]) -> float:
+        """How far two results are apart: the largest difference, relative to the library's largest value;
+        the share of labels that differ; infinity where shapes do, or where a result is not finite."""
         if len(got) != len(other):
-            return False
-        scale = [max(float(want.abs().max()), 1e-12) if want.is_floating_point() else 1.0 for want in expected]
-        return all(
-            any(
-                part.shape == form.shape and bool(((part - form).abs() <= self.margin * size).all())
-                for form in self.either(want)
-            )
-            for part, want, size in zip(got, other, scale, strict=True)
-        )
+            return math.inf
+        worst = 0.0
+        for part, form, want in zip(got, other, expected, strict=True):
+            forms = [f for f in self.either(form) if f.shape == part.shape]
+            if not forms or not torch.isfinite(part).all():
+                return math.inf
+            if self.labels:
+                apart = [float((part != f).double().mean()) for f in forms]
+            else:
+                size = max(float(want.abs().max()), 1e-12)
+                apart = [float((part - f).abs().max()) / size for f in forms]
+            worst = max(worst, min(apart))
+        return worst
 
     @staticmethod
     def _no(kind: str, hint: str) -> Verdict:
@@ -215,12 +232,6 @@ class Exercise:
 def flat(result: Any) -> list[Tensor]:
     """A result as a list of tensors."""
     return [torch.as_tensor(part).detach() for part in (result if isinstance(result, tuple | list) else [result])]
-
-
-def distance(got: list[Tensor], other: list[Tensor], either: Callable[[Tensor], Sequence[Tensor]]) -> float:
-    """Largest difference of two results of the same shapes."""
-    pairs = ((part, form) for part, want in zip(got, other, strict=True) for form in either(want))
-    return max(float((part - form).abs().max()) for part, form in pairs if part.shape == form.shape)
 
 
 def copies(arguments: tuple) -> tuple:

@@ -42,7 +42,7 @@ class Function(nn.Module):
         super().__init__()
         self.clean, self.adv, self.function = nn.BatchNorm2d(CHANNELS), nn.BatchNorm2d(CHANNELS), forward
 
-    def forward(self, x: Tensor, branch: str = "clean") -> Tensor:
+    def forward(self, x: Tensor, branch: str = "clean") -> Any:
         return self.function(x, branch, self.clean, self.adv)
 
 
@@ -58,7 +58,7 @@ class Library(nn.Module):
         return self.norm(x)
 
 
-def two_branches(answer: Any, *batches: Tensor) -> list[Tensor]:
+def two_branches(answer: Any, *batches: Tensor) -> Any:
     """What a module gives: in training, in eval mode, and after a step on adversaries alone.
 
     `answer`: a module, its class (called with the number of channels), or a function
@@ -75,7 +75,7 @@ def two_branches(answer: Any, *batches: Tensor) -> list[Tensor]:
     shown = [module(x, branch) for x, branch in ((clean, "clean"), (adv, "adv"), (clean.flip(0) * 2, "clean"))]
     for part in shown:
         if not isinstance(part, Tensor):
-            return shown
+            return part
     module.eval()
     shown += [module(test, "clean"), module(test, "adv")]
     loss = (module(adv, "adv") * test).sum()

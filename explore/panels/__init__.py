@@ -6,6 +6,7 @@ with extra("A panel"):
     from .atlas import Atlas
     from .attribution.panel import WhatItSees
     from .base import Panel
+    from .batch_mates.panel import BatchMates
     from .noise import FourAttacks, NoiseOrAdversary
     from .perturbation.panel import Perturbation
     from .probe import Probe
@@ -14,6 +15,7 @@ with extra("A panel"):
 
 __all__ = [
     "Atlas",
+    "BatchMates",
     "FourAttacks",
     "NoiseOrAdversary",
     "Panel",

@@ -3,6 +3,7 @@
 from .atlas import Atlas
 from .attribution import Attribution, Seen
 from .base import Check
+from .batch_mates import BatchMates
 from .comparisons import Family, detectable, holm, pooled_sd
 from .perturbation import KINDS, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
@@ -18,6 +19,7 @@ __all__ = [
     "REBUTTAL",
     "Atlas",
     "Attribution",
+    "BatchMates",
     "Check",
     "Claim",
     "Difference",

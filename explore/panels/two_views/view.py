@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from ...losses import chance
-from ...results import Similarities, png, to_pixels
-from ..html import Markup, fill, heading, image, join, note, tag
+from ...results import Similarities, to_pixels
+from ..html import Markup, fill, heading, join, note, picture, tag
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ def pictures(drawn: Drawn) -> Markup:
     name = drawn.names[i]
     boxes = [_box(result.boxes[row].tolist(), f"v{v}") for v, row in ((1, i), (2, i + n))]
     over = tag.svg(boxes, viewBox="0 0 100 100", aria_hidden="true")
-    original = tag.div(_picture(to_pixels(result.x[i : i + 1])[0], SIDE, name), over, class_="ex-tv-box")
+    original = tag.div(picture(to_pixels(result.x[i : i + 1])[0], SIDE, name), over, class_="ex-tv-box")
     views = to_pixels(result.views[[i, i + n]])
     large = [_figure("picture", name, original)]
     for v, row in ((1, i), (2, i + n)):
         area = f"{100 * float(result.boxes[row, 2] * result.boxes[row, 3]):.0f} % of it"
         more = f"{area}{', mirrored' if bool(result.flips[row]) else ''}"
-        shown = _picture(views[v - 1], SIDE, f"view {v} of the {name}: {more}")
+        shown = picture(views[v - 1], SIDE, f"view {v} of the {name}: {more}")
         large.append(_figure(tag.span(tag.i(class_=f"v{v}"), f"view {v}"), more, shown))
-    small = [_picture(each, SMALL, f"another view of the {name}") for each in to_pixels(drawn.draws)]
+    small = [picture(each, SMALL, f"another view of the {name}") for each in to_pixels(drawn.draws)]
     further = _figure("more draws", "", tag.div(small, class_="ex-tv-draws"))
     return tag.div(large, further, class_="ex-tv-pics")
 
@@ -64,12 +64,6 @@ def _box(box: list[float], kind: str) -> Markup:
 
 def _figure(word: object, more: str, shown: Markup) -> Markup:
     return tag.figure(tag.figcaption(tag.b(word), " ", more), shown)
-
-
-def _picture(pixels: np.ndarray, side: int, alt: str) -> Markup:
-    """An image at the largest whole multiple of its pixels up to `side`; a larger one is shown at `side`."""
-    size = len(pixels)
-    return image(png(pixels), size * max(1, side // size) if size <= side else side, alt, title=True)
 
 
 def reading(result: Similarities) -> Markup:
@@ -122,4 +116,4 @@ def hardest(drawn: Drawn, anchor: int) -> Markup:
 def _candidate(pixels: np.ndarray, alt: str, word: str, weight: float | None, most: float, same: bool) -> Markup:
     bar = None if weight is None else tag.span(tag.i(style=f"width:{100 * weight / most:.0f}%"), class_="bar")
     said = note("" if weight is None else f"{100 * weight:.1f} %")
-    return tag.div(note(word), _picture(pixels, HARD, alt), bar, said, class_="same" if same else "")
+    return tag.div(note(word), picture(pixels, HARD, alt), bar, said, class_="same" if same else "")
