@@ -49,6 +49,16 @@ LONG = [
 ]
 LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
 LONG += ["test_background", "test_browser_training", "test_training_panel"]
+LONG += [
+    "test_browser_probe",
+    "test_attribute",
+    "test_browser_seen",
+    "test_jobs",
+    "test_gpu",
+    "test_browser_scorecard",
+    "test_browser_two_views",
+    "test_browser_batch_mates",
+]
 
 
 def pytest_report_header() -> list[str]:

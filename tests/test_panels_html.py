@@ -20,7 +20,7 @@ from explore.runfolder import Run, build_encoder
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
-ROOMS = ("attribution", "atlas", "noise", "perturbation", "probe", "scorecard")
+ROOMS = ("attribution", "atlas", "batch_mates", "noise", "perturbation", "probe", "scorecard", "two_views")
 
 
 class Elements(HTMLParser):
@@ -96,6 +96,8 @@ MAKERS = {
     "atlas": lambda a, b: panels.Atlas(a, points=60, method="pca"),
     "two atlases": lambda a, b: panels.Atlas(a, b, points=60, method="pca"),
     "probe": lambda a, b: panels.Probe(a, b),
+    "batch mates": lambda a, b: panels.BatchMates(a, n=4),
+    "two views": lambda a, b: panels.TwoViews(a, n=8),
 }
 
 
@@ -209,12 +211,24 @@ def test_no_view_writes_a_tag_by_an_f_string():
 
 INTERACTIVE = tuple(
     getattr(panels.base.w, name)
-    for name in ("Dropdown", "ToggleButtons", "BoundedIntText", "IntSlider", "SelectionSlider", "Checkbox", "Button")
+    for name in (
+        "Dropdown",
+        "ToggleButtons",
+        "BoundedIntText",
+        "IntSlider",
+        "FloatSlider",
+        "FloatRangeSlider",
+        "SelectionSlider",
+        "Checkbox",
+        "Button",
+        "FileUpload",
+    )
 )
 
 
 @pytest.mark.parametrize(
-    "which", ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard"]
+    "which",
+    ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard", "TwoViews", "BatchMates"],
 )
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))

@@ -1,5 +1,6 @@
 """Decode one image file to uint8 pixels of one size; errors are returned, not raised."""
 
+import io
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ SUFFIXES = frozenset(
 )
 
 
-def read_image(path: Path | str, size: int, resample: Resample = "bilinear") -> np.ndarray | str:
+def read_image(path: Path | str | io.BytesIO, size: int, resample: Resample = "bilinear") -> np.ndarray | str:
     """uint8 (3,size,size), short side scaled to `size` and centre cropped; or the reason it failed.
 
     Gray, palette and 16-bit images become RGB, transparency becomes white, EXIF rotation is
@@ -50,7 +51,9 @@ def read_image(path: Path | str, size: int, resample: Resample = "bilinear") -> 
         pixels = np.asarray(image.crop((left, top, left + size, top + size)))
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except Exception as error:  # every decoder fails in its own ways; the file is what is wrong
-        return str(error).split("\n")[0].replace(repr(str(path)), "it") or type(error).__name__
+        return (
+            str(error).split("\n")[0].replace(repr(path), "it").replace(repr(str(path)), "it") or type(error).__name__
+        )
 
 
 def short_side(path: Path | str) -> int | None:

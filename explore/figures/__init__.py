@@ -14,6 +14,7 @@ with extra("A figure"):
     from .chart import Chart
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
+    from .similarities import softmax_weights
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
     from .training import empty_training, training_curves
 
@@ -40,6 +41,7 @@ __all__ = [
     "roles",
     "seen",
     "selection",
+    "softmax_weights",
     "sweep_curves",
     "template",
     "training_curves",

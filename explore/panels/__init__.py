@@ -6,11 +6,24 @@ with extra("A panel"):
     from .atlas import Atlas
     from .attribution.panel import WhatItSees
     from .base import Panel
+    from .batch_mates.panel import BatchMates
     from .noise import FourAttacks, NoiseOrAdversary
     from .perturbation.panel import Perturbation
     from .probe import Probe
     from .scorecard.panel import Scorecard
     from .training.panel import Training
+    from .two_views.panel import TwoViews
 
-__all__ = ["Atlas", "FourAttacks", "NoiseOrAdversary", "Panel", "Perturbation", "Probe", "Scorecard"]
-__all__ += ["Training", "WhatItSees"]
+__all__ = [
+    "Atlas",
+    "BatchMates",
+    "FourAttacks",
+    "NoiseOrAdversary",
+    "Panel",
+    "Perturbation",
+    "Probe",
+    "Scorecard",
+    "Training",
+    "TwoViews",
+    "WhatItSees",
+]

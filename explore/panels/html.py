@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
-from ..results import Check
+from ..results import Check, png
 
 Axis = tuple[float, float]
 Thumb = Callable[[int], tuple[str, str]]  # number of an image -> its picture (data URI) and words
@@ -78,6 +79,12 @@ def image(source: str, wide: int, alt: str, *, title: bool = False) -> Markup:
     """A square picture, `wide` pixels on the screen."""
     own = {"src": source, "width": wide, "height": wide, "alt": alt, "title": alt if title else None}
     return tag.img(**own, class_="pic", decoding="sync")
+
+
+def picture(pixels: np.ndarray, side: int, alt: str) -> Markup:
+    """An image (h, w, 3 or 4), uint8, at the largest whole multiple of its pixels up to `side`; a larger one is shown at `side`."""
+    size = len(pixels)
+    return image(png(pixels), size * max(1, side // size) if size <= side else side, alt, title=True)
 
 
 def origin(words: Iterable[Any]) -> Markup:

@@ -194,7 +194,9 @@ def _loop(panel: "weakref.ref[Worker]", wake: threading.Condition) -> None:
             return
         worked = own._turn()
         with wake:
-            if not worked and own._job is None:
+            if (
+                not worked and own._job is None and own._thread is threading.current_thread()
+            ):  # else it was closed meanwhile
                 own = None  # while it rests the thread holds no panel
                 woken, own = wake.wait(REST), panel()
                 if not woken and own is not None and own._job is None:

@@ -3,12 +3,14 @@
 from .atlas import Atlas
 from .attribution import Attribution, Seen
 from .base import Check
+from .batch_mates import BatchMates
 from .comparisons import Family, detectable, holm, pooled_sd
 from .perturbation import KINDS, Perturbation, png, to_pixels
 from .probes import ProbeComparison, Selection
 from .robust import Robustness
 from .scorecard import Claim, Finding, Scorecard
 from .scores import Paired, Scores, wilson
+from .similarities import Similarities
 from .sweep import Difference, Sweep
 from .training import RunProgress, TrainingCurves
 from .transfer import REBUTTAL, Transfer
@@ -18,6 +20,7 @@ __all__ = [
     "REBUTTAL",
     "Atlas",
     "Attribution",
+    "BatchMates",
     "Check",
     "Claim",
     "Difference",
@@ -32,6 +35,7 @@ __all__ = [
     "Scores",
     "Seen",
     "Selection",
+    "Similarities",
     "Sweep",
     "TrainingCurves",
     "Transfer",

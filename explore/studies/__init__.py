@@ -21,10 +21,12 @@ from ..perturbation.engine import TEST_KINDS, Batch, contrast_with, passes, scal
 from ..perturbation.study import GRID, PerturbationStudy, perturb
 from .atlas import AtlasStudy, atlas, compare_atlases, study_of
 from .attribution import AttributionStudy, cascade, randomised, what_it_sees
+from .batch_norm import BatchMateStudy, compare_batch_norms, in_mode, statistics_gap
 from .probes import authors_trap, compare_probes, label_curve, robust_curve
 from .probing import Probing
 from .reproduction.claims import scorecard
 from .sweep import TEST_EPS, accuracy_vs_test_eps, loss_vs_eps
+from .two_views import similarities
 
 __all__ = [
     "GRID",
@@ -35,6 +37,7 @@ __all__ = [
     "AtlasStudy",
     "AttributionStudy",
     "Batch",
+    "BatchMateStudy",
     "Cell",
     "Done",
     "Measure",
@@ -49,6 +52,7 @@ __all__ = [
     "cascade",
     "compare_atlases",
     "compare_attacks",
+    "compare_batch_norms",
     "compare_probes",
     "contrast_with",
     "cost_of",
@@ -56,6 +60,7 @@ __all__ = [
     "equal_compute",
     "equal_compute_cells",
     "gather",
+    "in_mode",
     "label_curve",
     "loss_vs_eps",
     "passes",
@@ -69,6 +74,8 @@ __all__ = [
     "scale_linf",
     "scorecard",
     "shipped",
+    "similarities",
+    "statistics_gap",
     "step_passes",
     "study_of",
     "train_eps_cells",

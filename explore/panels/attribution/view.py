@@ -40,13 +40,13 @@ HEAD = (
 )
 
 
-def strip(images: np.ndarray, names: Sequence[str]) -> Markup:
-    """The page's images to pick from, `data-pick="i"`."""
+def strip(images: np.ndarray, names: Sequence[str], words: str = "Pick an image.") -> Markup:
+    """Images to pick from under a line of words, `data-pick="i"`."""
     cells = [
         tag.button(tag.img(src=png(image), width=32, height=32, alt=""), data_pick=i, aria_label=name)
         for i, (image, name) in enumerate(zip(images, names, strict=True))
     ]
-    return tag.div("Pick an image.", class_="ex-k") + tag.div(cells, class_="ex-see-strip", data_row=True)
+    return tag.div(words, class_="ex-k") + tag.div(cells, class_="ex-see-strip", data_row=True)
 
 
 def reading(result: Seen, attack: str) -> Markup:
