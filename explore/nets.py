@@ -8,25 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from . import incoming
-from .convolutions import Conv2d
 from .errors import UserError
 from .types import Branch, Embeddings, Images
 
-ARCHS = {  # name: block, blocks in each of the four stages
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}
-STEMS = {  # what stands before the first stage: kernel, stride, max-pool
-    "cifar": (3, 1, False),
-    "small": (3, 2, False),  # half the resolution: a quarter of the work, for laptops
-    "imagenet": (7, 2, True),
-}
+ARCHS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
+STEMS = ("cifar", "small", "imagenet")
 
 
 class Use:
@@ -77,41 +65,6 @@ class DualBatchNorm2d(BatchNorm2d):
         return self.adv(input) if self.use.branch == "adv" else super().forward(input)
 
 
-class _Pool(nn.AdaptiveAvgPool2d):
-    """Global average pooling whose gradient keeps the channels_last layout."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not input.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(input)
-        return input.permute(0, 2, 3, 1).flatten(1, 2).mean(1)[:, :, None, None]
-
-
-class _Trunk(ResNet):
-    """torchvision's ResNet with scaled widths and a choice of stem; returns pooled features."""
-
-    def __init__(self, arch: str, width: int, stem: str, norm_layer):
-        block, blocks = ARCHS[arch]
-        self._width = width
-        super().__init__(block, list(blocks), norm_layer=norm_layer)
-        kernel, stride, pool = STEMS[stem]
-        self.conv1 = nn.Conv2d(3, width, kernel, stride=stride, padding=kernel // 2, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-        self.bn1 = norm_layer(width)
-        if not pool:
-            self.maxpool = nn.Identity()  # type: ignore[assignment]
-        self.out_features = 512 * block.expansion * width // 64
-        self.avgpool = _Pool(1)
-        self.fc = nn.Identity()  # type: ignore[assignment]
-        for part in self.modules():
-            if type(part) is nn.Conv2d:
-                part.__class__ = Conv2d
-
-    def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
-        if planes == 64:  # the first stage starts from the stem's width
-            self.inplanes = self._width
-        return super()._make_layer(block, planes * self._width // 64, blocks, stride, dilate)
-
-
 class Encoder(nn.Module):
     """ResNet with a two-layer projector; it normalises its input, images in [0, 1].
 
@@ -149,7 +102,9 @@ class Encoder(nn.Module):
         def norm(channels: int) -> nn.Module:
             return DualBatchNorm2d(channels, bn_adv_momentum) if dual_bn else BatchNorm2d(channels)
 
-        self.trunk = _Trunk(arch, width, stem, norm)
+        from .trunk import Trunk  # torchvision takes seconds to import, and commands that list runs need no network
+
+        self.trunk = Trunk(arch, width, stem, norm)
         self.feature_dim, self.proj_dim = self.trunk.out_features, proj_dim
         hidden = self.feature_dim if proj_hidden is None else proj_hidden
         self.projector = nn.Sequential(

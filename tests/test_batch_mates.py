@@ -36,7 +36,9 @@ def test_the_gradients_are_the_attacks_own(study, encoder):
                 own = gradient(objective, x)
             torch.testing.assert_close((found.before, found.after)[part][row], own[2])
             assert ((x_adv - x)[2].sign() == signs[row]).float().mean() > 0.999
-            assert float(found.loss[part, row]) == pytest.approx(float(objective_of(encoder, mode, x, reference)[2]), rel=1e-4)
+            assert float(found.loss[part, row]) == pytest.approx(
+                float(objective_of(encoder, mode, x, reference)[2]), rel=1e-4
+            )
 
 
 def objective_of(encoder, mode, x, reference):
@@ -63,7 +65,9 @@ def test_the_table_the_file_and_gray_images(study, encoder, tmp_path):
     assert table.loss.tolist() == ["contrastive"] * 2 + ["positive alone"] * 2
     assert table["mode"].tolist() == ["eval", "train"] * 2
     signs = found.signs
-    assert table.signs_differ.tolist() == pytest.approx([float((a != b).float().mean()) for a, b in zip(*signs, strict=True)])
+    assert table.signs_differ.tolist() == pytest.approx(
+        [float((a != b).float().mean()) for a, b in zip(*signs, strict=True)]
+    )
     again = BatchMates.load(found.save(tmp_path / "mates"))
     assert again.table.equals(table) and (again.anchor, again.mate) == (2, 4)
     gray = BatchMateStudy(encoder, study.x, study.reference, temperature=0.3, gray=True).exchange(2, 4, new, new)

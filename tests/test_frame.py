@@ -19,6 +19,7 @@ FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
     {"serialization", "incoming"},
     {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
+    {"trunk"},
     {"nets", "attacks", "losses", "views", "datasets"},
     {"distributed", "patches", "checkpoints"},
     {"runfolder", "objectives", "steps"},
@@ -117,7 +118,12 @@ def test_training_needs_few_packages(tmp_path):
     assert "kNN" in run(code)
 
 
-MODULES = {"pillow": "PIL", "ipython": "IPython", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
+MODULES = {
+    "pillow": "PIL",
+    "ipython": "IPython",
+    "umap-learn": "umap",
+    "scikit-learn": "sklearn",
+}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",
