@@ -130,7 +130,7 @@ def test_a_front_end_without_the_widgets_says_what_to_install(lab):
 
 HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}
 THREE = """import explore as ex
-ex.panels.Perturbation(ex.open_run("demo/clae"))""", """ex.panels.NoiseOrAdversary()""", """ex.panels.Atlas(points=200, method="pca")"""
+ex.panels.Perturbation(ex.open_run("demo/clae"))""", """ex.panels.NoiseOrAdversary()""", """ex.panels.Atlas("demo/clae", points=200, method="pca")"""
 
 
 def moves(slider) -> None:

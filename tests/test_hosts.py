@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -92,3 +93,14 @@ def test_a_chart_sends_its_whole_state_in_one_message(monkeypatch):
 def test_the_figures_that_lessons_show_are_charts():
     book = "".join(path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert "figures.live(" in book and isinstance(ex.figures.live(figures.blank(300, 200)), figures.Chart)
+
+
+def test_devcontainer_and_binder_install_what_the_lessons_need():
+    """Both install the checkout with the extra `all`, on a Python that the project takes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    binder = (ROOT / ".binder" / "requirements.txt").read_text().split()
+    assert "all" in project["optional-dependencies"] and "-e '.[all]'" in container["postCreateCommand"]
+    assert binder[-2:] == ["-e", ".[all]"]
+    for python in (container["image"].split(":")[1], (ROOT / ".binder" / "runtime.txt").read_text().strip()[7:]):
+        assert f"Programming Language :: Python :: {python}" in project["classifiers"]
