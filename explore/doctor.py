@@ -203,8 +203,14 @@ def _servers() -> Check:
     others = [prefix for prefix in found if prefix.is_absolute() and prefix != Path(sys.prefix)]
     lacking = [prefix for prefix in others if not users and not (prefix / extension).is_dir()]
     if lacking:
-        return Check("server", False, f"Jupyter in {_home(lacking[0])} has no anywidget", f"Panels need it {todo}.", False)
-    where = f"Jupyter in {_home(others[0])} has anywidget" if others else f"none found in another environment; where panels stay empty, {todo}"
+        return Check(
+            "server", False, f"Jupyter in {_home(lacking[0])} has no anywidget", f"Panels need it {todo}.", False
+        )
+    where = (
+        f"Jupyter in {_home(others[0])} has anywidget"
+        if others
+        else f"none found in another environment; where panels stay empty, {todo}"
+    )
     return Check("server", True, where, needed=False)
 
 

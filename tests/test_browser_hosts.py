@@ -121,7 +121,10 @@ def test_a_front_end_without_the_widgets_says_what_to_install(lab):
             notebook.run_all()
             note = notebook.page.locator("[class^='ex-note-']")
             note.wait_for(state="visible")
-            assert "pip install anywidget" in note.inner_text() and "Small is not live here. Run this cell" in note.inner_text()
+            assert (
+                "pip install anywidget" in note.inner_text()
+                and "Small is not live here. Run this cell" in note.inner_text()
+            )
             assert notebook.page.locator(".ex").count() == shown
             outputs = notebook.cells()[0]["outputs"]
             assert [output["data"]["text/plain"].split(" ")[0] for output in outputs] == ["Small", "Small"]
@@ -129,8 +132,12 @@ def test_a_front_end_without_the_widgets_says_what_to_install(lab):
 
 
 HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}
-THREE = """import explore as ex
-ex.panels.Perturbation(ex.open_run("demo/clae"))""", """ex.panels.NoiseOrAdversary()""", """ex.panels.Atlas("demo/clae", points=200, method="pca")"""
+THREE = (
+    """import explore as ex
+ex.panels.Perturbation(ex.open_run("demo/clae"))""",
+    """ex.panels.NoiseOrAdversary()""",
+    """ex.panels.Atlas("demo/clae", points=200, method="pca")""",
+)
 
 
 def moves(slider) -> None:

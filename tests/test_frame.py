@@ -117,13 +117,26 @@ def test_training_needs_few_packages(tmp_path):
     assert "kNN" in run(code)
 
 
-MODULES = {"pillow": "PIL", "ipython": "IPython", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
+MODULES = {
+    "pillow": "PIL",
+    "ipython": "IPython",
+    "umap-learn": "umap",
+    "scikit-learn": "sklearn",
+}  # packages whose module has another name
 OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",
     "nbformat",
 }  # a figure shows itself by nbformat; `python -m jupyterlab` is what `explore lab` starts
-TOOLS = {"ruff", "mypy", "pytest-xdist", "pytest-cov", "hatchling", "notebook", "voila"}  # started by make, or by a test
+TOOLS = {
+    "ruff",
+    "mypy",
+    "pytest-xdist",
+    "pytest-cov",
+    "hatchling",
+    "notebook",
+    "voila",
+}  # started by make, or by a test
 
 
 def dependencies(extra: str | None = None) -> list[str]:

@@ -53,7 +53,11 @@ def test_colab_is_told_once_to_take_widgets(monkeypatch):
     output.enable_custom_widget_manager = lambda: told.append("on")
     colab = types.ModuleType("google.colab")
     colab.output = output
-    for name, module in (("google", types.ModuleType("google")), ("google.colab", colab), ("google.colab.output", output)):
+    for name, module in (
+        ("google", types.ModuleType("google")),
+        ("google.colab", colab),
+        ("google.colab.output", output),
+    ):
         monkeypatch.setitem(sys.modules, name, module)
     for _ in range(2):
         Small().close()

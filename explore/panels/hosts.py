@@ -7,6 +7,7 @@ from IPython.display import display
 from ..figures.chart import without_widgets
 from .html import Markup, tag
 
+
 def note(title: str, key: str) -> Markup:
     """HTML for the cell's output that a live panel hides (`KernelStatus`): for a reopened notebook,
     a front end without anywidget.
@@ -29,4 +30,3 @@ def show(bundle: Any, title: str, key: str) -> None:
     """Display a panel, and under it the note that it hides while it lives."""
     display({**bundle, "text/plain": title}, raw=True)  # the note has the sentence
     display({"text/html": str(note(title, key)), "text/plain": without_widgets(title)}, raw=True)
-
