@@ -33,11 +33,11 @@ def shown(monkeypatch):
     return bundles
 
 
-def test_a_panels_output_is_the_live_view_its_title_and_a_note(shown):
+def test_a_panels_output_is_a_note_and_the_live_view_with_its_title(shown):
     panel = Small()
     try:
         panel._ipython_display_()
-        view, note = shown
+        note, view = shown
         assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.view.model_id
         assert view["text/plain"] == "Small"
         assert panel._status.key in note["text/html"] and "Run this cell" in note["text/html"]
