@@ -109,8 +109,9 @@ def test_a_chart_is_complete_however_late_it_is_opened(lab):
     page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
-    with page.context.new_page() as second:
-        second.goto(page.url)
+    with lab.browser.new_context() as context:
+        second = context.new_page()
+        second.goto(f"{lab.url}/lab/tree/{notebook.name}?token={lab.token}")
         second.wait_for_function(f"() => ({BARS})().join() === '8,8,5'", timeout=120_000)
     assert notebook.complaints == []
 
