@@ -26,7 +26,7 @@ panel = Small()
 panel"""
 KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 GONE = "The kernel of this panel is gone; run this cell again to use it."
-ICONS = """() => [...document.querySelectorAll('.ex .jupyter-widgets-disconnected')].filter(
+ICONS = """() => [...document.querySelectorAll(':is(.ex, .ex *).jupyter-widgets-disconnected')].filter(
   (e) => getComputedStyle(e, '::before').content !== 'none').length"""
 
 
@@ -40,7 +40,8 @@ def dead(notebook) -> None:
     """The panel says so, once, and takes neither keys nor clicks."""
     page = notebook.page
     says(page.locator(".ex-gone"), GONE)
-    assert page.locator(".ex-dead").count() == 1 and page.evaluate(ICONS) == 0
+    page.wait_for_selector(".ex-dead")
+    assert page.evaluate(ICONS) == 0
     assert not page.locator(".ex-state").is_visible()  # 'up to date' would be a second truth
     handle = page.locator(".ex-small .noUi-handle")
     assert handle.evaluate("(e) => { e.focus(); return document.activeElement !== e }")
@@ -108,10 +109,37 @@ def test_a_chart_is_complete_however_late_it_is_opened(lab):
     page.evaluate("async () => await jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
-    with page.context.new_page() as second:
-        second.goto(page.url)
+    with lab.browser.new_context() as context:
+        second = context.new_page()
+        second.goto(f"{lab.url}/lab/tree/{notebook.name}?token={lab.token}")
         second.wait_for_function(f"() => ({BARS})().join() === '8,8,5'", timeout=120_000)
     assert notebook.complaints == []
+
+
+NARROW = """import explore as ex
+import ipywidgets as w
+panel = w.VBox([ex.panels.Perturbation("demo/clae").view, ex.panels.NoiseOrAdversary().view])
+panel"""
+BESIDE = """() => [...document.querySelectorAll('.ex')].map((panel) => {
+  const end = panel.getBoundingClientRect().right + 1, scrolls = (e) => getComputedStyle(e).overflowX !== 'visible';
+  const reached = (e) => { for (e = e.parentElement; e !== panel; e = e.parentElement) if (scrolls(e)) return true; return false };
+  return [...panel.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > end && e.offsetWidth && !reached(e))
+    .map((e) => e.className.baseVal ?? e.className) })"""
+
+
+def test_panels_reflow_in_a_narrow_window(lab):
+    """At 480 pixels nothing lies beside a panel, unless in a part of it that scrolls."""
+    notebook = lab.show(NARROW, "1")
+    page = notebook.page
+    page.wait_for_selector(".ex-t")
+    page.wait_for_selector(".ex .scatterlayer .point", state="attached")
+    page.evaluate("() => jupyterapp.shell.collapseLeft()")
+    for width in (800, 480):
+        page.set_viewport_size({"width": width, "height": 1400})
+        page.wait_for_function(
+            f"() => ({BESIDE})().join('') === '' && document.querySelector('.ex').clientWidth < {width}"
+        )
+    assert notebook.errors() == []
 
 
 def test_a_front_end_without_the_widgets_says_what_to_install(lab):
@@ -136,7 +164,7 @@ THREE = (
     """import explore as ex
 ex.panels.Perturbation(ex.open_run("demo/clae"))""",
     """ex.panels.NoiseOrAdversary()""",
-    """ex.panels.Atlas(points=200, method="pca")""",
+    """ex.panels.Atlas("demo/clae", points=200, method="pca")""",
 )
 
 

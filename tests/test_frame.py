@@ -129,7 +129,15 @@ NOT_IMPORTED = {
     "jupyterlab",
     "nbformat",
 }  # a figure shows itself by nbformat; `python -m jupyterlab` is what `explore lab` starts
-TOOLS = {"ruff", "mypy", "pytest-xdist", "pytest-cov", "hatchling"}  # started by make, or by a test
+TOOLS = {
+    "ruff",
+    "mypy",
+    "pytest-xdist",
+    "pytest-cov",
+    "hatchling",
+    "notebook",
+    "voila",
+}  # started by make, or by a test
 
 
 def dependencies(extra: str | None = None) -> list[str]:

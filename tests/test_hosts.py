@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -32,11 +33,11 @@ def shown(monkeypatch):
     return bundles
 
 
-def test_a_panels_output_is_the_live_view_its_title_and_a_note(shown):
+def test_a_panels_output_is_a_note_and_the_live_view_with_its_title(shown):
     panel = Small()
     try:
         panel._ipython_display_()
-        view, note = shown
+        note, view = shown
         assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.view.model_id
         assert view["text/plain"] == "Small"
         assert panel._status.key in note["text/html"] and "Run this cell" in note["text/html"]
@@ -96,3 +97,14 @@ def test_a_chart_sends_its_whole_state_in_one_message(monkeypatch):
 def test_the_figures_that_lessons_show_are_charts():
     book = "".join(path.read_text() for path in (ROOT / "notebooks").glob("*.ipynb"))
     assert "figures.live(" in book and isinstance(ex.figures.live(figures.blank(300, 200)), figures.Chart)
+
+
+def test_devcontainer_and_binder_install_what_the_lessons_need():
+    """Both install the checkout with the extra `all`, on a Python that the project takes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    binder = (ROOT / ".binder" / "requirements.txt").read_text().split()
+    assert "all" in project["optional-dependencies"] and "-e '.[all]'" in container["postCreateCommand"]
+    assert binder[-2:] == ["-e", ".[all]"]
+    for python in (container["image"].split(":")[1], (ROOT / ".binder" / "runtime.txt").read_text().strip()[7:]):
+        assert f"Programming Language :: Python :: {python}" in project["classifiers"]

@@ -27,6 +27,6 @@ def with_text(bundle: Any, title: str) -> Any:
 
 
 def show(bundle: Any, title: str, key: str) -> None:
-    """Display a panel, and under it the note that it hides while it lives."""
-    display({**bundle, "text/plain": title}, raw=True)  # the note has the sentence
+    """Display a panel, and above it the note that it hides while it lives."""
     display({"text/html": str(note(title, key)), "text/plain": without_widgets(title)}, raw=True)
+    display({**bundle, "text/plain": title}, raw=True)  # the note has the sentence
