@@ -144,7 +144,7 @@ def nbgrader(book: Book) -> Book | None:
 
 
 def otter(book: Book) -> Book | None:
-    """otter-grader's master notebook (otter assign) of the lesson's exercises in code; None if it has none."""
+    """otter-grader's master notebook of the lesson's exercises in code; None if it has none."""
 
     def cells(exercise: Exercise, function: str, code: str, task: str) -> list[Cell]:
         solved = marked(code, "# BEGIN SOLUTION", "# END SOLUTION")
