@@ -55,7 +55,7 @@ def check(name: str, answer: Any, *, generator: torch.Generator | None = None) -
 
 
 def grade(name: str, answer: Any, *, generator: torch.Generator | None = None) -> None:
-    """For graded copies: prints the verdict on a right answer, raises AssertionError on any other."""
+    """For graded copies: print the verdict on a right answer, raise AssertionError on others."""
     verdict = exercise(name).judge(answer, generator)
     if not verdict.right:
         raise AssertionError(verdict.text)

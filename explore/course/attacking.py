@@ -107,6 +107,16 @@ FGSM_MISTAKES = (
         _step(lambda x, g, eps: (x + eps * _unit(g)).clamp(0, 1)),
     ),
     Mistake(
+        "wrong sign and no clamp",
+        "an attack makes the loss larger: add the step, and end with clamp(0, 1).",
+        _step(lambda x, g, eps: x - eps * g.sign()),
+    ),
+    Mistake(
+        "no sign and no clamp",
+        "the step is eps times the gradient's sign; end with clamp(0, 1).",
+        _step(lambda x, g, eps: x + eps * g),
+    ),
+    Mistake(
         "clamp to [-1, 1]",
         "images here are in [0, 1], not in [-1, 1].",
         _step(lambda x, g, eps: (x + eps * g.sign()).clamp(-1, 1)),

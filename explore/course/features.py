@@ -12,7 +12,7 @@ from .exercise import Exercise, Mistake
 
 # The model answer is shown in the instructor's copy as it stands here.
 def linear_probe(h, y, h_test):
-    """Predicted labels (m,) of h_test (m, d): logistic regression on h (n, d) with labels y (n,)."""
+    """Predicted labels (m,) of h_test (m, d): logistic regression on h (n, d), labels y (n,)."""
     mean, std = h.mean(0), h.std(0)
     layer = torch.nn.Linear(h.shape[1], int(y.max()) + 1).to(h.dtype)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
@@ -30,8 +30,8 @@ def linear_probe(h, y, h_test):
 def _draw_probe(generator: torch.Generator) -> tuple:
     """Three classes that two directions tell apart, under a third that varies far more.
 
-    Two of them lie on one line through the origin, a tenth of the training labels are wrong, and the test classes have
-    other shares than the training classes: each undoes one wrong way.
+    Two of them lie on one line through the origin, a tenth of the training labels are wrong, and
+    the test classes have other shares than the training classes: each undoes one wrong way.
     """
     corners = torch.tensor([[2.0, 0.0], [-1.0, 1.7321], [-1.0, -1.7321]]) + torch.tensor([4.0, -3.4641])
 

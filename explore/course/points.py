@@ -12,7 +12,7 @@ from .exercise import Exercise, Mistake
 
 # The model answers are shown in the instructor's copy as they stand here.
 def knn(features, labels, query, k):
-    """Labels (m,) of query (m, d): the most frequent label among the k nearest features by cosine."""
+    """Labels (m,) of query (m, d): the most frequent one of the k features nearest by cosine."""
     features = features / features.norm(dim=1, keepdim=True)
     query = query / query.norm(dim=1, keepdim=True)
     nearest = (query @ features.T).topk(k, dim=1).indices
