@@ -141,6 +141,12 @@ def test_runs_that_were_never_in_the_background_have_their_own_state(root):
     run.set_status("running")  # and its process is gone
     assert RunProcess(run).state.name == "stopped"
     assert RunProcess("demo/clae").state.name == "done"
+    lock = run.hold()  # as a cell of a kernel trains it
+    run.set_status("running")
+    assert RunProcess(run).state.name == "running"
+    with pytest.raises(ex.UserError, match=rf"trained by process {os.getpid()}, not in the background"):
+        RunProcess(run).stop()
+    lock.release()
     (root / "new" / "process.json").write_text("{damaged")
     (root / "new" / "status.json").write_text("{damaged")
     assert RunProcess(run).state.name == "new" and running() == []

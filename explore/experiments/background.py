@@ -92,10 +92,14 @@ class RunProcess:
         seconds is ended at once.
 
         What is lost then, an epoch at most, is computed again by `resume`. Returns the state after
-        it.
+        it. UserError for a training that is not in the background.
         """
         if not self.state.alive or (pid := self._pid()) is None:
             return self.state
+        if (started := self._started()) is None or started["pid"] != pid:  # a kernel, perhaps, that runs a cell
+            raise UserError(
+                f"The run '{self.name}' is trained by process {pid}, not in the background; stop it where it was started, by Ctrl-C."
+            )
         _ask(pid)
         if not self._ends(patience):
             _kill(pid)

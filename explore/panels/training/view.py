@@ -139,7 +139,9 @@ def reading(seen: Seen) -> Markup:
         data = {result.provenance["config"][run]["dataset"] for run in (name, other)}
         if epochs[-1] in there and len(data) == 1:
             gap = signed(100 * (knn - there[epochs[-1]]), 1)
-            return said + fill(" and {} against {} at that epoch. One seed each: no verdict.", gap, other)
+            said += fill(" and {} against {} at that epoch. One seed each: no verdict", gap, other)
+        if (level := result.last(other, "chance")) is not None and abs(level - chance) > 1e-6:
+            said += fill(". Chance is {} for {}: the losses do not compare", f"{level:.2f}", other)
     return said + "."
 
 
