@@ -20,7 +20,7 @@ from explore.runfolder import Run, build_encoder
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
-ROOMS = ("attribution", "atlas", "noise", "perturbation", "probe", "scorecard")
+ROOMS = ("attribution", "atlas", "noise", "perturbation", "probe", "scorecard", "training")
 
 
 class Elements(HTMLParser):
@@ -209,12 +209,23 @@ def test_no_view_writes_a_tag_by_an_f_string():
 
 INTERACTIVE = tuple(
     getattr(panels.base.w, name)
-    for name in ("Dropdown", "ToggleButtons", "BoundedIntText", "IntSlider", "SelectionSlider", "Checkbox", "Button")
+    for name in (
+        "Dropdown",
+        "ToggleButtons",
+        "BoundedIntText",
+        "IntSlider",
+        "SelectionSlider",
+        "Checkbox",
+        "Button",
+        "Text",
+        "BoundedFloatText",
+    )
 )
 
 
 @pytest.mark.parametrize(
-    "which", ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard"]
+    "which",
+    ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard", "Training"],
 )
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))

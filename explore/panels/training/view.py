@@ -3,6 +3,7 @@ the batch. No widget.
 """
 
 import itertools
+import shlex
 from dataclasses import dataclass, fields
 from statistics import median
 
@@ -192,7 +193,7 @@ def foot(seen: Seen) -> Markup:
 def command(config: TrainConfig) -> str:
     """The command line that starts a run of these settings, those of the preset left out."""
     preset = TrainConfig(dataset=config.dataset, attack=config.attack)
-    words = ["python -m explore train", f"--dataset {config.dataset}", f"--attack {config.attack}"]
+    words = ["python -m explore train", f"--dataset {shlex.quote(config.dataset)}", f"--attack {config.attack}"]
     if config.attack != "none":
         words.append(f"--eps {show_eps(config.eps)}")
     for name in (field.name for field in fields(config) if field.name not in ("dataset", "attack", "eps")):
