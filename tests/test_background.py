@@ -23,6 +23,8 @@ TINY = ex.TrainConfig(
 WORDS = ["--dataset=emoji", "--image-size=16", "--width=4", "--batch-size=64", "--train-images=128"]
 WORDS += ["--knn-images=100", "--epochs=2000", "--threads=1"]
 
+GONE = 999_999_999  # the number of no process
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
@@ -78,17 +80,16 @@ def test_stopped_killed_and_resumed_it_is_what_it_had_been_without(root, capsys,
     other.resume(threads=1)
     eventually(lambda: steps(own) > before + 2)
     assert other.stop(patience=0).name == "stopped"  # at once: it goes on from the last saved epoch
-    own.resume(threads=1)
-    before = steps(own)
-    eventually(lambda: steps(own) > before + 2)
-    assert own.stop(patience=60).name == "stopped"
-    last = own.run.status["step"]
-    assert last >= steps(own) > before
-
-    whole, count = Run.create(TINY, name="whole"), iter(range(1, 10**6))
-    for _ in ex.train(TINY, run=whole, threads=1, log_every=5, should_stop=lambda: next(count) == last):
-        pass
-    assert whole.status["step"] == last
+    mine = load_tensors(own.run.path / "resume.safetensors")[1]
+    saved = json.loads(mine["progress"])["step"]
+    assert 0 < saved <= steps(own)
+    last = saved + 3
+    for run in (own.run, whole := Run.create(TINY, name="whole")):
+        count = iter(range(saved + 1 if run is own.run else 1, 10**6))
+        stop = {"should_stop": lambda count=count: next(count) == last}
+        for _ in ex.train(TINY, run=run, threads=1, log_every=5, resume=run is own.run, **stop):
+            pass
+    assert own.run.status["step"] == whole.status["step"] == last
     mine, theirs = weights(own.run), weights(whole)
     assert mine.keys() == theirs.keys() and all(mine[name].equal(theirs[name]) for name in mine)
     columns = ["step", "loss", "loss_adv", "knn", "lr"]
@@ -99,11 +100,14 @@ def test_stopped_killed_and_resumed_it_is_what_it_had_been_without(root, capsys,
     assert 0 < change.max() <= 4 / 255 + 1e-6
 
 
-def test_a_failed_training_says_its_one_sentence(root):
-    own = RunProcess.start(TINY.with_(batch_size=500, epochs=1))
-    state = own.wait(120)
-    assert state.name == "failed" and own.run.path.is_dir()
-    assert state.error.startswith("A batch of 500 is larger than the 128 training images")
+def test_a_training_that_is_refused_leaves_its_folder_and_its_sentence(root, capsys):
+    own = RunProcess(Run.create(TINY.with_(batch_size=500), name="refused"))
+    assert main(["train", "--monitored", "--resume", "refused"]) == 2  # what the process does
+    said = capsys.readouterr().err
+    assert own.run.path.is_dir() and "A batch of 500 is larger than the 128 training images" in said
+    own.log.write_text(said)
+    write_text(own.run.path / "process.json", json.dumps({"pid": GONE, "began": 0.0, "before": own._status()}))
+    assert own.state.name == "failed" and own.state.error.startswith("A batch of 500 is larger")
     again = RunProcess.start(TINY, root=root / "elsewhere")
     again.stop(patience=0)  # before it has begun
     assert again.state.name == "stopped" and steps(again) == 0
@@ -111,7 +115,7 @@ def test_a_failed_training_says_its_one_sentence(root):
 
 def of_an_ended_process(run: Run, log: bytes) -> RunProcess:
     """A handle on a run whose process has begun to train, and is gone."""
-    about = {"pid": 999_999_999, "began": time.time() - 9, "before": background.RunProcess(run)._status()}
+    about = {"pid": GONE, "began": time.time() - 9, "before": background.RunProcess(run)._status()}
     write_text(run.path / "process.json", json.dumps(about))
     run.set_status("running", pid=about["pid"])
     (run.path / "train.log").write_bytes(log)
@@ -141,6 +145,12 @@ def test_runs_that_were_never_in_the_background_have_their_own_state(root):
     run.set_status("running")  # and its process is gone
     assert RunProcess(run).state.name == "stopped"
     assert RunProcess("demo/clae").state.name == "done"
+    lock = run.hold()  # as a cell of a kernel trains it
+    run.set_status("running")
+    assert RunProcess(run).state.name == "running"
+    with pytest.raises(ex.UserError, match=rf"trained by process {os.getpid()}, not in the background"):
+        RunProcess(run).stop()
+    lock.release()
     (root / "new" / "process.json").write_text("{damaged")
     (root / "new" / "status.json").write_text("{damaged")
     assert RunProcess(run).state.name == "new" and running() == []

@@ -149,8 +149,10 @@ def test_a_recorded_step_is_the_step(attack):
 def test_a_training_goes_on_where_it_was_stopped(tmp_path):
     def stopped(device):
         run, steps = Run.create(CONFIG.with_(attack="fgsm", eps=E), name=device, root=tmp_path), iter(range(99))
-        list(ex.train(run.config, small(), device=device, run=run, should_stop=lambda: next(steps) == 2))
-        last = list(ex.train(run.config, small(), device=device, run=run, resume=True))[-1]
+        list(
+            ex.train(run.config, small(), device=device, run=run, monitored=True, should_stop=lambda: next(steps) == 2)
+        )
+        last = list(ex.train(run.config, small(), device=device, run=run, resume=True, monitored=True))[-1]
         return {
             "loss": last["loss"],
             "loss_adv": last["loss_adv"],

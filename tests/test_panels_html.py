@@ -20,7 +20,7 @@ from explore.runfolder import Run, build_encoder
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
-ROOMS = ("attribution", "atlas", "batch_mates", "noise", "perturbation", "probe", "scorecard", "two_views")
+ROOMS = ("attribution", "atlas", "batch_mates", "noise", "perturbation", "probe", "scorecard", "training", "two_views")
 
 
 class Elements(HTMLParser):
@@ -222,6 +222,8 @@ INTERACTIVE = tuple(
         "Checkbox",
         "Button",
         "FileUpload",
+        "Text",
+        "BoundedFloatText",
     )
 )
 
@@ -236,6 +238,7 @@ INTERACTIVE = tuple(
         "FourAttacks",
         "Probe",
         "Scorecard",
+        "Training",
         "TwoViews",
         "BatchMates",
     ],

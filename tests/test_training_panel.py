@@ -98,6 +98,9 @@ def test_two_runs_are_overlaid_in_one_figure(panel):
     assert [list(t.y or ()) for t in panel._chart.data] == [list(t.y or ()) for t in drawn.data]
     assert "One seed each: no verdict" in panel._reading.value and "a/simclr" in panel._reading.value
     assert panel.run.name == "a/clae" and "finished" in panel._state.value
+    panel.overlay = "demo/simclr"  # of another data set and batch size: neither kNN nor loss compares
+    assert panel.wait() and "verdict" not in panel._reading.value
+    assert f"Chance is {ex.chance(128):.2f} for demo/simclr" in panel._reading.value
     panel.overlay = "a/clae"
     assert panel.wait() and "nothing to compare" in str(panel.error)
 

@@ -92,12 +92,15 @@ class RunProcess:
         seconds is ended at once.
 
         What is lost then, an epoch at most, is computed again by `resume`. Returns the state after
-        it.
+        it. UserError for a training that is not in the background.
         """
         if not self.state.alive or (pid := self._pid()) is None:
             return self.state
-        _ask(pid)
-        if not self._ends(patience):
+        if (started := self._started()) is None or started["pid"] != pid:  # a kernel, perhaps, that runs a cell
+            raise UserError(
+                f"The run '{self.name}' is trained by process {pid}, not in the background; stop it where it was started, by Ctrl-C."
+            )
+        if not (_ask(pid) and self._ends(patience)):
             _kill(pid)
             self._ends(10)
         if not self.state.alive and self._status().get("state") not in ("stopped", "done"):
@@ -258,13 +261,15 @@ def _detached() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _ask(pid: int) -> None:
-    """Request its end; a process that is paused is woken for it. Windows has no such request:
-    `_kill` follows.
+def _ask(pid: int) -> bool:
+    """Request its end; a process that is paused is woken for it. False on Windows, which has no
+    such request.
     """
-    if os.name != "nt":
-        _send(pid, signal.SIGTERM)
-        _send(pid, signal.SIGCONT)
+    if os.name == "nt":
+        return False
+    _send(pid, signal.SIGTERM)
+    _send(pid, signal.SIGCONT)
+    return True
 
 
 def _kill(pid: int) -> None:

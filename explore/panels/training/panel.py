@@ -96,7 +96,7 @@ class Training(Panel):
     @property
     def run(self) -> Run | None:
         """The run on the screen."""
-        return self._opened(self.shown) if self.shown else None
+        return self._fresh(self.shown) if self.shown else None
 
     @property
     def process(self) -> RunProcess:
@@ -215,7 +215,7 @@ class Training(Panel):
     def _read(self, shown: str, overlay: str) -> view.Seen:
         if shown == overlay:
             raise UserError(f"Both runs are {shown}, so there is nothing to compare; choose another, or none.")
-        run, *others = (Run(own.path, own.name) for own in map(self._opened, filter(None, (shown, overlay))))
+        run, *others = map(self._fresh, filter(None, (shown, overlay)))
         return view.Seen(curves_of(run, *others), run, RunProcess(run).state, progress_of(run), batch_of(run))
 
     def idle(self) -> bool:
@@ -295,6 +295,11 @@ class Training(Panel):
         if name not in self._open:
             self._open[name] = open_run(name)
         return self._open[name]
+
+    def _fresh(self, name: str) -> Run:
+        """The run with what its files say now."""
+        own = self._opened(name)
+        return Run(own.path, own.name)
 
     def _names(self) -> list[str]:
         found = runs()

@@ -3,6 +3,7 @@ the batch. No widget.
 """
 
 import itertools
+import shlex
 from dataclasses import dataclass, fields
 from statistics import median
 
@@ -139,7 +140,9 @@ def reading(seen: Seen) -> Markup:
         data = {result.provenance["config"][run]["dataset"] for run in (name, other)}
         if epochs[-1] in there and len(data) == 1:
             gap = signed(100 * (knn - there[epochs[-1]]), 1)
-            return said + fill(" and {} against {} at that epoch. One seed each: no verdict.", gap, other)
+            said += fill(" and {} against {} at that epoch. One seed each: no verdict", gap, other)
+        if (level := result.last(other, "chance")) is not None and abs(level - chance) > 1e-6:
+            said += fill(". Chance is {} for {}: the losses do not compare", f"{level:.2f}", other)
     return said + "."
 
 
@@ -190,7 +193,7 @@ def foot(seen: Seen) -> Markup:
 def command(config: TrainConfig) -> str:
     """The command line that starts a run of these settings, those of the preset left out."""
     preset = TrainConfig(dataset=config.dataset, attack=config.attack)
-    words = ["python -m explore train", f"--dataset {config.dataset}", f"--attack {config.attack}"]
+    words = ["python -m explore train", f"--dataset {shlex.quote(config.dataset)}", f"--attack {config.attack}"]
     if config.attack != "none":
         words.append(f"--eps {show_eps(config.eps)}")
     for name in (field.name for field in fields(config) if field.name not in ("dataset", "attack", "eps")):
