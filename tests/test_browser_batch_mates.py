@@ -30,7 +30,9 @@ def same(notebook: Notebook) -> dict:
     wanted = json.loads(notebook.execute(LIBRARY))
 
     def shows():
-        pictures = [i["rgba"][:, 0].tolist() for i in notebook.images(".ex-bm-pics img") if i["alt"].startswith("signs")]
+        pictures = [
+            i["rgba"][:, 0].tolist() for i in notebook.images(".ex-bm-pics img") if i["alt"].startswith("signs")
+        ]
         assert pictures == wanted["signs"]
         cells = notebook.page.locator(".ex-bm-t b").all_inner_texts()
         assert [text.replace("\xa0", " ") for text in cells] == wanted["differs"]

@@ -228,7 +228,17 @@ INTERACTIVE = tuple(
 
 @pytest.mark.parametrize(
     "which",
-    ["Perturbation", "WhatItSees", "Atlas", "NoiseOrAdversary", "FourAttacks", "Probe", "Scorecard", "TwoViews", "BatchMates"],
+    [
+        "Perturbation",
+        "WhatItSees",
+        "Atlas",
+        "NoiseOrAdversary",
+        "FourAttacks",
+        "Probe",
+        "Scorecard",
+        "TwoViews",
+        "BatchMates",
+    ],
 )
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))

@@ -41,7 +41,9 @@ class BatchMateStudy:
     are computed once.
     """
 
-    def __init__(self, encoder: nn.Module, x: Tensor, reference: Tensor, *, temperature: float, gray: bool, **about: Any):
+    def __init__(
+        self, encoder: nn.Module, x: Tensor, reference: Tensor, *, temperature: float, gray: bool, **about: Any
+    ):
         if len(x) < 2 or len(x) != len(reference):
             raise UserError(
                 f"A batch has two images or more and a view of each, got {len(x)} and {len(reference)}; pass the same number of both."
@@ -69,7 +71,9 @@ class BatchMateStudy:
         """The anchor's gradient before and after image `mate` is replaced by `new` (c, h, w)."""
         n = len(self.x)
         if not (0 <= anchor < n and 0 <= mate < n) or anchor == mate:
-            raise UserError(f"Anchor and mate are two different images of the {n} in the batch, got {anchor} and {mate}.")
+            raise UserError(
+                f"Anchor and mate are two different images of the {n} in the batch, got {anchor} and {mate}."
+            )
         self._own = self._own or self.gradients(self.x, self.reference)
         x, reference = self.x.clone(), self.reference.clone()
         x[mate], reference[mate] = new, new_reference
@@ -110,7 +114,13 @@ def compare_batch_norms(
     views, pool = make_views(config, data), data.train.take(images)
     rows = [_trained(kind, config, steps, pool, data.test.take(500), views, data.gray) for kind in kinds]
     table = pd.DataFrame(rows)
-    table.attrs = {"study": "batch_norms", "steps": steps, "images": images, "seed": config.seed, "torch": torch.__version__}
+    table.attrs = {
+        "study": "batch_norms",
+        "steps": steps,
+        "images": images,
+        "seed": config.seed,
+        "torch": torch.__version__,
+    }
     return table
 
 
@@ -156,7 +166,11 @@ def statistics_gap(encoder: Encoder, x: Tensor, branch: str = "clean") -> float:
 
     with in_mode(encoder, "eval"):
         adverse = {m.adv for m in encoder.modules() if isinstance(m, DualBatchNorm2d)}
-        norms = adverse if branch == "adv" and adverse else [m for m in encoder.modules() if isinstance(m, BatchNorm2d) and m not in adverse]
+        norms = (
+            adverse
+            if branch == "adv" and adverse
+            else [m for m in encoder.modules() if isinstance(m, BatchNorm2d) and m not in adverse]
+        )
         hooks = [norm.register_forward_pre_hook(look) for norm in norms]
         try:
             encoder(x, branch=branch)  # type: ignore[arg-type]

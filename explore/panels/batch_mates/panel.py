@@ -57,7 +57,12 @@ class BatchMates(Panel):
         return [
             self.row(
                 [
-                    ("Run", w.Dropdown(options=[*choose, *((name, name) for name in encoders(self.run))]), "run", "128px"),
+                    (
+                        "Run",
+                        w.Dropdown(options=[*choose, *((name, name) for name in encoders(self.run))]),
+                        "run",
+                        "128px",
+                    ),
                     ("Images", w.Dropdown(options=images), "images", "128px"),
                     ("Batch", w.Dropdown(options=[4, 8, 16, 32]), "n", "60px"),
                     ("Picture", w.BoundedIntText(min=0, max=31), "anchor", "60px"),
@@ -121,7 +126,9 @@ class BatchMates(Panel):
         batch = (id(exchange.names), result.anchor)
         if batch != self._strips:
             shown = [exchange.names[i] for i in mates]
-            self.mates.html = strip(to_pixels(result.x[mates]), shown, "The other pictures of the batch: pick the one that goes.")
+            self.mates.html = strip(
+                to_pixels(result.x[mates]), shown, "The other pictures of the batch: pick the one that goes."
+            )
             spare = exchange.names[len(result.x) :]
             self.spares.html = strip(to_pixels(exchange.spares), spare, "Pick the one that comes in its place.")
             self._strips = batch

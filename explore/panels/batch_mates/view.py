@@ -94,7 +94,9 @@ def table(result: BatchMates) -> Markup:
         )
         for loss in LOSSES
     ]
-    return tag.table(tag.thead(head), tag.tbody(rows), class_="ex-bm-t", aria_label="Signs that change, by loss and mode")
+    return tag.table(
+        tag.thead(head), tag.tbody(rows), class_="ex-bm-t", aria_label="Signs that change, by loss and mode"
+    )
 
 
 def _cell(result: BatchMates, i: int) -> Markup:
