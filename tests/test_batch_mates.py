@@ -98,15 +98,13 @@ def test_the_gap_of_statistics(encoder):
     assert statistics_gap(encoder, x, "adv") > 0.01 and not encoder.training
 
 
-def test_tiny_trainings_differ_in_their_batch_norms_alone():
+def test_a_tiny_training_is_repeatable_and_tells_its_settings():
     config = ex.TrainConfig(width=4, proj_dim=8, batch_size=16, eps=8 / 255, knn_every=0)
-    table = compare_batch_norms(config=config, steps=4, images=256)
-    assert table.batch_norm.tolist() == ["shared", "dual", "frozen"]
-    numbers = table.set_index("batch_norm")
-    assert ((numbers.knn > 0.2) & (numbers.knn < 1)).all()
-    assert numbers.gap_clean["frozen"] != numbers.gap_clean["shared"] != numbers.gap_clean["dual"]
-    again = compare_batch_norms(["dual"], config=config, steps=4, images=256).iloc[0]
-    assert again.loss == pytest.approx(numbers.loss["dual"], rel=1e-4) and table.attrs["steps"] == 4
+    first, again = (compare_batch_norms(["dual"], config=config, steps=2, images=64) for _ in range(2))
+    row = first.iloc[0]
+    assert first.batch_norm.tolist() == ["dual"] and 0.1 < row.knn < 1 and row.loss_adv > 0
+    assert again.iloc[0].loss == pytest.approx(row.loss, rel=1e-4)
+    assert (first.attrs["steps"], first.attrs["images"], first.attrs["seed"]) == (2, 64, 0)
 
 
 # the panel
@@ -196,12 +194,13 @@ def test_the_lesson_says_what_each_attack_reaches(lesson):
 
 
 def test_the_lesson_says_what_its_tiny_trainings_give():
-    table = compare_batch_norms(steps=32, images=1024).set_index("batch_norm")
+    table = compare_batch_norms().set_index("batch_norm")
     shared, dual, frozen = table.loss
-    assert (shared, dual, frozen) == pytest.approx((4.0, 4.0, 4.8), abs=0.25) and frozen > max(shared, dual) + 0.3
-    assert "losses of about 4.0 both" in TEXT and "stays near chance, about 4.8" in TEXT
+    assert (shared, dual, frozen) == pytest.approx((4.3, 4.3, 4.8), abs=0.2) and frozen > max(shared, dual) + 0.3
+    assert "losses of about 4.3 both" in TEXT and "stays near chance, about 4.8" in TEXT
     assert table.gap_clean["frozen"] > 1 and table.gap_clean[["shared", "dual"]].max() < 0.2
     assert abs(table.knn["shared"] - table.knn["dual"]) < 0.06 and round(ex.chance(64), 2) == 4.84
+    assert round(ex.chance(32), 2) == 4.14
 
 
 def test_the_lesson_says_what_the_shipped_table_says():
