@@ -481,6 +481,8 @@ WRONG = {  # name -> (kind of mistake, answer)
     "fgsm": [
         ("wrong sign", descend),
         ("no clamp", lambda x, o, eps: x + slope(x, o).sign() * eps),
+        ("wrong sign and no clamp", lambda x, o, eps: x - slope(x, o).sign() * eps),
+        ("no sign and no clamp", lambda x, o, eps: x + slope(x, o) * eps),
         ("eps in 0..255", lambda x, o, eps: by_backward(x, o, eps / 255)),
         ("eps times 255", lambda x, o, eps: by_backward(x, o, eps * 255)),
         ("no sign", lambda x, o, eps: (x + eps * slope(x, o)).clamp(0, 1)),

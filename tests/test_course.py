@@ -1,5 +1,6 @@
 """The exercises' checkers: every right way is accepted, every known mistake named; numbers and names are judged in kind."""
 
+import doctest
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from course_answers import ALWAYS, RIGHT, WRONG
 
 import explore as ex
-from explore.course import EXERCISES, Question, exercise
+from explore.course import EXERCISES, Question, exercise, question
 
 NAMES = list(EXERCISES)
 PLANTED = [(name, kind, answer) for name in NAMES for kind, answer in WRONG[name]]
@@ -156,3 +157,10 @@ def test_verdicts_on_numbers_and_names_say_which_way(capsys):
         "m must be one of 'fgsm', 'pgd', 'none', got 'fgms'. Did you mean fgsm?",
         "Not yet: it is odd.",
     ]
+
+
+@pytest.mark.parametrize("module", [ex.course, question], ids=["course", "question"])
+def test_the_examples_of_the_docstrings_give_what_they_print(module, capsys):
+    found = [t for t in doctest.DocTestFinder().find(module, globs={"ex": ex, **vars(ex.course)}) if t.examples]
+    failed = sum(doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(t).failed for t in found)
+    assert found and not failed, capsys.readouterr().out

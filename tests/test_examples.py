@@ -86,7 +86,7 @@ WRAPPED = (
     "random",
     "types",
 )
-WRAPPED_ROOMS = ("maps", "attribution", "datasets", "results", "figures")
+WRAPPED_ROOMS = ("course", "maps", "attribution", "datasets", "results", "figures")
 
 
 def test_docstrings_wrap_at_100_characters():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UserError, nearest
-from . import attacking, contrastive, features, normalising
+from . import attacking, contrastive, features, iterating, normalising, points, splitting
 from .exercise import Exercise, Mistake, Verdict
 from .question import Question
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Exercise", "Mistake", "Question", "Verdict", "check", "exercise", "exercises", "grade", "whole"]
 
-_ALL = {e.name: e for room in (contrastive, attacking, features, normalising) for e in room.EXERCISES}
+_ROOMS = (contrastive, attacking, splitting, iterating, points, features, normalising)
+_ALL = {e.name: e for room in _ROOMS for e in room.EXERCISES}
 EXERCISES: dict[str, Exercise] = dict(sorted(_ALL.items(), key=lambda item: item[1].lesson))
 
 
@@ -54,7 +55,7 @@ def check(name: str, answer: Any, *, generator: torch.Generator | None = None) -
 
 
 def grade(name: str, answer: Any, *, generator: torch.Generator | None = None) -> None:
-    """For graded copies: prints the verdict on a right answer, raises AssertionError on any other."""
+    """For graded copies: print the verdict on a right answer, raise AssertionError on others."""
     verdict = exercise(name).judge(answer, generator)
     if not verdict.right:
         raise AssertionError(verdict.text)

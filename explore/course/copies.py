@@ -6,6 +6,7 @@ and known mistakes stand with the exercise. A cell whose metadata have `course.a
 question; that line answers it.
 """
 
+import ast
 import copy
 import json
 import re
@@ -128,7 +129,7 @@ def nbgrader(book: Book) -> Book | None:
     """nbgrader's source of the lesson's exercises in code (schema 3); None if it has none."""
 
     def cells(exercise: Exercise, function: str, code: str, task: str) -> list[Cell]:
-        solved = f"{_head(exercise, code)}\n    ### BEGIN SOLUTION\n{_body(exercise, code)}\n    ### END SOLUTION"
+        solved = marked(code, "### BEGIN SOLUTION", "### END SOLUTION")
         test = f'ex.course.grade("{exercise.name}", {function})'
         about = {"schema_version": 3, "task": False}
         answer = {"grade": False, "grade_id": exercise.name, "locked": False, "solution": True, **about}
@@ -143,10 +144,10 @@ def nbgrader(book: Book) -> Book | None:
 
 
 def otter(book: Book) -> Book | None:
-    """otter-grader's master notebook (otter assign) of the lesson's exercises in code; None if it has none."""
+    """otter-grader's master notebook of the lesson's exercises in code; None if it has none."""
 
     def cells(exercise: Exercise, function: str, code: str, task: str) -> list[Cell]:
-        solved = f"{_head(exercise, code)}\n    # BEGIN SOLUTION\n{_body(exercise, code)}\n    # END SOLUTION"
+        solved = marked(code, "# BEGIN SOLUTION", "# END SOLUTION")
         test = f'verdict = ex.course.exercise("{exercise.name}").judge({function})\nassert verdict.right, verdict.text'
         begin = f"# BEGIN QUESTION\nname: {exercise.name}\npoints: {exercise.points}"
         parts = [("raw", begin), ("markdown", task), ("raw", "# BEGIN SOLUTION"), ("code", solved)]
@@ -189,21 +190,27 @@ def _task(book: Book, at: int) -> str:
     return "\n".join(line for line in lines if not line.startswith("#")).strip()
 
 
-def _head(exercise: Exercise, code: str) -> str:
-    """The part of a model answer that a student keeps: of a class all but the last method's body."""
+def marked(code: str, begin: str, end: str) -> str:
+    """A model answer with marks around the bodies that a student writes.
+
+    Outside them stay the heads, a function's docstring, and a class's call of super().__init__.
+    """
     lines = code.splitlines()
-    if exercise.blank is None:
-        return "\n".join(lines[: _docstring_end(lines)])
-    return "\n".join(lines[:1])
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef):
+            kept = [i for i, part in enumerate(node.body) if "super()" in ast.unparse(part) or _is_text(part)]
+            first = node.body[kept[-1] + 1 if kept else 0]
+            indent = " " * first.col_offset
+            lines[first.lineno - 1] = f"{indent}{begin}\n{lines[first.lineno - 1]}"
+            last = (node.body[-1].end_lineno or 0) - 1
+            lines[last] = f"{lines[last]}\n{indent}{end}"
+            if code.startswith("def "):  # functions within it are part of the body
+                break
+    return "\n".join(lines)
 
 
-def _body(exercise: Exercise, code: str) -> str:
-    lines = code.splitlines()
-    return "\n".join(lines[_docstring_end(lines) if exercise.blank is None else 1 :])
-
-
-def _docstring_end(lines: list[str]) -> int:
-    return next(i for i, line in enumerate(lines) if line.rstrip().endswith('"""')) + 1
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def renamed(code: str, name: str, wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""Exercises in code: an answer is compared with the library's on random input, and its kind of mistake named."""
+"""Exercises in code: an answer is compared with the library's, and its kind of mistake named."""
 
 import copy
 import inspect
@@ -20,7 +20,7 @@ Run = Callable[..., Any]  # (answer, *arguments) -> what is compared: a tensor, 
 
 
 class Mistake(NamedTuple):
-    """A known wrong way: its kind in a few words, a hint of one sentence, and code that makes it."""
+    """A known wrong way: its kind in a few words, a hint of one sentence, code that makes it."""
 
     kind: str
     hint: str
@@ -28,7 +28,7 @@ class Mistake(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The judgement on an answer: right or not, the kind of mistake ('right' for none), a sentence."""
+    """The judgement on an answer: right or not, kind of mistake ('right' for none), a sentence."""
 
     right: bool
     kind: str
@@ -51,9 +51,9 @@ class Exercise:
     float64), `solution` a model answer whose source the instructor's copy shows. `run` calls an
     answer and returns what is compared. `also` judges an answer that is right so far: a Mistake
     without code, a note (text), or None. `either` gives all forms of the library's answer that
-    count as right. `blank`: the stub, where it is not made from the solution's head. `margin` is relative to the library's largest value; it must be above float32's
-    rounding on any CPU and below what separates the mistakes; with `labels` it is the share that may
-    differ.
+    count as right. `margin` is relative to the library's largest value; it must be above float32's
+    rounding on any CPU and below what separates the mistakes. With `labels` it is the share that
+    may differ. `blank`: the stub, where it is not made from the solution's head.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Exercise:
         return f"{self.stub}\n\n\n{self.test}"
 
     def judge(self, answer: Any, generator: torch.Generator | None = None) -> Verdict:
-        """A verdict on an answer, from `ROUNDS` random inputs; `generator`: seeded by the clock unless given."""
+        """A verdict on an answer, on `ROUNDS` inputs drawn by `generator`, or by the clock."""
         sentence = Question(self.name, "function", choices=self.arguments).refuse(answer)
         if sentence is not None:
             return Verdict(False, "no function", sentence)
@@ -175,7 +175,7 @@ class Exercise:
         return found
 
     def _named(self, answer: Any, got: list[Tensor], expected: list[Tensor], arguments: tuple) -> Verdict:
-        """The mistake whose result is nearest to the answer's, within the margin; else what can be said of it."""
+        """The mistake whose result is nearest to the answer's; else what can be said of it."""
         ours, made = self._off(got, expected, expected), []
         for mistake in self.mistakes:
             variant = [t.to(torch.float64) for t in flat(self.run(mistake.variant, *exact(arguments)))]
@@ -203,12 +203,14 @@ class Exercise:
         return self._no("another result", f"It differs from the library's by {much}; no known mistake fits.")
 
     def _near(self, ours: float) -> float:
-        """How near a known mistake an answer must be; two ways to one mistake agree less in fitted labels."""
+        """How near a known mistake an answer must be: two fits agree less in labels."""
         return min(0.1, 0.4 * ours) if self.labels and self.margin else self.margin
 
     def _off(self, got: list[Tensor], other: list[Tensor], expected: list[Tensor]) -> float:
-        """How far two results are apart: the largest difference, relative to the library's largest value;
-        the share of labels that differ; infinity where shapes do, or where a result is not finite."""
+        """How far two results are apart; infinity where shapes differ, or for nan and infinity.
+
+        The largest difference, relative to the library's largest value, or the share of labels.
+        """
         if len(got) != len(other):
             return math.inf
         worst = 0.0
@@ -274,7 +276,7 @@ def _what(result: Any) -> str:
 
 
 def _stopped(name: str, answer: Any, error: Exception) -> str:
-    """One sentence on an exception: the line of the answer, the type, the first line of the text."""
+    """One sentence on an exception: line of the answer, type, the first line of the text."""
     code = getattr(answer, "__code__", None)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
     own = [n - code.co_firstlineno + 1 for n in lines if n and code and n >= code.co_firstlineno]

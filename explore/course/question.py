@@ -53,7 +53,7 @@ class Question:
         return f", {self.low:,} or more" if math.isinf(self.high) else f" from {self.low:,} to {self.high:,}"
 
     def refuse(self, answer: Any) -> str | None:
-        """One sentence on an answer of another kind or out of range; None for one that can be judged."""
+        """One sentence on an answer of another kind or out of range; None for others."""
         if self.kind == "function":
             return None if callable(answer) else f"{self.name} must be {self.asked()}, got {_shown(answer)}."
         if self.kind == "name":
