@@ -1,5 +1,8 @@
 """Lesson 10: what couples the pictures of a batch, batch norm in tiny trainings, and the panel 'batch mates' without a browser."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -7,6 +10,7 @@ from torch.nn.functional import normalize
 import explore as ex
 from explore.attacks import gradient
 from explore.results import BatchMates
+from explore.results.base import fixed
 from explore.studies import BatchMateStudy, compare_batch_norms, in_mode, statistics_gap
 
 
@@ -94,15 +98,13 @@ def test_the_gap_of_statistics(encoder):
     assert statistics_gap(encoder, x, "adv") > 0.01 and not encoder.training
 
 
-def test_tiny_trainings_differ_in_their_batch_norms_alone():
+def test_a_tiny_training_is_repeatable_and_tells_its_settings():
     config = ex.TrainConfig(width=4, proj_dim=8, batch_size=16, eps=8 / 255, knn_every=0)
-    table = compare_batch_norms(config=config, steps=4, images=256)
-    assert table.batch_norm.tolist() == ["shared", "dual", "frozen"]
-    numbers = table.set_index("batch_norm")
-    assert ((numbers.knn > 0.2) & (numbers.knn < 1)).all()
-    assert numbers.gap_clean["frozen"] != numbers.gap_clean["shared"] != numbers.gap_clean["dual"]
-    again = compare_batch_norms(["dual"], config=config, steps=4, images=256).iloc[0]
-    assert again.loss == pytest.approx(numbers.loss["dual"], rel=1e-4) and table.attrs["steps"] == 4
+    first, again = (compare_batch_norms(["dual"], config=config, steps=2, images=64) for _ in range(2))
+    row = first.iloc[0]
+    assert first.batch_norm.tolist() == ["dual"] and 0.1 < row.knn < 1 and row.loss_adv > 0
+    assert again.iloc[0].loss == pytest.approx(row.loss, rel=1e-4)
+    assert (first.attrs["steps"], first.attrs["images"], first.attrs["seed"]) == (2, 64, 0)
 
 
 # the panel
@@ -147,3 +149,69 @@ def test_a_cell_of_the_table_chooses_what_is_shown(panel):
     assert panel.coupling == 2 and panel._pictures.value != shown and "positive alone" in panel._pictures.value.lower()
     for share in panel.result.differs.tolist():
         assert f"{100 * share:.1f}\xa0%" in panel._reading.value and f"{100 * share:.1f}\xa0%" in panel.table.html
+
+
+# the lesson's text, rounded as it is written, with the room that two kinds of CPU need
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = json.loads((ROOT / "notebooks" / "10_batch_and_batchnorm.ipynb").read_text())
+TEXT = " ".join("\n\n".join("".join(cell["source"]) for cell in BOOK["cells"]).split())
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The names that the lesson's cells define, up to the first that attacks."""
+    code = ["".join(cell["source"]) for cell in BOOK["cells"] if cell["cell_type"] == "code"]
+    place: dict = {"ex": ex, "torch": torch}
+    for cell in code[code.index(next(c for c in code if c.startswith("from explore.training"))) :]:
+        if cell.startswith(("from ", "def ")):
+            exec(cell.split("\n\n\nfor ")[0], place)
+    return place
+
+
+def test_the_lesson_says_how_far_a_mate_reaches(lesson):
+    changed = lesson["changed"]
+    assert [100 * changed(n, "train") for n in (4, 16, 64)] == pytest.approx([30, 9, 4], abs=1.5)
+    assert [100 * changed(n, "eval") for n in (4, 16, 64)] == pytest.approx([7, 3, 2], abs=1.5)
+    assert "about 30 % with 4 pictures, 9 % with 16 and 4 % with 64; in eval mode about 7, 3 and 2 %" in TEXT
+    assert changed(12, "train") < 0.12 and changed(8, "train") > 0.14  # the exercise asks for 12.5 %
+
+
+def test_the_lesson_says_what_each_attack_reaches(lesson):
+    adversary, loss, x = lesson["adversary"], lesson["mean_loss"], lesson["x"]
+    reference, modes, branches = lesson["reference"], ("eval", "train"), ("clean", "adv")
+    made = {mode: adversary(x, reference, mode) for mode in modes}
+    differ = ((made["eval"] - x).sign() != (made["train"] - x).sign()).float().mean()
+    assert 100 * float(differ) == pytest.approx(26, abs=1.5) and "About 26 % of the signs differ" in TEXT
+    found = [[loss(images, mode) for mode in modes] for images in (x, *made.values())]
+    wanted = [[1.72, 1.70], [2.99, 2.64], [2.79, 2.79]]
+    assert torch.tensor(found).flatten().tolist() == pytest.approx(torch.tensor(wanted).flatten().tolist(), abs=0.04)
+    assert "from 1.72 to 2.99 under the attack made in eval mode, and to 2.79" in TEXT
+    assert "in train mode from 1.70 to 2.64 and to 2.79" in TEXT
+    through = [adversary(x, reference, branch=branch) for branch in branches]
+    seen = [loss(images, branch=branch) for images in through for branch in branches]
+    assert seen == pytest.approx([2.99, 1.87, 1.86, 4.51], abs=0.06)
+    assert "has 1.87 on the adversaries" in TEXT and "goes to 4.51" in TEXT and "those images (1.86)" in TEXT
+
+
+def test_the_lesson_says_what_its_tiny_trainings_give():
+    table = compare_batch_norms().set_index("batch_norm")
+    shared, dual, frozen = table.loss
+    assert (shared, dual, frozen) == pytest.approx((4.3, 4.3, 4.8), abs=0.2) and frozen > max(shared, dual) + 0.3
+    assert "losses of about 4.3 both" in TEXT and "stays near chance, about 4.8" in TEXT
+    assert table.gap_clean["frozen"] > 1 and table.gap_clean[["shared", "dual"]].max() < 0.2
+    assert abs(table.knn["shared"] - table.knn["dual"]) < 0.06 and round(ex.chance(64), 2) == 4.84
+    assert round(ex.chance(32), 2) == 4.14
+
+
+def test_the_lesson_says_what_the_shipped_table_says():
+    claim = ex.studies.scorecard("cpu").claim(8)
+    gap = claim.findings[0]
+    mean, low, high = (fixed(value, 1, sign=True) for value in (gap.mean, gap.low, gap.high))
+    assert f"a difference of {mean} points, with an interval from {low} to {high}" in TEXT
+    assert "not settled" in claim.verdict and gap.n == 3 and "three seeds" in TEXT
+
+
+def test_the_lessons_exercise_is_the_courses():
+    cells = ["".join(cell["source"]) for cell in BOOK["cells"] if cell["cell_type"] == "code"]
+    exercise = ex.course.exercise("dual_batch_norm")
+    assert exercise.stub in cells and exercise.test in cells

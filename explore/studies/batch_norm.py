@@ -97,7 +97,7 @@ class BatchMateStudy:
 
 
 def compare_batch_norms(
-    kinds: Sequence[str] = KINDS, *, config: TrainConfig | None = None, steps: int = 48, images: int = 2048
+    kinds: Sequence[str] = KINDS, *, config: TrainConfig | None = None, steps: int = 32, images: int = 1024
 ) -> pd.DataFrame:
     """Tiny trainings of CLAE that differ in their batch norms alone, one row each.
 
@@ -109,7 +109,7 @@ def compare_batch_norms(
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"Batch norm is one of {', '.join(KINDS)}, got '{kind}'.{nearest(kind, KINDS)}")
-    config = config or TrainConfig(width=8, batch_size=64, eps=8 / 255, knn_every=0)
+    config = config or TrainConfig(width=8, batch_size=32, eps=8 / 255, knn_every=0)
     data = datasets.load(config.dataset, download=False)
     views, pool = make_views(config, data), data.train.take(images)
     rows = [_trained(kind, config, steps, pool, data.test.take(500), views, data.gray) for kind in kinds]
