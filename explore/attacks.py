@@ -235,7 +235,7 @@ def attack_named(name: str, eps: float, **options: Any) -> Attack | Noise:
 def gradient(objective: Objective, x: Images, checked: bool = True) -> Images:
     """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is changed.
 
-    `checked`: loss and gradient must be finite (NaN has the sign 0, so the attack would do nothing).
+    `checked`: loss and gradient must be finite; NaN has the sign 0, so an attack would do nothing.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():

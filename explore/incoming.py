@@ -187,10 +187,11 @@ def whole(value: Any, what: str, low: int = 1, high: int | None = None) -> int:
         number = int(real) if math.isfinite(real) and real == int(real) else number
     if not isinstance(number, Integral) or isinstance(number, bool):
         raise UserError(f"{what} is a whole number, got {_shown(value)}.")
+    number = int(number)
     if number < low or (high is not None and number > high):
         span = f"{low} to {high}" if high is not None else f"{low} or more"
         raise UserError(f"{what} is {span}, got {_shown(value)}.")
-    return int(number)
+    return number
 
 
 def number(value: Any, what: str, low: float = 0.0, high: float = math.inf, *, open_low: bool = False) -> float:

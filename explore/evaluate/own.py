@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..config import TrainConfig
-from ..datasets import Data
+from ..datasets import Data, names
 from ..errors import UserError
 from ..nets import as_encoder
 from ..runfolder import Run, environment
@@ -27,6 +27,7 @@ class OwnRun(Run):
         self._encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:
+        """What was found about the encoder, and what had to be assumed."""
         found = ", ".join(
             f"{key} {value}" for key, value in self.about.items() if key != "encoder" and value is not None
         )
@@ -34,7 +35,7 @@ class OwnRun(Run):
 
     @property
     def method(self) -> str:
-        return "own encoder"
+        return self.name
 
     @property
     def image_size(self) -> int:
@@ -86,7 +87,7 @@ def run_of(
         size = size or data.size
     elif not isinstance(images, str | Path):
         raise UserError(f"images are a folder, a data set's name or a Data, got a {type(images).__name__}.")
-    elif Path(images).expanduser().is_dir() and (isinstance(images, Path) or "/" in images or "\\" in images):
+    elif images not in names() and Path(images).expanduser().is_dir():
         images = f"folder:{images}"
     opened, about = open_encoder(encoder, size=size, mean=mean, std=std, network=network)
     about = {**about, "size": size or about.get("size") or 32}
