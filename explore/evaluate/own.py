@@ -19,7 +19,7 @@ from .encoders import open_encoder
 
 
 class OwnRun(Run):
-    """An encoder from elsewhere beside its images, in memory; nothing was trained here and nothing is on disk."""
+    """An encoder from elsewhere beside its images, in memory; nothing of it is on disk."""
 
     def __init__(self, encoder: nn.Module, about: dict[str, Any], name: str, images: str, data: Data | None):
         self.name, self.about, self.data, self.path = name, about, data, Path()
@@ -73,8 +73,8 @@ def run_of(
 ) -> Run:
     """Your own encoder and images as a run, for every panel and study.
 
-    `encoder`: all that `open_encoder` opens, with its `mean`, `std`, `size` and `network`. `images`:
-    a folder, the name of a data set, or a `Data` such as `datasets.from_arrays` makes.
+    `encoder`: all that `open_encoder` opens, with `mean`, `std`, `size` and `network`. `images`: a
+    folder, the name of a data set, or a `Data` such as `datasets.from_arrays` makes.
 
     >>> run = ex.run_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), "emoji")
     >>> run.about["features"]
