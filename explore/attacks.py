@@ -202,7 +202,7 @@ class Noise:
     def __call__(
         self, x: Images, objective: Objective | None = None, *, generator: torch.Generator | None = None
     ) -> Images:
-        """Noisy images of x's shape; x is unchanged. UserError unless images are floats in [0, 1]."""
+        """Noisy images of x's shape; x is unchanged. UserError unless x is float in [0, 1]."""
         incoming.images(x, "Images for noise", self.clamp)
         incoming.generator(generator)
         return self.perturbed(x, generator)
