@@ -44,8 +44,8 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     Layouts: train/ or Training/ with test/, Testing/, val/, valid/, eval/ ... (below each as here);
     class sub-folders; images without classes, or with a CSV or text file of their classes beside
     them (ImageNet's and Tiny ImageNet's validation folders as they are downloaded). Where there is
-    no test part, a fifth of every class is held out, chosen by the files' names. Without `size`, the
-    images' own short side, 64 at most.
+    no test part, a fifth of every class is held out, chosen by the files' names. Without `size`,
+    the images' own short side, 64 at most.
     """
     train, test, warnings = _laid_out(path)
     classes = sorted({*train.classes, *test.classes} - {""})
