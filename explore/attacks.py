@@ -202,7 +202,7 @@ class Noise:
     def __call__(
         self, x: Images, objective: Objective | None = None, *, generator: torch.Generator | None = None
     ) -> Images:
-        """Noisy images of x's shape; x is unchanged. UserError for images that are no floats in [0, 1]."""
+        """Noisy images of x's shape; x is unchanged. UserError unless x is float in [0, 1]."""
         incoming.images(x, "Images for noise", self.clamp)
         incoming.generator(generator)
         return self.perturbed(x, generator)
@@ -235,7 +235,7 @@ def attack_named(name: str, eps: float, **options: Any) -> Attack | Noise:
 def gradient(objective: Objective, x: Images, checked: bool = True) -> Images:
     """Gradient of the summed loss at x, of x's shape; no weight's `.grad` is changed.
 
-    `checked`: loss and gradient must be finite (NaN has the sign 0, so the attack would do nothing).
+    `checked`: loss and gradient must be finite; NaN has the sign 0, so an attack would do nothing.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -251,7 +251,7 @@ def gradient(objective: Objective, x: Images, checked: bool = True) -> Images:
 
 
 def _checked(objective: Objective) -> Objective:
-    """The objective; what it raises becomes a UserError that says so. Our own are called as they are."""
+    """The objective; what it raises becomes a UserError that says so."""
 
     def losses(x: Tensor) -> Tensor:
         with incoming.raised("The objective"):

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: which of a checkpoint's tensors are the encoder, and a reader that is bounded.
+"""Weights from elsewhere: a bounded reader, and the encoder among a checkpoint's tensors.
 
 A checkpoint is a dict, often nested, of names and tensors. Whatever stands before the names of a
 ResNet (`module.`, `backbone.`, `encoder_q.`, a prefix nobody has seen before), the encoder is found
@@ -45,7 +45,7 @@ class Found:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file by dotted names; UserError for what is no checkpoint, or would not fit into memory."""
+    """All tensors of a file by dotted names; UserError for what is no checkpoint."""
     if not path.is_file():
         raise UserError(f"There is no file {path}.")
     if path.suffix == ".safetensors":
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _bounded(path: Path) -> None:
-    """UserError for an archive whose parts unpack to much more than its size: it would fill the memory."""
+    """UserError for an archive that unpacks to much more than its size: it would fill memory."""
     if zipfile.is_zipfile(path):  # torch's older format is not compressed
         try:
             with zipfile.ZipFile(path) as archive:
@@ -91,7 +91,7 @@ def _flat(values: Mapping, prefix: str = "", depth: int = 0) -> Iterator[tuple[s
 def find(
     tensors: dict[str, Tensor], own: dict[str, torch.Size], names: Mapping[str, str] | None = None
 ) -> Found | None:
-    """The tensors under one prefix whose names and shapes are `own`, all of them; None if there are none.
+    """The tensors under one prefix whose names and shapes are exactly `own`; None without them.
 
     `names`: other first words of the names, as in `NUMBERED`.
     """

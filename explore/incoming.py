@@ -37,7 +37,7 @@ def images(x: Any, what: str = "Images", bounds: tuple[float, float] | None = (0
 
 
 def image_shape(x: Any, what: str = "Images") -> None:
-    """UserError unless x is a float tensor (n, c, h, w) with an image in it; its numbers are not read."""
+    """UserError unless x is float (n, c, h, w) with an image in it; its numbers are not read."""
     rule = f"{what} are a float tensor (n, channels, height, width) with pixels in [0, 1]"
     if isinstance(x, np.ndarray):
         raise UserError(f"{rule}, got a NumPy array of shape {x.shape}; pass torch.from_numpy(x).")
@@ -67,7 +67,7 @@ def _range_guess(low: float, high: float) -> str:
 
 
 def labels(y: Any, n: int | None = None, classes: Sequence[str] | int | None = None, what: str = "Labels") -> Tensor:
-    """Labels as int64 (n,): from a tensor, an array, a list; whole floats, class names, one-hot rows.
+    """Labels as int64 (n,): of a tensor, array or list; whole floats, class names, one-hot rows.
 
     `classes`: their names, or how many there are; names given as labels are numbered by it, or in
     alphabetical order. `n`: how many labels there must be.
@@ -110,7 +110,7 @@ def labels_or_none(y: Any, n: int) -> Tensor:
 
 
 def class_names(*many: Any) -> list[str] | None:
-    """The class names in labels that are names, in alphabetical order; None where they are numbers."""
+    """The class names in labels, in alphabetical order; None where labels are numbers."""
     found: set[str] = set()
     for y in many:
         if not isinstance(y, Tensor) and not isinstance(y, str) and hasattr(y, "__len__"):
@@ -155,7 +155,7 @@ def _numbered(y: Any, classes: Sequence[str] | int | None, what: str) -> Tensor:
 
 
 def features(h: Any, what: str = "Features", *, dim: int | None = None) -> Tensor:
-    """Features as a float tensor (n, D), finite, one row or more; NumPy arrays and integers are converted."""
+    """Features as a float tensor (n, D), finite, one row or more; arrays are converted."""
     h = torch.from_numpy(np.ascontiguousarray(h)) if isinstance(h, np.ndarray) and h.dtype.kind in "biuf" else h
     if not isinstance(h, Tensor) or h.is_complex():
         came = f"{h.dtype}" if isinstance(h, Tensor) else _kind(h)
@@ -187,10 +187,11 @@ def whole(value: Any, what: str, low: int = 1, high: int | None = None) -> int:
         number = int(real) if math.isfinite(real) and real == int(real) else number
     if not isinstance(number, Integral) or isinstance(number, bool):
         raise UserError(f"{what} is a whole number, got {_shown(value)}.")
+    number = int(number)
     if number < low or (high is not None and number > high):
         span = f"{low} to {high}" if high is not None else f"{low} or more"
         raise UserError(f"{what} is {span}, got {_shown(value)}.")
-    return int(number)
+    return number
 
 
 def number(value: Any, what: str, low: float = 0.0, high: float = math.inf, *, open_low: bool = False) -> float:
@@ -245,7 +246,7 @@ def function(given: Any, what: str, how: str) -> Callable:
 
 
 def losses(loss: Any, n: int, what: str = "An objective") -> Tensor:
-    """What an objective or a target returned for n images, if it is one real number each with a gradient."""
+    """What an objective returned for n images, if it is one real number each with a gradient."""
     if not isinstance(loss, Tensor) or loss.shape != (n,):
         came = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         per = "loss" if what == "An objective" else "number"
@@ -258,7 +259,7 @@ def losses(loss: Any, n: int, what: str = "An objective") -> Tensor:
 
 
 def finite(loss: Tensor, grad: Tensor | None = None, what: str = "An objective") -> None:
-    """UserError where a loss, or its gradient, is NaN or infinite: there is no direction to follow."""
+    """UserError where a loss or its gradient is not finite: there is no direction to follow."""
     if not bool(torch.isfinite(loss).all()):
         broken = int((~torch.isfinite(loss)).sum())
         raise UserError(
@@ -274,7 +275,7 @@ def finite(loss: Tensor, grad: Tensor | None = None, what: str = "An objective")
 
 @contextmanager
 def raised(what: str) -> Iterator[None]:
-    """Around a function of the user's: an error of Python's or torch's becomes a UserError that names it."""
+    """Around a user's function: an error of Python's or torch's becomes a UserError."""
     try:
         yield
     except UserError:

@@ -21,7 +21,7 @@ ALL = slice(None)
 
 
 def _finite(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
-    """The loss for users: embeddings must be finite too, which `LOSSES`, for trainings, do not check."""
+    """The loss for users, who are told of NaN; `LOSSES`, for trainings, do not look at numbers."""
 
     @wraps(loss)
     def checked(z1: Any, z2: Any, *settings: Any, **options: Any) -> Any:

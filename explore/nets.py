@@ -179,8 +179,9 @@ def _three(values: Iterable[float], what: str) -> tuple[float, ...]:
 class TorchEncoder(nn.Module):
     """Any network from images to features (n, D), with an `Encoder`'s methods.
 
-    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves. Where the
-    network returns something else than (n, D), `pick_features` picks; `taken` says what, after a pass.
+    `mean` and `std` normalise images in [0, 1], for networks that do not do so themselves. Where
+    the network returns something else than (n, D), `pick_features` picks; after a pass `taken` says
+    what was picked.
     """
 
     taken = "not run yet"

@@ -307,7 +307,7 @@ def two_views(views: Views, x: Images, generator: torch.Generator | None = None)
 
 
 def _checked(x: Images, generator: torch.Generator | None) -> None:
-    """UserError for images that are no floats in [0, 1]; on a GPU, which would wait, by their shape."""
+    """UserError unless images are floats in [0, 1]; on a GPU, which would wait, by their shape."""
     (incoming.images if isinstance(x, Tensor) and x.device.type == "cpu" else incoming.image_shape)(x)
     if x.shape[1] != 3:
         raise UserError(f"Views are made of images (n, 3, height, width), got {tuple(x.shape)}; repeat a gray channel.")

@@ -24,10 +24,11 @@ def from_arrays(
 ) -> Data:
     """A data set of images in memory, as `load` returns one.
 
-    `images`: uint8, or float in [0, 1]; (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), in a NumPy
-    array or a tensor; or a `Dataset` of pairs (picture, class) such as torchvision's, whose pictures
-    may have any size if `size` is given. `labels`: numbers, class names or one-hot rows; none for a
-    Dataset. `test`: (images, labels), or a Dataset; without it a fifth of every class is held out.
+    `images`: uint8, or float in [0, 1]; (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), in a
+    NumPy array or a tensor; or a `Dataset` of pairs (picture, class) such as torchvision's, whose
+    pictures may have any size if `size` is given. `labels`: numbers, class names or one-hot rows;
+    none for a Dataset. `test`: (images, labels), or a Dataset; without it a fifth of every class is
+    held out.
 
     >>> from explore.datasets import from_arrays
     >>> from_arrays(torch.rand(10, 3, 32, 32), ["cat", "dog"] * 5)
@@ -86,7 +87,7 @@ def _held(y: Tensor) -> list[bool]:
 
 
 def _read(images: Any, labels: Any, size: int | None) -> tuple[Tensor, Any, list[str] | None]:
-    """Images as uint8 (n, 1 or 3, side, side), their labels, and the class names that a Dataset has."""
+    """Images as uint8 (n, 1 or 3, side, side), labels, and the class names that a Dataset has."""
     names = None
     if not isinstance(images, Tensor | np.ndarray):
         if (

@@ -43,8 +43,9 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
 
     Layouts: train/ or Training/ with test/, Testing/, val/, valid/, eval/ ... (below each as here);
     class sub-folders; images without classes, or with a CSV or text file of their classes beside
-    them (ImageNet's and Tiny ImageNet's validation folders as they are downloaded). Where there is no test part, a fifth of every class is held out, chosen by the
-    files' names. Without `size`, the images' own short side, 64 at most.
+    them (ImageNet's and Tiny ImageNet's validation folders as they are downloaded). Where there is
+    no test part, a fifth of every class is held out, chosen by the files' names. Without `size`,
+    the images' own short side, 64 at most.
     """
     train, test, warnings = _laid_out(path)
     classes = sorted({*train.classes, *test.classes} - {""})
@@ -175,7 +176,7 @@ def _found(below: Path, root: Path, warnings: list[str]) -> Found:
 
 
 def _with_table(found: Found, folders: list[Path], warnings: list[str]) -> Found:
-    """Images of one folder with the classes that a table beside them gives; as they are where there is none."""
+    """Images of one folder with the classes that a table beside them gives, if there is one."""
     table = labels_beside(found.names, [*folders, *([found.root] if found.root not in folders else [])])
     if table is None:
         return found

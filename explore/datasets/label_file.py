@@ -1,4 +1,4 @@
-"""Labels in a file beside the images: a CSV or text table of file names and classes, or one number a line."""
+"""Labels in a file beside the images: file names and classes, or one number a line."""
 
 import csv
 import re
@@ -13,10 +13,10 @@ MOST = 0.9  # of the images that a table must know to be taken as theirs
 
 
 def labels_beside(names: list[str], folders: Iterable[Path]) -> tuple[dict[str, str], Path] | None:
-    """The class of every image that some table in `folders` names, and that table; None if there is none.
+    """The class of every image that a table in `folders` names, and the table; None without one.
 
     `names`: the images, relative paths. A table has a column of file names, with or without folders
-    and endings, and one of classes; a file of one number a line is of the images in alphabetical order.
+    and endings, and one of classes; one number a line is of the images in alphabetical order.
     """
     for folder in dict.fromkeys(folders):
         for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()):

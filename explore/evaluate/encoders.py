@@ -37,14 +37,14 @@ def open_encoder(
     std: Sequence[float] | None = None,
     size: int | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """An encoder, frozen and in eval mode, and its origin; 'size' is the side of its training images.
+    """An encoder, frozen, in eval mode, and its origin; 'size' is the side of its training images.
 
     `what`: a run or its name; 'patches/kmeans', 'patches/random' or 'untrained/resnet10', made of
     `fashion` without training ('patches/kmeans/cifar10': of another set); torchvision's weights
     ('ResNet18_Weights.IMAGENET1K_V1'); 'timm/NAME' or 'transformers/NAME', where that package is
     installed; an encoder.safetensors; a checkpoint (.pth, .pt, .ckpt, .pth.tar, .bin, .torch,
-    .safetensors) that holds a ResNet's weights under torchvision's names, wherever they stand in it,
-    or those of `network` (only tensors are unpickled); or a torch.nn.Module.
+    .safetensors) that holds a ResNet's weights under torchvision's names, wherever they stand in
+    it, or those of `network` (only tensors are unpickled); or a torch.nn.Module.
 
     A network that returns maps, tokens, a tuple or a dict has its features picked, 'features' says
     how. `mean`, `std`: of its normalisation; 'normalisation' says what is used, and a warning is
@@ -207,7 +207,7 @@ def _file(path: Path, network: nn.Module | None, given: dict[str, Any]) -> tuple
 def _resnet(
     path: Path, tensors: dict[str, Tensor], meta: dict[str, str], given: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The ResNet that a checkpoint holds, with the normalisation that is given, written in it, or assumed."""
+    """The ResNet in a checkpoint; its normalisation is given, written in the file, or assumed."""
     arch, width, stem, found = resnet(path, tensors)
     stem = meta.get("stem", stem)
     if given["mean"] is not None:

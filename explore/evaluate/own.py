@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..config import TrainConfig
-from ..datasets import Data
+from ..datasets import Data, names
 from ..errors import UserError
 from ..nets import as_encoder
 from ..runfolder import Run, environment
@@ -19,7 +19,7 @@ from .encoders import open_encoder
 
 
 class OwnRun(Run):
-    """An encoder from elsewhere beside its images, in memory; nothing was trained here and nothing is on disk."""
+    """An encoder from elsewhere beside its images, in memory; nothing of it is on disk."""
 
     def __init__(self, encoder: nn.Module, about: dict[str, Any], name: str, images: str, data: Data | None):
         self.name, self.about, self.data, self.path = name, about, data, Path()
@@ -27,6 +27,7 @@ class OwnRun(Run):
         self._encoder = as_encoder(encoder)
 
     def __repr__(self) -> str:
+        """What was found about the encoder, and what had to be assumed."""
         found = ", ".join(
             f"{key} {value}" for key, value in self.about.items() if key != "encoder" and value is not None
         )
@@ -34,7 +35,7 @@ class OwnRun(Run):
 
     @property
     def method(self) -> str:
-        return "own encoder"
+        return self.name
 
     @property
     def image_size(self) -> int:
@@ -72,8 +73,8 @@ def run_of(
 ) -> Run:
     """Your own encoder and images as a run, for every panel and study.
 
-    `encoder`: all that `open_encoder` opens, with its `mean`, `std`, `size` and `network`. `images`:
-    a folder, the name of a data set, or a `Data` such as `datasets.from_arrays` makes.
+    `encoder`: all that `open_encoder` opens, with `mean`, `std`, `size` and `network`. `images`: a
+    folder, the name of a data set, or a `Data` such as `datasets.from_arrays` makes.
 
     >>> run = ex.run_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), "emoji")
     >>> run.about["features"]
@@ -86,7 +87,7 @@ def run_of(
         size = size or data.size
     elif not isinstance(images, str | Path):
         raise UserError(f"images are a folder, a data set's name or a Data, got a {type(images).__name__}.")
-    elif Path(images).expanduser().is_dir() and (isinstance(images, Path) or "/" in images or "\\" in images):
+    elif images not in names() and Path(images).expanduser().is_dir():
         images = f"folder:{images}"
     opened, about = open_encoder(encoder, size=size, mean=mean, std=std, network=network)
     about = {**about, "size": size or about.get("size") or 32}
