@@ -10,7 +10,7 @@ with extra("A figure"):
     from plotly.graph_objects import Figure
 
     from .attribution import seen
-    from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+    from .base import COLOURS, blank, end_labels, follow, line, live, roles, script, template
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
@@ -34,6 +34,7 @@ __all__ = [
     "live",
     "robust_curve",
     "roles",
+    "script",
     "seen",
     "selection",
     "sweep_curves",

@@ -95,6 +95,13 @@ def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]]
     return figure
 
 
+def script() -> str:
+    """plotly.js, whole, for a page that works offline."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
 def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> go.FigureWidget:
     """The figure as a widget without a mode bar; a click calls `picked(customdata)`."""
     widget = go.FigureWidget(figure)

@@ -18,6 +18,7 @@ import traitlets
 
 from ..errors import UserError, nearest
 from .html import Markup, join, tag
+from .page import Content, save
 from .worker import Job, NothingToCompute, Superseded, Worker
 
 __all__ = ["Job", "NothingToCompute", "Panel", "Superseded"]
@@ -133,6 +134,17 @@ class Panel(Worker):
             else:
                 if self._bad_draw:
                     self._recover()
+
+    def content(self) -> Content:
+        """What a saved page of this panel can do without Python; called in the worker's thread, when there is an outcome."""
+        return Content()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the panel as one HTML page that works from disk, without Python and offline; returns its path.
+
+        What a browser can do goes on working there; controls that need Python are disabled and say so.
+        """
+        return save(self, path)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)

@@ -81,10 +81,16 @@ class Pixels(anywidget.AnyWidget):
         if study.single_step or k in self._sent:
             return False
         self._sent.add(k)
-        x_adv = _planes_last(study.adversary(k)[:, : self.meta["channels"]])
-        scales = study.scales(k)[0].cpu().numpy().astype(np.float32)
-        self.send({"type": "frame", "key": self.meta["key"], "k": k}, buffers=[x_adv, scales.tobytes()])
+        message, buffers = study_frame(study, self.meta, k)
+        self.send(message, buffers=buffers)
         return True
+
+
+def study_frame(study: PerturbationStudy, meta: dict[str, Any], k: int) -> tuple[dict[str, Any], list[bytes]]:
+    """The message with the adversary's images at eps = k/255 and the noises' factors."""
+    x_adv = _planes_last(study.adversary(k)[:, : meta["channels"]])
+    scales = study.scales(k)[0].cpu().numpy().astype(np.float32)
+    return {"type": "frame", "key": meta["key"], "k": k}, [x_adv, scales.tobytes()]
 
 
 def _planes_last(x: Tensor) -> bytes:

@@ -1,0 +1,117 @@
+"""Saved panels in a browser without a network: they work, load nothing, complain of nothing, and run no script of a name."""
+
+import base64
+import dataclasses
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from browser import eventually
+
+from explore import panels
+from explore.config import TrainConfig
+from explore.panels.session import Session
+from explore.results import to_pixels
+from explore.runfolder import Run, build_encoder
+
+pytestmark = pytest.mark.browser
+HOSTILE = "<img src=x onerror='window.ran=1'></script><script>window.ran=1</script>"
+PIXELS = """(id) => { const c = document.querySelector(`canvas[data-id="${id}"]`), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+  return [...d].filter((_, i) => i % 4 < 3) }"""
+IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform": "uniform-p", "sign": "sign-p"}
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two runs of a tiny encoder, few images, and classes with hostile names."""
+    monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
+    whole, kept = Session.set, {}
+
+    def small(self, images):
+        if images not in kept:
+            data = whole(self, images)
+            train = data.train.take(300)
+            classes = [f"{HOSTILE}{i}" for i in range(len(data.classes))]
+            kept[images] = dataclasses.replace(
+                data, train=train, labelled=train, test=data.test.take(120), classes=classes
+            )
+        return kept[images]
+
+    monkeypatch.setattr(Session, "set", small)
+    made = []
+    for seed in range(2):
+        config = TrainConfig(arch="resnet10", width=4, proj_dim=8, seed=seed)
+        run = Run.create(config, name=f"run{seed}{HOSTILE.replace('/', '')}")
+        run.save_encoder(build_encoder(config), 0)
+        made.append(run)
+    return made
+
+
+@contextmanager
+def opened(lab, path, **context):
+    """The page, opened from disk with the network off; at its end nothing may have been said or asked for."""
+    own = lab.browser.new_context(offline=True, viewport={"width": 1040, "height": 1100}, **context)
+    page, said = own.new_page(), []
+    page.set_default_timeout(120_000)
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda asked: said.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
+    try:
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        yield page
+        assert said == [] and page.evaluate("window.ran") is None
+    finally:
+        own.close()
+
+
+def test_the_saved_lab_draws_the_librarys_bytes_at_every_eps(lab, runs, tmp_path):
+    panel = panels.Perturbation(runs[0])
+    try:
+        path = panel.save(tmp_path / "lab.html")
+        results = {k: panel._outcome.study.at(k) for k in (0, 5, 16)}
+        assert f"seed: {panel.seed}" in path.read_text() and path.stat().st_size < 3e6
+    finally:
+        panel.close()
+    with opened(lab, path) as page:
+        slider = page.locator(".ex-eps input")
+
+        def shows(k, i):
+            wanted, page_text = results[k], page.locator(".ex-numbers").inner_text()
+            for kind, name in IDS.items():
+                pixels = base64.b64encode(np.array(page.evaluate(PIXELS, name), np.uint8).tobytes())
+                own = to_pixels(wanted.x if kind == "clean" else wanted.perturbed[kind])[i]
+                assert pixels == base64.b64encode(own.tobytes()), f"{kind} at {k}/255"
+            assert all(f"{float(loss):.2f}" in page_text for loss in wanted.loss[:, i])
+            assert HOSTILE.lower() in page.locator(".ex-tri .name").inner_text().lower()
+
+        slider.fill("5")
+        eventually(lambda: shows(5, 0))
+        slider.press("End")
+        page.locator(".ex-th").nth(7).click()
+        eventually(lambda: shows(16, 7))
+        assert page.locator(".ex-eps .widget-readout").inner_text() == "16"
+        slider.fill("0")
+        eventually(lambda: shows(0, 7))
+        assert "At ε = 0 nothing is added" in page.locator(".ex-pixels .ex-reading").inner_text()
+        page.locator(".ex-gain select").select_option("× 40")
+        eventually(lambda: page.locator(".ex-key").get_by_text("−3.2").wait_for())
+        assert page.locator(".ex-row select").first.is_disabled()  # another run needs Python, and that is said
+        assert "needs Python" in page.locator(".ex-row select").first.get_attribute("title")
+
+
+def test_the_page_follows_the_readers_theme_and_its_own_switch(lab, runs, tmp_path):
+    panel = panels.Perturbation(runs[0], attack="PGD", steps=1)
+    try:
+        path = panel.save(tmp_path / "lab.html")
+        wanted = to_pixels(panel._outcome.study.at(3).x_adv)[0]
+    finally:
+        panel.close()
+    with opened(lab, path, color_scheme="dark") as page:
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.locator("#theme").click()
+        assert dark == "rgb(17, 17, 17)" != page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.locator(".ex-eps input").fill("3")  # an attack of several steps comes as one frame an eps
+        page.wait_for_selector(".ex-pixels[data-k='3']")
+        assert page.evaluate(PIXELS, "adv-p") == wanted.flatten().tolist()
