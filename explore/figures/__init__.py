@@ -13,6 +13,7 @@ with extra("A figure"):
     from .base import COLOURS, blank, end_labels, follow, line, live, roles, script, template
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
+    from .svg import drawable, svg, write_image
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "attack_costs",
     "blank",
     "curves",
+    "drawable",
     "empty_curves",
     "end_labels",
     "follow",
@@ -37,8 +39,10 @@ __all__ = [
     "script",
     "seen",
     "selection",
+    "svg",
     "sweep_curves",
     "template",
     "training_eps",
     "upright",
+    "write_image",
 ]

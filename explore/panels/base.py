@@ -17,8 +17,9 @@ import ipywidgets as w
 import traitlets
 
 from ..errors import UserError, nearest
+from ..figures import Figure
 from .html import Markup, join, tag
-from .page import Content, save
+from .page import Content, chart_of, save, show, still
 from .worker import Job, NothingToCompute, Superseded, Worker
 
 __all__ = ["Job", "NothingToCompute", "Panel", "Superseded"]
@@ -145,6 +146,18 @@ class Panel(Worker):
         What a browser can do goes on working there; controls that need Python are disabled and say so.
         """
         return save(self, path)
+
+    def still(self) -> str:
+        """The panel as HTML without scripts, as it stands in a saved notebook beside the live widget."""
+        return str(still(self))
+
+    def figure(self) -> Figure:
+        """The panel's chart as a plotly figure, once it is drawn; `figures.write_image` writes it for slides."""
+        self.wait()
+        return chart_of(self)
+
+    def _ipython_display_(self) -> None:
+        show(self)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return self.view._repr_mimebundle_(**kwargs)

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...figures import Figure
 from ...serialization import write_text
 from .content import Content, Packed, Table
 from .document import document, facts
+from .still import show, still
 
-__all__ = ["Content", "Table", "save"]
+__all__ = ["Content", "Table", "chart_of", "save", "show", "still"]
 
 
 def save(panel: Any, path: str | Path, *, plotly: str | None = None, timeout: float = 600) -> Path:
@@ -36,3 +38,14 @@ def _page(panel: Any, plotly: str | None) -> str:
         packed = Packed(panel, content)
     about = getattr(panel._result, "provenance", {})
     return document(packed, title=panel.title, origin=facts(about), plotly=plotly)
+
+
+def chart_of(panel: Any) -> Figure:
+    """The first chart among a panel's widgets, as a figure of its own."""
+    todo = [panel.view]
+    while todo:
+        widget = todo.pop(0)
+        if hasattr(widget, "to_plotly_json"):
+            return Figure(widget)
+        todo += getattr(widget, "children", ())
+    raise UserError(f"{panel.title} has no chart; panel.save writes its page, and panel.result holds its numbers.")

@@ -20,21 +20,22 @@ class Tree:
 
     def __init__(self, panel: Any, mount: Callable[[Any, str], Markup], live: Iterable[str] = ()):
         self.panel, self.mount, self.live = panel, mount, frozenset(live)
-        self.ids: dict[w.Widget, str] = {}
+        self.ids: dict[str, str] = {}  # by model: a figure cannot be a key
         self.controls: dict[str, dict[str, Any]] = {}  # id -> its trait and the values that it offers
-        self._traits = {field: name for name, (field, _) in panel._fields.items()}
-        self._left_out = {panel._halt, panel._again, *([panel._empty] if panel.state != "empty" else [])}
-        self._left_out |= {panel._banner, panel._trace} if panel.error is None else set()
+        self._traits = {field.model_id: name for name, (field, _) in panel._fields.items()}
+        gone = [panel._halt, panel._again, *([panel._empty] if panel.state != "empty" else [])]
+        gone += [panel._banner, panel._trace] if panel.error is None else []
+        self._left_out = {widget.model_id for widget in gone}
 
     def name(self, widget: w.Widget) -> str:
         """The widget's id in the page."""
-        return self.ids.setdefault(widget, f"w{len(self.ids)}")
+        return self.ids.setdefault(widget.model_id, f"w{len(self.ids)}")
 
     def html(self) -> Markup:
         return self._node(self.panel.view)
 
     def _node(self, widget: Any) -> Markup:
-        if widget in self._left_out:
+        if widget.model_id in self._left_out:
             return Markup("")
         if isinstance(widget, w.HTML):
             return self._text(widget)
@@ -103,7 +104,7 @@ class Tree:
 
     def _bind(self, widget: Any, values: list[Any]) -> dict[str, Any]:
         """The attributes of a native control: its trait, or that it is off."""
-        trait = self._traits.get(widget)
+        trait = self._traits.get(widget.model_id)
         if trait not in self.live or widget.disabled:
             return {"disabled": True, "title": NEEDS}
         name = self.name(widget)

@@ -1,0 +1,97 @@
+"""A still picture of a panel: its widgets as HTML without scripts, pictures as PNG, charts as SVG.
+
+It stands in a cell's output beside the live widget, for whoever opens the notebook without a kernel: a course page, a viewer of
+notebooks, an e-mail. Where the live widget is shown, a style within that widget hides the picture.
+"""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+from IPython import get_ipython
+from IPython.display import display
+
+from ... import figures
+from ..html import Markup, fill, tag
+from .document import sheet
+from .tree import Tree
+
+SAY = (
+    "A still picture of the panel: run this cell to use it. Where the picture stays after that, JupyterLab lacks anywidget: "
+    "pip install anywidget in the environment that JupyterLab runs in, then start it again."
+)
+PAGES = "CLAE_PAGES"  # names the folder that panels are saved to while a site is made
+PATIENCE = 300  # seconds that a cell without a front end waits for its panel
+
+
+def still(panel: Any) -> Markup:
+    """The panel as HTML that needs no script and loads nothing; its controls show their values and do nothing."""
+    with panel._drawing:
+        body = Tree(panel, _drawn).html()
+    own = f"<style>{sheet('../explore.css', 'widgets.css')}</style>"
+    return tag.div(Markup(own), body, tag.p(SAY, class_="ex-note"), class_=f"ex-still {_name(panel)}")
+
+
+def _drawn(widget: Any, _name: str) -> Markup:
+    if hasattr(widget, "to_plotly_json"):
+        return Markup(figures.svg(widget)) if figures.drawable(widget) else tag.p("A chart, drawn in Jupyter.")
+    picture = getattr(widget, "still", None)
+    return picture() if picture is not None else tag.p(f"{type(widget).__name__}, shown in Jupyter.", class_="ex-note")
+
+
+def _name(panel: Any) -> str:
+    return f"ex-still-{panel.view.model_id}"
+
+
+def show(panel: Any) -> None:
+    """Display a panel as a cell's output: the live widget, and the still picture as soon as there is a result to draw."""
+    folder = os.environ.get(PAGES)
+    if folder:
+        _show_page(panel, Path(folder))
+        return
+    _hide_where_live(panel)
+    found = panel._repr_mimebundle_()
+    data, metadata = found if isinstance(found, tuple) else (found, {})
+    display(data, metadata=metadata, raw=True)
+    if not _has_front_end():
+        panel.wait(PATIENCE)
+    complete = panel.state != "busy" and panel._done >= panel._serial
+    handle = display({"text/html": still(panel) if complete else ""}, raw=True, display_id=True)
+    if not complete:
+        panel.observe(lambda change: _fill_in(panel, handle, change), names=["state"])
+
+
+def _fill_in(panel: Any, handle: Any, change: Any) -> None:
+    """Put the picture into its place when the first result is drawn; never again."""
+    if change["new"] != "busy" and not getattr(panel, "_pictured", False):
+        panel._pictured = True
+        with contextlib.suppress(Exception):  # a picture that cannot be drawn takes nothing from the panel
+            handle.update({"text/html": still(panel)}, raw=True)
+
+
+def _hide_where_live(panel: Any) -> None:
+    """A style within the live widget: where that is shown, the picture and its place in the output are not."""
+    if not any(getattr(child, "value", "").startswith("<style>.ex-still-") for child in panel.view.children):
+        name = _name(panel)
+        rule = f"<style>.{name},.jp-OutputArea-child:has(.{name}){{display:none!important}}</style>"
+        panel.view.children = (*panel.view.children, w.HTML(rule, layout={"display": "none"}))
+
+
+def _has_front_end() -> bool:
+    """True where a front end shows widgets while the cell runs: a server of Jupyter, Voila, VS Code, Colab."""
+    shell = get_ipython()
+    named = ("JPY_SESSION_NAME" in os.environ) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+    return named or "google.colab" in sys.modules or "__vsc_ipynb_file__" in getattr(shell, "user_ns", {})
+
+
+def _show_page(panel: Any, folder: Path) -> None:
+    """Save the panel's page into the folder, and show it in a frame."""
+    from . import save
+
+    name = f"panel-{len(list(folder.glob('panel-*.html'))) + 1}.html"
+    save(panel, folder / name, plotly="plotly.js")
+    frame = fill('<iframe class="ex-page-frame" src="{}" title="{}" loading="lazy"></iframe>', name, panel.title)
+    display({"text/html": frame}, raw=True)
