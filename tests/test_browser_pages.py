@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from browser import eventually
+from browser import eventually, says
 
 from explore import panels
 from explore.config import TrainConfig
@@ -115,3 +115,56 @@ def test_the_page_follows_the_readers_theme_and_its_own_switch(lab, runs, tmp_pa
         page.locator(".ex-eps input").fill("3")  # an attack of several steps comes as one frame an eps
         page.wait_for_selector(".ex-pixels[data-k='3']")
         assert page.evaluate(PIXELS, "adv-p") == wanted.flatten().tolist()
+
+
+def test_the_saved_atlas_plays_and_shows_its_points(lab, runs, tmp_path):
+    panel = panels.Atlas(runs[0], points=40, method="pca")
+    try:
+        path, study = panel.save(tmp_path / "atlas.html"), panel.study
+        kept = panels.atlas.view.reading(panel.result, None, 16, [""])
+    finally:
+        panel.close()
+    with opened(lab, path) as page:
+        film = page.locator(".ex-fm")
+        film.locator("[data-act=start]").click()
+        page.wait_for_selector(".ex-fm[data-eps='0'][data-stand='yes']")
+        film.locator("[data-act=play]").click()
+        page.wait_for_selector(".ex-fm[data-eps='16'][data-stand='yes']")
+        says(page.locator(".ex-fm-read"), kept.striptags().replace("\xa0", " "))
+        page.mouse.move(*page.evaluate("document.querySelector('.ex-fm').film.at(7)"))
+        eventually(lambda: page.locator(".ex-fm-tip img:visible").wait_for())
+        i = int(page.locator(".ex-fm-tip").get_attribute("data-i"))
+        page.mouse.down()
+        page.mouse.up()
+        then, now = study.neighbours(i, 16)
+        wanted = [str(row) for row in (*then.tolist(), *now.tolist())]
+        found = "(nodes) => nodes.map((node) => node.dataset.pick)"
+        eventually(lambda: same(page.locator(".ex-fm-side .ex-nn button").evaluate_all(found), wanted))
+
+
+def same(found, wanted):
+    assert found == wanted
+
+
+def test_the_other_saved_panels_open_what_they_hold(lab, runs, tmp_path):
+    probe, noise, claims = panels.Probe(*runs), panels.NoiseOrAdversary(), panels.Scorecard()
+    try:
+        paths = [panel.save(tmp_path / f"{i}.html") for i, panel in enumerate((probe, noise, claims))]
+        first, other = probe.result, claims.result.claim(3)
+        a = [v for _, v in sorted(p.mean for p in noise._outcome.scene.points.values())] if False else noise._outcome.scene
+    finally:
+        for panel in (probe, noise, claims):
+            panel.close()
+    with opened(lab, paths[0]) as page:
+        page.locator(".ex-of-shown").get_by_text("A", exact=True).click()
+        page.locator(".ex-cm [data-pick='1,1']").click()
+        says(page.locator(".ex-gallery"), f"{len(first.cell(1, 1, encoder='a')) or 'none'} of")
+    with opened(lab, paths[1]) as page:
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        key, point = next((key, p) for key, p in a.points.items() if p.k == 4)
+        page.locator(".ex-film button[data-pick$=',4']").first.click()
+        says(page.locator(".ex-cards").first, "ε = 4/255")
+        assert page.locator(".ex-chip input").first.is_disabled()
+    with opened(lab, paths[2]) as page:
+        page.locator("[data-pick='3']").click()
+        says(page.locator(".ex-cards"), other.claim.title if hasattr(other, "claim") else str(other.title))

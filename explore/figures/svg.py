@@ -104,7 +104,8 @@ class _Axis:
         if self.given.get("tickvals") is not None:
             values = self.given["tickvals"]
             return [
-                (self.at(v), str(t)) for v, t in zip(values, self.given.get("ticktext") or map(_short, values), strict=True)
+                (self.at(v), str(t))
+                for v, t in zip(values, self.given.get("ticktext") or map(_short, values), strict=True)
             ]
         if self.names:
             return [(self.at(name), name) for name in self.names]
@@ -139,8 +140,10 @@ class _Drawing:
     def text(self) -> str:
         body = [*self._grid(), *self._shapes("below"), *(part for t in self.data for part in self._trace(t))]
         body += [*self._shapes("above"), *self._labels()]
-        own = f'viewBox="0 0 {self.wide:g} {self.high:g}" width="{self.wide:g}" height="{self.high:g}" overflow="visible"'
-        style = f"font-family={quoteattr(self.font)} font-size=\"12\""
+        own = (
+            f'viewBox="0 0 {self.wide:g} {self.high:g}" width="{self.wide:g}" height="{self.high:g}" overflow="visible"'
+        )
+        style = f'font-family={quoteattr(self.font)} font-size="12"'
         return f'<svg xmlns="http://www.w3.org/2000/svg" {own} {style} role="img">{"".join(body)}</svg>\n'
 
     def _grid(self) -> Iterable[str]:
@@ -223,7 +226,12 @@ class _Drawing:
 
 
 def _whiskers(
-    given: Mapping[str, Any], values: Sequence[Any], points: Sequence[tuple[float, float]], axis: _Axis, at: int, colour: str
+    given: Mapping[str, Any],
+    values: Sequence[Any],
+    points: Sequence[tuple[float, float]],
+    axis: _Axis,
+    at: int,
+    colour: str,
 ) -> Iterable[str]:
     if not given.get("array") or given.get("visible") is False:
         return

@@ -6,11 +6,11 @@ from typing import Any
 from ...errors import UserError
 from ...figures import Figure
 from ...serialization import write_text
-from .content import Content, Packed, Table
+from .content import Change, Content, Packed, Parts, Table, thumbs
 from .document import document, facts
 from .still import show, still
 
-__all__ = ["Content", "Table", "chart_of", "save", "show", "still"]
+__all__ = ["Change", "Content", "Parts", "Table", "chart_of", "save", "show", "still", "thumbs"]
 
 
 def save(panel: Any, path: str | Path, *, plotly: str | None = None, timeout: float = 600) -> Path:

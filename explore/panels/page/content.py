@@ -13,32 +13,40 @@ from ..html import Markup, tag
 from .tree import Tree
 
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
+Change = tuple[Any, str, Any]  # a widget, a trait of it, the trait's value
+Replies = Mapping[str, Sequence[tuple[Mapping[str, Any], Sequence[bytes]]]]
 
 
 @dataclass(frozen=True)
 class Table:
     """What widgets show for every value of some traits.
 
-    `axes`: trait -> its values. `draw(*values)` returns {(widget, trait of it): value}, for the same widgets each time.
+    `axes`: trait -> its values. `draw(*values)` returns (widget, trait of it, value) each, for the same widgets every time.
     """
 
     axes: Mapping[str, Sequence[Any]]
-    draw: Callable[..., Mapping[tuple[Any, str], Any]]
+    draw: Callable[..., Sequence[Change]]
+
+
+class Parts(tuple):
+    """A text in parts that other rows have too: each is in the page once."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a panel's page can do without Python. `links`: (trait of the panel, widget, trait of the widget), both ways;
-    `replies`: widget -> the messages (with buffers) that answer it, by what it sends as JSON.
+    """All that a panel's page can do without Python. `links`: (trait of the panel, widget, trait of the widget), both ways; of
+    a chart, 'click' is what its points carry as `customdata`, and 'kind,k' stands for two traits. `replies`: widget -> the messages (with buffers) that answer it, by what it sends as JSON.
     """
 
     tables: Sequence[Table] = ()
     links: Sequence[tuple[str, Any, str]] = ()
-    replies: Mapping[Any, Mapping[str, Sequence[tuple[Any, Sequence[bytes]]]]] = field(default_factory=dict)
+    replies: Mapping[Any, Replies] = field(default_factory=dict)
 
     def live(self) -> set[str]:
         """The traits that the page can change."""
-        return {name for table in self.tables for name in table.axes} | {name for name, _, _ in self.links}
+        return {name for table in self.tables for name in table.axes} | {
+            name for names, _, _ in self.links for name in names.split(",")
+        }
 
 
 class Packed:
@@ -50,6 +58,7 @@ class Packed:
         self.modules: dict[str, str] = {}  # name -> JavaScript
         self.figures: dict[str, Any] = {}
         self._pictures: dict[str, int] = {}
+        self._texts: dict[str, int] = {}
         self._tree = Tree(panel, self._mount, content.live())
         self.body = self._tree.html()
 
@@ -65,12 +74,14 @@ class Packed:
             self.widgets[name] = {"module": module, "state": state}
         else:
             return tag.p(f"{type(widget).__name__} needs Python: run the lesson in Jupyter.", class_="ex-note")
-        return tag.div(id=name, class_="ex-mount")
+        return Markup("")
 
     def _plain(self, value: Any) -> Any:
         """A value as JSON; bytes become {'bytes': base64}, pictures within text their number."""
         if isinstance(value, (bytes, memoryview)):
             return {"bytes": base64.b64encode(value).decode()}
+        if isinstance(value, Parts):
+            return {"parts": [self._texts.setdefault(self._plain(text), len(self._texts)) for text in value]}
         if isinstance(value, str):
             text = str(value)
             return PICTURE.sub(
@@ -83,8 +94,8 @@ class Packed:
         rows = []
         for values in itertools.product(*table.axes.values()):
             drawn = table.draw(*values)
-            targets = [(self._tree.name(widget), name) for widget, name in drawn]
-            rows.append([self._plain(value) for value in drawn.values()])
+            targets = [(self._tree.name(widget), name) for widget, name, _ in drawn]
+            rows.append([self._plain(value) for _, _, value in drawn])
         return {"axes": {name: list(values) for name, values in table.axes.items()}, "targets": targets, "rows": rows}
 
     def _replies(self) -> dict[str, Any]:
@@ -110,7 +121,7 @@ class Packed:
             "tables": [self._rows(table) for table in self.content.tables],
             "replies": self._replies(),
         }
-        shown["pictures"] = list(self._pictures)  # last: all are found by now
+        shown |= {"texts": list(self._texts), "pictures": list(self._pictures)}  # last: all are found by now
         text = json.dumps(shown, separators=(",", ":"), default=_number)
         return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 

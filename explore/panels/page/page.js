@@ -1,6 +1,7 @@
 // page.js - a saved panel without Python: models for its widgets, controls that set its traits, tables of what Python drew.
-const pictures = []; // data URIs, by number
-const alive = (v) => (typeof v === "string" ? v.replace(/picture:(\d+):/g, (_, i) => pictures[i]) : v?.bytes !== undefined ? bytes(v.bytes) : v);
+const pictures = [], texts = []; // data URIs and parts of HTML, by number
+const drawn = (text) => text.replace(/picture:(\d+):/g, (_, i) => pictures[i]);
+const alive = (v) => (typeof v === "string" ? drawn(v) : v?.bytes !== undefined ? bytes(v.bytes) : v?.parts ? v.parts.map((i) => drawn(texts[i])).join("") : v);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
 class Model { // what a widget's JavaScript uses of anywidget's model
@@ -28,22 +29,29 @@ class Model { // what a widget's JavaScript uses of anywidget's model
 }
 
 const byId = (id) => document.getElementById(id);
-const NEEDY = ".ex-page button, .ex-picks [data-act]"; // buttons of widgets that only Python can answer
+const NEEDY = ".ex-page button, [data-act]:not(.ex-fm-b)"; // buttons of widgets that only Python can answer
 const needs = "This needs Python: run the lesson in Jupyter.";
 
 function panel(page) {
   pictures.push(...page.pictures);
+  texts.push(...page.texts);
   const models = {}, traits = page.traits, at = ([id, name], value) => {
     if (models[id]) models[id].set(name, alive(value));
+    else if (page.figures[id]) Plotly.relayout(byId(id), { [name]: value });
     else if (byId(id)) byId(id).innerHTML = alive(value);
   };
 
   function put(trait, value) { // the page's one truth: a trait has another value
     if (traits[trait] === value) return;
     traits[trait] = value;
-    for (const [own, id, name] of page.links) if (own === trait) models[id]?.set(name, value);
+    for (const [names, id, name] of page.links) if (names.split(",").includes(trait)) models[id]?.set(name, like(models[id].get(name), names.split(",").map((own) => traits[own])));
     for (const [id, control] of Object.entries(page.controls)) if (control.trait === trait) show(id, control);
     for (const table of page.tables) if (trait in table.axes) fill(table);
+  }
+  const like = (old, values) => (typeof old === "string" ? values.join(",") : values[0]); // a trait as the widget has it
+  function take(names, value) { // and back: 'kind,k' are two
+    const parts = names.includes(",") ? String(value).split(",") : [value];
+    if (parts.length === names.split(",").length) names.split(",").forEach((trait, i) => put(trait, typeof traits[trait] === "number" && parts[i] !== "" ? +parts[i] : parts[i]));
   }
   function place(values, value) { // the value's own place, for numbers the nearest
     const i = values.indexOf(value);
@@ -84,16 +92,20 @@ function panel(page) {
   for (const [id, { module, state }] of Object.entries(page.widgets)) {
     const model = (models[id] = new Model(state, page.replies[id])), el = byId(id);
     const made = typeof MODULES[module] === "function" ? MODULES[module]() : MODULES[module];
-    const quiet = () => el.parentElement.querySelectorAll(NEEDY).forEach((b) => { b.disabled = true; b.title = needs; });
+    const linked = page.links.some(([, own]) => own === id); // else a pick would change nothing
+    const quiet = () => el.querySelectorAll(NEEDY + (linked ? "" : ", [data-pick]")).forEach((b) => { b.disabled = true; b.title ||= needs; });
     made.initialize?.({ model });
     made.render({ model, el });
     model.on("change:html", quiet);
     quiet();
   }
-  for (const [trait, id, name] of page.links) models[id]?.on(`change:${name}`, () => put(trait, models[id].get(name)));
+  for (const [names, id, name] of page.links) models[id]?.on(`change:${name}`, () => take(names, models[id].get(name)));
   for (const [id, control] of Object.entries(page.controls)) { listen(id, control); show(id, control); }
+  for (const [id, { data, layout }] of Object.entries(page.figures)) {
+    Plotly.newPlot(byId(id), data, layout, { displayModeBar: false });
+    for (const [names, own] of page.links) if (own === id) byId(id).on("plotly_click", ({ points }) => points[0]?.customdata !== undefined && take(names, points[0].customdata));
+  }
   for (const table of page.tables) fill(table);
-  for (const [id, { data, layout }] of Object.entries(page.figures)) Plotly.newPlot(byId(id), data, layout, { displayModeBar: false });
   document.body.dataset.ready = "yes";
 }
 

@@ -30,7 +30,7 @@ PATIENCE = 300  # seconds that a cell without a front end waits for its panel
 def still(panel: Any) -> Markup:
     """The panel as HTML that needs no script and loads nothing; its controls show their values and do nothing."""
     with panel._drawing:
-        body = Tree(panel, _drawn).html()
+        body = Tree(panel, _drawn, ids=False).html()
     own = f"<style>{sheet('../explore.css', 'widgets.css')}</style>"
     return tag.div(Markup(own), body, tag.p(SAY, class_="ex-note"), class_=f"ex-still {_name(panel)}")
 

@@ -1,7 +1,7 @@
 """A panel's widgets as plain HTML, with the classes that ipywidgets gives them, so that explore.css fits both.
 
 `Tree(panel, content).html()` walks `panel.view`. Controls become native inputs: those that set a trait of `content` work in the
-page, others are disabled. `mount(widget, id)` gives the HTML of a widget that draws itself: JavaScript, or a figure.
+page, others are disabled. `mount(widget, id)` gives what stands in the element of a widget that draws itself: JavaScript, or a figure.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,8 +18,9 @@ SHEET = "<style>"
 class Tree:
     """Walks the widgets below `panel.view`; `ids` are the names of those that the page's JavaScript writes to."""
 
-    def __init__(self, panel: Any, mount: Callable[[Any, str], Markup], live: Iterable[str] = ()):
+    def __init__(self, panel: Any, mount: Callable[[Any, str], Markup], live: Iterable[str] = (), ids: bool = True):
         self.panel, self.mount, self.live = panel, mount, frozenset(live)
+        self._named = ids  # whether elements carry their ids: two still pictures may stand in one document
         self.ids: dict[str, str] = {}  # by model: a figure cannot be a key
         self.controls: dict[str, dict[str, Any]] = {}  # id -> its trait and the values that it offers
         self._traits = {field.model_id: name for name, (field, _) in panel._fields.items()}
@@ -59,13 +60,22 @@ class Tree:
             )
         if hasattr(widget, "value") and hasattr(widget, "description"):
             return self._control(widget)
-        return self._outer(widget, "", [self.mount(widget, self.name(widget))])
+        own = {
+            "class_": self._classes(widget, ""),
+            "style": _style(widget),
+            "id": self.name(widget) if self._named else None,
+        }
+        return tag.div(self.mount(widget, self.name(widget)), **own)
 
     def _text(self, widget: w.HTML) -> Markup:
         if widget.value.startswith(SHEET):
             return Markup("")  # the page has the sheet once
         said = "saved" if widget is self.panel._state else Markup(widget.value)
-        inner = tag.div(said, class_="widget-html-content jupyter-widget-html-content", id=self.name(widget))
+        inner = tag.div(
+            said,
+            class_="widget-html-content jupyter-widget-html-content",
+            id=self.name(widget) if self._named else None,
+        )
         return self._outer(widget, "widget-html jupyter-widget-html", [inner])
 
     def _control(self, widget: Any) -> Markup:

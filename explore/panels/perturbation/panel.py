@@ -23,7 +23,7 @@ from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
 from ..encoder_panel import EncoderPanel, of_range
 from ..html import Axis, foot
-from ..page import Content, Table
+from ..page import Change, Content, Table
 from ..session import LRU
 from ..widgets.pixels import Pixels, study_frame
 from . import view
@@ -193,18 +193,18 @@ class Perturbation(EncoderPanel):
         if page is self._complete or not axis[0] <= float(result.loss.min()) <= float(result.loss.max()) <= axis[1]:
             axis = self._axis = view.span(study.losses(), view.chance_of(result.provenance, len(result.x)))
         self.pixels.rises = study.rises(GRID).astype(np.float32).tobytes()
-        for (widget, name), text in self._words(result, i, axis, len(study.pool)).items():
+        for widget, name, text in self._words(result, i, axis, len(study.pool)):
             setattr(widget, name, text)
         self._scale.value = view.gain_scale(self.gain)
 
-    def _words(self, result: Result, i: int, axis: Axis, pool: int) -> dict[tuple[Any, str], Any]:
+    def _words(self, result: Result, i: int, axis: Axis, pool: int) -> list[Change]:
         """Sentence, table and foot for image i."""
         thumb, attack = partial(self.shelf.thumb, result.provenance["images"]), self._name(result)
-        return {
-            (self.pixels, "reading"): view.reading(result, i, attack),
-            (self._table, "value"): view.table(result, i, axis, thumb, pool, attack),
-            (self._foot, "value"): foot(result),
-        }
+        return [
+            (self.pixels, "reading", view.reading(result, i, attack)),
+            (self._table, "value", view.table(result, i, axis, thumb, pool, attack)),
+            (self._foot, "value", foot(result)),
+        ]
 
     def content(self) -> Content:
         """Pictures, sentence, table and foot for every image of the page at every k, and the scale of every gain."""
@@ -219,8 +219,8 @@ class Perturbation(EncoderPanel):
         return Content(
             tables=[
                 Table({"k": GRID, "picked": range(len(study.x))}, lambda k, i: self._words(found[k], i, axis, pool)),
-                Table({"k": GRID}, lambda k: {(self._of_range, "value"): of_range(k)}),
-                Table({"gain": gains}, lambda gain: {(self._scale, "value"): view.gain_scale(gain)}),
+                Table({"k": GRID}, lambda k: [(self._of_range, "value", of_range(k))]),
+                Table({"gain": gains}, lambda gain: [(self._scale, "value", view.gain_scale(gain))]),
             ],
             links=[(name, self.pixels, name) for name in ("k", "picked", "gain")],
             replies={self.pixels: {'{"type":"hello"}': hello}},

@@ -12,7 +12,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..html import Markup, tag
+from ..html import Markup
 
 
 class ClickableHTML(anywidget.AnyWidget):
@@ -32,4 +32,4 @@ class ClickableHTML(anywidget.AnyWidget):
 
     def still(self) -> Markup:
         """What stands in the widget's place where no script runs; `html` is the panels' own and escaped."""
-        return tag.div(Markup(self.html), class_="ex-picks")
+        return Markup(self.html)

@@ -90,7 +90,6 @@ class Pixels(anywidget.AnyWidget):
         self.send(message, buffers=buffers)
         return True
 
-
     def still(self) -> Markup:
         """The pictures as pixels.js draws them, without script: the page's images, and the picked one under every kind."""
         study = self._study
@@ -113,7 +112,9 @@ class Pixels(anywidget.AnyWidget):
                 for said, x, what in parts
             ]
 
-        strip = [tag.span(picture(x, 32, name), class_="ex-th") for x, name in zip(study.x, self.meta["names"], strict=True)]
+        strip = [
+            tag.span(picture(x, 32, name), class_="ex-th") for x, name in zip(study.x, self.meta["names"], strict=True)
+        ]
         caption = tag.figcaption(dotted("clean", "clean"), " ", self.meta["names"][i])
         large = [tag.figure(caption, picture(clean, 192, "clean")), *both("adv", "adversary", "adversary", 192)]
         small = [tag.div(both(role, name, kind, 96)) for role, name, kind in NOISES]

@@ -104,11 +104,16 @@ class ScatterPlayer(anywidget.AnyWidget):
         """The map as a picture at the eps of the screen, its classes named; without script."""
         if not self.meta:
             return Markup("")
-        xy, ks = np.frombuffer(self.frames, np.float32).reshape(self.meta["maps"], -1, self.meta["n"], 2), self.meta["ks"]
+        xy, ks = (
+            np.frombuffer(self.frames, np.float32).reshape(self.meta["maps"], -1, self.meta["n"], 2),
+            self.meta["ks"],
+        )
         e = min(range(len(ks)), key=lambda j: abs(ks[j] - self.k))
         groups, names = np.frombuffer(self.groups, np.int32), self.meta["names"]
         inks = [tuple(int(name["colour"][i : i + 2], 16) for i in (1, 3, 5)) for name in names]
-        drawn = [image(png(_dots(xy[m, e], self.meta["box"], groups, inks)), 468, self.meta["what"]) for m in range(len(xy))]
+        drawn = [
+            image(png(_dots(xy[m, e], self.meta["box"], groups, inks)), 468, self.meta["what"]) for m in range(len(xy))
+        ]
         key = [tag.span(tag.i(class_="dot", style=f"--c:{name['colour']}"), name["name"], " ") for name in names]
         return tag.div(
             tag.div("ε = ", tag.b(f"{ks[e]:g}"), "/255"),
