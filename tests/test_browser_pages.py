@@ -150,21 +150,20 @@ def test_the_other_saved_panels_open_what_they_hold(lab, runs, tmp_path):
     probe, noise, claims = panels.Probe(*runs), panels.NoiseOrAdversary(), panels.Scorecard()
     try:
         paths = [panel.save(tmp_path / f"{i}.html") for i, panel in enumerate((probe, noise, claims))]
-        first, other = probe.result, claims.result.claim(3)
-        a = [v for _, v in sorted(p.mean for p in noise._outcome.scene.points.values())] if False else noise._outcome.scene
+        fitted, third = probe.result, claims.result.claim(3)
+        point = next(p for (kind, k), p in noise._outcome.scene.points.items() if kind == "adversary" and k == 4)
     finally:
         for panel in (probe, noise, claims):
             panel.close()
     with opened(lab, paths[0]) as page:
         page.locator(".ex-of-shown").get_by_text("A", exact=True).click()
         page.locator(".ex-cm [data-pick='1,1']").click()
-        says(page.locator(".ex-gallery"), f"{len(first.cell(1, 1, encoder='a')) or 'none'} of")
+        says(page.locator(".ex-gallery"), f"{len(fitted.cell(1, 1, encoder='a')) or 'none'} of")
     with opened(lab, paths[1]) as page:
         page.wait_for_selector(".js-plotly-plot .main-svg")
-        key, point = next((key, p) for key, p in a.points.items() if p.k == 4)
-        page.locator(".ex-film button[data-pick$=',4']").first.click()
-        says(page.locator(".ex-cards").first, "ε = 4/255")
+        page.locator(".ex-film [data-pick='adversary,4']").click()
+        says(page.locator(".ex-cards").first, f"{100 * point.mean:.1f} %")
         assert page.locator(".ex-chip input").first.is_disabled()
     with opened(lab, paths[2]) as page:
         page.locator("[data-pick='3']").click()
-        says(page.locator(".ex-cards"), other.claim.title if hasattr(other, "claim") else str(other.title))
+        says(page.locator(".ex-cards").first, third.title)
