@@ -15,6 +15,9 @@ EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml 
     "umap": "notebooks",
     "umap-learn": "notebooks",  # as `importlib.metadata` has it
     "jupyterlab": "lab",
+    "nbconvert": "lab",
+    "nbclient": "lab",
+    "pygments": "lab",
 }
 
 

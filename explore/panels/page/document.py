@@ -34,7 +34,7 @@ def document(packed: Packed, *, title: str, origin: str, plotly: str | None = No
     elif packed.figures:
         scripts.insert(0, script())
     scripts = [text.replace("</script", "<\\/script").replace("<!--", "<\\!--") for text in scripts]
-    policy = "" if plotly else _policy(scripts)
+    policy = "" if beside else _policy(scripts)
     head = f'<meta charset="utf-8">{policy}<meta name="viewport" content="width=device-width">{tag.title(title)}'
     top = tag.div(LIVE, tag.button(id="theme", type="button", title="Light or dark"), class_="ex-top")
     end = tag.div(origin, class_="ex-end")

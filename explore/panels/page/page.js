@@ -107,6 +107,7 @@ function panel(page) {
   }
   for (const table of page.tables) fill(table);
   document.body.dataset.ready = "yes";
+  if (parent !== window) new ResizeObserver(() => parent.postMessage({ height: document.documentElement.scrollHeight + 2 }, "*")).observe(document.querySelector(".ex-sheet"));
 }
 
 function themes() { // the reader's own, or the switch's

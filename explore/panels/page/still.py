@@ -14,7 +14,7 @@ import ipywidgets as w
 from IPython import get_ipython
 from IPython.display import display
 
-from ... import figures
+from ... import figures, paths
 from ..html import Markup, fill, tag
 from .document import sheet
 from .tree import Tree
@@ -23,7 +23,6 @@ SAY = (
     "A still picture of the panel: run this cell to use it. Where the picture stays after that, JupyterLab lacks anywidget: "
     "pip install anywidget in the environment that JupyterLab runs in, then start it again."
 )
-PAGES = "CLAE_PAGES"  # names the folder that panels are saved to while a site is made
 PATIENCE = 300  # seconds that a cell without a front end waits for its panel
 
 
@@ -48,7 +47,7 @@ def _name(panel: Any) -> str:
 
 def show(panel: Any) -> None:
     """Display a panel as a cell's output: the live widget, and the still picture as soon as there is a result to draw."""
-    folder = os.environ.get(PAGES)
+    folder = os.environ.get(paths.PAGES)
     if folder:
         _show_page(panel, Path(folder))
         return
@@ -88,10 +87,11 @@ def _has_front_end() -> bool:
 
 
 def _show_page(panel: Any, folder: Path) -> None:
-    """Save the panel's page into the folder, and show it in a frame."""
+    """Save the panel's page into the folder, which lies two below the site's, and show it in a frame."""
     from . import save
 
     name = f"panel-{len(list(folder.glob('panel-*.html'))) + 1}.html"
-    save(panel, folder / name, plotly="plotly.js")
-    frame = fill('<iframe class="ex-page-frame" src="{}" title="{}" loading="lazy"></iframe>', name, panel.title)
+    src = f"{folder.parent.name}/{folder.name}/{name}"
+    save(panel, folder / name, plotly="../../plotly.js")
+    frame = fill('<iframe class="ex-page-frame" src="{}" title="{}" loading="lazy"></iframe>', src, panel.title)
     display({"text/html": frame}, raw=True)
