@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml that has them
     "ipywidgets": "notebooks",
+    "IPython": "notebooks",
     "traitlets": "notebooks",
     "anywidget": "notebooks",
     "markupsafe": "notebooks",

@@ -26,7 +26,7 @@ FLOORS = [
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"experiments"},
     {"studies", "figures"},
-    {"panels"},
+    {"panels", "site"},
 ]
 SAME_FLOOR = {("training", "evaluate")}  # live kNN while training
 ONLY = {"ipywidgets": "panels", "anywidget": "panels", "plotly": "figures", "umap": "maps", "captum": "attribution"}
@@ -116,8 +116,18 @@ def test_training_needs_few_packages(tmp_path):
     assert "kNN" in run(code)
 
 
-MODULES = {"pillow": "PIL", "umap-learn": "umap", "scikit-learn": "sklearn"}  # packages whose module has another name
-OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
+MODULES = {
+    "pillow": "PIL",
+    "umap-learn": "umap",
+    "scikit-learn": "sklearn",
+    "ipython": "IPython",
+}  # packages whose module has another name
+OPTIONAL = {
+    "ray": "cluster",
+    "timm": "lars",
+    "jaxtyping": "test",
+    "latex2mathml": "site",
+}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",
     "nbformat",

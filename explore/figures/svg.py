@@ -1,6 +1,8 @@
-"""Figures as SVG without a browser: points, lines, whiskers, filled shapes, labels, on linear, logarithmic or named axes.
+"""Figures as SVG without a browser: points, lines, whiskers, filled shapes, labels, on linear,
+logarithmic or named axes.
 
-It draws what the library's figures are made of, in plotly's geometry; `write_image` falls back on kaleido for all else.
+It draws what the library's figures are made of, in plotly's geometry; `write_image` falls back on
+kaleido for all else.
 """
 
 import json
@@ -36,7 +38,8 @@ SIDES = {"left": (0.0, "start"), "center": (0.5, "middle"), "right": (1.0, "end"
 
 
 def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> Path:
-    """Write a figure for slides, as .svg without a browser, as .png or .pdf by kaleido (which needs Chrome); returns the path.
+    """Write a figure for slides, as .svg without a browser, as .png or .pdf by kaleido (which needs
+    Chrome); returns the path.
 
     >>> rows = [("FGSM", 1, 4.2, 4.1, 4.3), ("PGD", 5, 4.6, 4.5, 4.7)]
     >>> figure = ex.figures.gradients_spent(rows, clean=3.9)
@@ -94,7 +97,9 @@ class _Axis:
         return math.log10(value) if self.log and value > 0 else math.nan if self.log else float(value)
 
     def at(self, value: Any, linear: bool = False) -> float:
-        """`linear`: the value is in the axis's own numbers, as an annotation's on a logarithmic axis."""
+        """`linear`: the value is in the axis's own numbers, as an annotation's on a logarithmic
+        axis.
+        """
         number = float(value) if linear and not isinstance(value, str) else self._number(value)
         return self.start + (self.end - self.start) * (number - self.low) / ((self.high - self.low) or 1)
 

@@ -1,4 +1,6 @@
-"""The lessons as a static site: run, with panels that go on working in the browser; nothing is loaded from elsewhere."""
+"""The lessons as a static site: run, with panels that go on working in the browser; nothing is
+loaded from elsewhere.
+"""
 
 import html
 import json
@@ -26,7 +28,9 @@ FRAMES = """addEventListener("message", ({ source, data }) => {
 
 @dataclass(frozen=True)
 class Page:
-    """A lesson of the site: its file, its title and first sentence, and what it weighs with its panels, in bytes."""
+    """A lesson of the site: its file, its title and first sentence, and what it weighs with its
+    panels, in bytes.
+    """
 
     file: Path
     title: str
@@ -39,7 +43,8 @@ def build(
 ) -> list[Page]:
     """Run lessons and write them into the folder `out` as a site with an index; returns its pages.
 
-    `notebooks`: file names of lessons, or paths of notebooks; all lessons unless given. `tell` is called with a line for each.
+    `notebooks`: file names of lessons, or paths of notebooks; all lessons unless given. `tell` is
+    called with a line for each.
     """
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.html").is_file())):

@@ -1,4 +1,6 @@
-"""Formulas of a lesson's text as MathML, which browsers set without any script; without latex2mathml, as they were written."""
+"""Formulas of a lesson's text as MathML, which browsers set without any script; without
+latex2mathml, as they were written.
+"""
 
 import html
 import re

@@ -14,7 +14,9 @@ __all__ = ["Change", "Content", "Parts", "Table", "chart_of", "save", "show", "s
 
 
 def save(panel: Any, path: str | Path, *, plotly: str | None = None, timeout: float = 600) -> Path:
-    """Write a panel's page once all that was requested is computed; see `Panel.save`. `plotly`: where its script lies beside the page."""
+    """Write a panel's page once all that was requested is computed; see `Panel.save`. `plotly`:
+    where its script lies beside the page.
+    """
     path = Path(path).expanduser()
     if path.suffix != ".html":
         raise UserError(f"A panel is saved as a page, so a name that ends in .html is expected, got '{path.name}'.")

@@ -1,4 +1,6 @@
-"""What a saved panel carries: the state of its widgets, tables of what Python drew for every value of a trait, and replies."""
+"""What a saved panel carries: the state of its widgets, tables of what Python drew for every
+value of a trait, and replies.
+"""
 
 import base64
 import gzip
@@ -21,7 +23,8 @@ Replies = Mapping[str, Sequence[tuple[Mapping[str, Any], Sequence[bytes]]]]
 class Table:
     """What widgets show for every value of some traits.
 
-    `axes`: trait -> its values. `draw(*values)` returns (widget, trait of it, value) each, for the same widgets every time.
+    `axes`: trait -> its values. `draw(*values)` returns (widget, trait of it, value) each, for the
+    same widgets every time.
     """
 
     axes: Mapping[str, Sequence[Any]]
@@ -34,8 +37,10 @@ class Parts(tuple):
 
 @dataclass(frozen=True)
 class Content:
-    """All that a panel's page can do without Python. `links`: (trait of the panel, widget, trait of the widget), both ways; of
-    a chart, 'click' is what its points carry as `customdata`, and 'kind,k' stands for two traits. `replies`: widget -> the messages (with buffers) that answer it, by what it sends as JSON.
+    """All that a panel's page can do without Python. `links`: (trait of the panel, widget, trait
+    of the widget), both ways; of a chart, 'click' is what its points carry as `customdata`, and
+    'kind,k' stands for two traits. `replies`: widget -> the messages (with buffers) that answer
+    it, by what it sends as JSON.
     """
 
     tables: Sequence[Table] = ()
@@ -74,7 +79,7 @@ class Packed:
             self.widgets[name] = {"module": module, "state": state}
         else:
             return tag.p(f"{type(widget).__name__} needs Python: run the lesson in Jupyter.", class_="ex-note")
-        return Markup("")
+        return Markup(getattr(widget, "html", ""))  # a script that draws writes over it
 
     def _plain(self, value: Any) -> Any:
         """A value as JSON; bytes become {'bytes': base64}, pictures within text their number."""

@@ -1,4 +1,6 @@
-"""A saved panel as one HTML document: sheets, body, data and scripts, and a policy under which it can load nothing else."""
+"""A saved panel as one HTML document: sheets, body, data and scripts, and a policy under which
+it can load nothing else.
+"""
 
 import base64
 import hashlib
@@ -24,7 +26,9 @@ def sheet(*names: str) -> str:
 
 
 def document(packed: Packed, *, title: str, origin: str, plotly: str | None = None) -> str:
-    """The page. `plotly`: where its script lies, beside the page; None puts it into the page, where a figure needs it."""
+    """The page. `plotly`: where its script lies, beside the page; None puts it into the page,
+    where a figure needs it.
+    """
     scripts = [
         f"const MODULES = {{{','.join(_module(*each) for each in packed.modules.items())}}};\n" + sheet("page.js")
     ]

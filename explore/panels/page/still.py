@@ -1,7 +1,8 @@
 """A still picture of a panel: its widgets as HTML without scripts, pictures as PNG, charts as SVG.
 
-It stands in a cell's output beside the live widget, for whoever opens the notebook without a kernel: a course page, a viewer of
-notebooks, an e-mail. Where the live widget is shown, a style within that widget hides the picture.
+It stands in a cell's output beside the live widget, for whoever opens the notebook without a
+kernel: a course page, a viewer of notebooks, an e-mail. Where the live widget is shown, a style
+within that widget hides the picture.
 """
 
 import contextlib
@@ -27,7 +28,9 @@ PATIENCE = 300  # seconds that a cell without a front end waits for its panel
 
 
 def still(panel: Any) -> Markup:
-    """The panel as HTML that needs no script and loads nothing; its controls show their values and do nothing."""
+    """The panel as HTML that needs no script and loads nothing; its controls show their values
+    and do nothing.
+    """
     with panel._drawing:
         body = Tree(panel, _drawn, ids=False).html()
     own = f"<style>{sheet('../explore.css', 'widgets.css')}</style>"
@@ -46,7 +49,9 @@ def _name(panel: Any) -> str:
 
 
 def show(panel: Any) -> None:
-    """Display a panel as a cell's output: the live widget, and the still picture as soon as there is a result to draw."""
+    """Display a panel as a cell's output: the live widget, and the still picture as soon as
+    there is a result to draw.
+    """
     folder = os.environ.get(paths.PAGES)
     if folder:
         _show_page(panel, Path(folder))
@@ -72,7 +77,9 @@ def _fill_in(panel: Any, handle: Any, change: Any) -> None:
 
 
 def _hide_where_live(panel: Any) -> None:
-    """A style within the live widget: where that is shown, the picture and its place in the output are not."""
+    """A style within the live widget: where that is shown, the picture and its place in the
+    output are not.
+    """
     if not any(getattr(child, "value", "").startswith("<style>.ex-still-") for child in panel.view.children):
         name = _name(panel)
         rule = f"<style>.{name},.jp-OutputArea-child:has(.{name}){{display:none!important}}</style>"
@@ -80,14 +87,18 @@ def _hide_where_live(panel: Any) -> None:
 
 
 def _has_front_end() -> bool:
-    """True where a front end shows widgets while the cell runs: a server of Jupyter, Voila, VS Code, Colab."""
+    """True where a front end shows widgets while the cell runs: a server of Jupyter, Voila, VS
+    Code, Colab.
+    """
     shell = get_ipython()
     named = ("JPY_SESSION_NAME" in os.environ) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
     return named or "google.colab" in sys.modules or "__vsc_ipynb_file__" in getattr(shell, "user_ns", {})
 
 
 def _show_page(panel: Any, folder: Path) -> None:
-    """Save the panel's page into the folder, which lies two below the site's, and show it in a frame."""
+    """Save the panel's page into the folder, which lies two below the site's, and show it in a
+    frame.
+    """
     from . import save
 
     name = f"panel-{len(list(folder.glob('panel-*.html'))) + 1}.html"

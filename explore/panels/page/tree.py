@@ -1,7 +1,9 @@
-"""A panel's widgets as plain HTML, with the classes that ipywidgets gives them, so that explore.css fits both.
+"""A panel's widgets as plain HTML, with the classes that ipywidgets gives them, so that explore.css
+fits both.
 
-`Tree(panel, content).html()` walks `panel.view`. Controls become native inputs: those that set a trait of `content` work in the
-page, others are disabled. `mount(widget, id)` gives what stands in the element of a widget that draws itself: JavaScript, or a figure.
+`Tree(panel, content).html()` walks `panel.view`. Controls become native inputs: those that set a
+trait of `content` work in the page, others are disabled. `mount(widget, id)` gives what stands in
+the element of a widget that draws itself: JavaScript, or a figure.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +18,9 @@ SHEET = "<style>"
 
 
 class Tree:
-    """Walks the widgets below `panel.view`; `ids` are the names of those that the page's JavaScript writes to."""
+    """Walks the widgets below `panel.view`; `ids` are the names of those that the page's
+    JavaScript writes to.
+    """
 
     def __init__(self, panel: Any, mount: Callable[[Any, str], Markup], live: Iterable[str] = (), ids: bool = True):
         self.panel, self.mount, self.live = panel, mount, frozenset(live)
