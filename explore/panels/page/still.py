@@ -7,6 +7,7 @@ within that widget hides the picture.
 
 import contextlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,30 @@ SAY = (
     "A still picture of the panel: run this cell to use it. Where the picture stays after that, JupyterLab lacks anywidget: "
     "pip install anywidget in the environment that JupyterLab runs in, then start it again."
 )
+OURS = ("ex-", "jupyter-", "widget-", "lm-")  # classes that the live panel has too
+CLASS, ROOT = re.compile(r"\.((?:ex|jupyter|widget|lm)-)"), re.compile(r"\.ex(?![\w-])")
+TAG = re.compile(r"<[^>]*>")  # attributes are escaped, so a > ends it
 PATIENCE = 300  # seconds that a cell without a front end waits for its panel
 
 
 def still(panel: Any) -> Markup:
-    """The panel as HTML that needs no script and loads nothing; its controls show their values
-    and do nothing.
-    """
+    """The panel as HTML that needs no script and loads nothing; its controls do nothing."""
     with panel._drawing:
-        body = Tree(panel, _drawn, ids=False).html()
-    own = f"<style>{sheet('../explore.css', 'widgets.css')}</style>"
-    return tag.div(Markup(own), body, tag.p(SAY, class_="ex-note"), class_=f"ex-still {_name(panel)}")
+        body = Tree(panel, _drawn, ids=False).html() + tag.p(SAY, class_="ex-note")
+    own = CLASS.sub(r".exs-\1", ROOT.sub(".exs", sheet("../explore.css", "widgets.css")))
+    inner = Markup(f"<style>{own}</style>{TAG.sub(_apart, body)}")
+    return tag.div(inner, class_=f"exs-ex-still {_name(panel)}")
+
+
+def _apart(found: re.Match) -> str:
+    """A tag of the picture, told apart from the live panel's: other classes, nothing to click."""
+    text = re.sub(r' data-(?:pick|act|copy|row|key)(?:="[^"]*")?', "", found[0])
+    text = re.sub(r'(?<= class=")[^"]*', lambda names: " ".join(map(_renamed, names[0].split())), text)
+    return text.replace("<button", "<button disabled", 1) if "disabled" not in text else text
+
+
+def _renamed(name: str) -> str:
+    return "exs" if name == "ex" else f"exs-{name}" if name.startswith(OURS) else name
 
 
 def _drawn(widget: Any, _name: str) -> Markup:

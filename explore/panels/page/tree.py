@@ -129,7 +129,13 @@ class Tree:
         return tag.div(inner, class_=self._classes(widget, classes), style=_style(widget))
 
     def _classes(self, widget: Any, more: str) -> str:
-        return " ".join(["lm-Widget jupyter-widgets", more, *getattr(widget, "_dom_classes", ())])
+        return " ".join(
+            [
+                "lm-Widget jupyter-widgets",
+                more,
+                *(name for name in getattr(widget, "_dom_classes", ()) if name != "ex-busy-now"),
+            ]
+        )
 
 
 def _options(widget: Any) -> list[tuple[str, Any]]:
