@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,7 +15,11 @@ from explore.panels.session import Session
 from explore.results import to_pixels
 from explore.runfolder import Run, build_encoder
 
-pytestmark = pytest.mark.browser
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nbformat
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 HOSTILE = "<img src=x onerror='window.ran=1'></script><script>window.ran=1</script>"
 PIXELS = """(id) => { const c = document.querySelector(`canvas[data-id="${id}"]`), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
   return [...d].filter((_, i) => i % 4 < 3) }"""
@@ -49,7 +54,7 @@ def runs(tmp_path, monkeypatch):
 
 
 @contextmanager
-def opened(lab, path, **context):
+def opened(lab, path, ready="body[data-ready]", **context):
     """The page, opened from disk with the network off; at its end nothing may have been said or asked for."""
     own = lab.browser.new_context(offline=True, viewport={"width": 1040, "height": 1100}, **context)
     page, said = own.new_page(), []
@@ -59,7 +64,7 @@ def opened(lab, path, **context):
     page.on("request", lambda asked: said.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:
         page.goto(path.as_uri())
-        page.wait_for_selector("body[data-ready]")
+        page.wait_for_selector(ready)
         yield page
         assert said == [] and page.evaluate("window.ran") is None
     finally:
@@ -167,3 +172,24 @@ def test_the_other_saved_panels_open_what_they_hold(lab, runs, tmp_path):
     with opened(lab, paths[2]) as page:
         page.locator("[data-pick='3']").click()
         says(page.locator(".ex-cards").first, third.title)
+
+
+def test_a_site_works_from_disk_with_no_network(lab, tmp_path, monkeypatch):
+    from explore.site import build
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    first = "# A *small* lesson\nOne question. Its formula is $x_i$: [next](other.ipynb)."
+    code = ["import explore as ex\npanel = ex.panels.Scorecard()\npanel"]
+    code += ["ex.figures.gradients_spent([('FGSM', 1, 4.0, 3.5, 4.5)], clean=2.0)"]
+    cells = [nbformat.v4.new_markdown_cell(first), *map(nbformat.v4.new_code_cell, code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), book := tmp_path / "small.ipynb")
+    (page,) = build(tmp_path / "site", [book])
+    assert (page.title, page.about) == ("A small lesson", "One question.") and page.size < 10e6
+    assert 'href="other.html"' in page.file.read_text() and "$x_i$" not in page.file.read_text()
+    with opened(lab, tmp_path / "site" / "index.html", ready="ol a") as site:
+        site.locator("ol a").click()
+        site.wait_for_selector(".chart .main-svg")
+        inner = site.frame_locator("iframe")
+        inner.locator("[data-pick='5']").click()
+        says(inner.locator(".ex-cards"), "Transfer")
+        eventually(lambda: same(site.locator("iframe").evaluate("(f) => f.style.height.endsWith('px')"), True))

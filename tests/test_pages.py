@@ -123,3 +123,54 @@ def test_every_control_of_a_page_is_bound_or_says_why(claims):
     for field in re.findall(r"<(?:select|input)[^>]*>", body):
         assert "data-control" in field or ("disabled" in field and "needs Python" in field)
     assert dataclasses.is_dataclass(claims.content())
+
+
+class Slow(panels.Scorecard):
+    """A scorecard that is computed when `go` is set."""
+
+    go = threading.Event()
+
+    def compute(self, job, **inputs):
+        assert self.go.wait(60)
+        return super().compute(job, **inputs)
+
+
+@pytest.mark.parametrize("front_end", [False, True])
+def test_a_cells_output_is_complete_without_a_front_end_and_completed_with_one(front_end, monkeypatch):
+    """Executed by a tool, a cell waits for its panel; beside a page, it does not, and the picture follows."""
+    from explore.panels.page import still
+
+    shown, updated = [], threading.Event()
+
+    class Handle:
+        def update(self, data, raw):
+            shown[-1] = data["text/html"]
+            updated.set()
+
+    def display(data, **_):
+        shown.append(data.get("text/html", data))
+        return Handle()
+
+    monkeypatch.setattr(still, "display", display)
+    monkeypatch.delenv("SERVER_SOFTWARE", raising=False)
+    (monkeypatch.setenv if front_end else monkeypatch.delenv)(
+        "JPY_SESSION_NAME", *(["a.ipynb"] if front_end else [False])
+    )
+    Slow.go.clear()
+    panel = Slow()
+    try:
+        if front_end:
+            still.show(panel)
+            assert shown[-1] == ""
+        else:
+            threading.Timer(0.1, Slow.go.set).start()
+            still.show(panel)
+        Slow.go.set()
+        assert updated.wait(60) or not front_end
+        assert "application/vnd.jupyter.widget-view+json" in shown[0]
+        assert len(shown) == 2 and panel.result.claim(2).title in shown[1] and "computing" not in shown[1]
+        rules = [child.value for child in panel.view.children if "ex-still-" in getattr(child, "value", "")]
+        assert len(rules) == 1 and f"ex-still-{panel.view.model_id}" in shown[1]  # the live widget hides this picture
+        assert not re.search(r'class="(?:[^"]* )?ex-(?!still)', shown[1])  # and shares no class with it
+    finally:
+        panel.close()

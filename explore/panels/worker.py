@@ -130,13 +130,15 @@ class Worker(traitlets.HasTraits):
 
     def within(self, call: Callable[[], Any], timeout: float = 600) -> Any:
         """What `call()` returns, run in the worker's thread once every request is done: nothing else uses the network then."""
-        if threading.current_thread() is self._thread:
-            return call()
+        return call() if threading.current_thread() is self._thread else self.later(call).result(timeout)
+
+    def later(self, call: Callable[[], Any]) -> Future:
+        """`within` without waiting for it."""
         future: Future = Future()
         with self._wake:
             self._calls.append((call, future))
             self._work_on()
-        return future.result(timeout)
+        return future
 
     def stop(self) -> None:
         """Give up what is being computed; the last result stays on the screen, marked as stale."""
@@ -155,6 +157,8 @@ class Worker(traitlets.HasTraits):
         with self._wake:
             self._stopped = self._serial
             thread, self._thread, self._job, self._done = self._thread, None, None, self._serial
+            while self._calls:
+                self._calls.popleft()[1].cancel()
             self._wake.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)

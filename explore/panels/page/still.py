@@ -5,7 +5,6 @@ kernel: a course page, a viewer of notebooks, an e-mail. Where the live widget i
 within that widget hides the picture.
 """
 
-import contextlib
 import os
 import re
 import sys
@@ -36,7 +35,9 @@ def still(panel: Any) -> Markup:
     with panel._drawing:
         body = Tree(panel, _drawn, ids=False).html() + tag.p(SAY, class_="ex-note")
     own = CLASS.sub(r".exs-\1", ROOT.sub(".exs", sheet("../explore.css", "widgets.css")))
-    inner = Markup(f"<style>{own}</style>{TAG.sub(_apart, body)}")
+    # the output before it, where that holds no live panel: "Loading widget", "model not found"
+    empty = f".jp-OutputArea-child:not(:has(.ex)):has(+ .jp-OutputArea-child .{_name(panel)}){{display:none}}"
+    inner = Markup(f"<style>{own}{empty}</style>{TAG.sub(_apart, body)}")
     return tag.div(inner, class_=f"exs-ex-still {_name(panel)}")
 
 
@@ -76,18 +77,10 @@ def show(panel: Any) -> None:
     display(data, metadata=metadata, raw=True)
     if not _has_front_end():
         panel.wait(PATIENCE)
-    complete = panel.state != "busy" and panel._done >= panel._serial
+    complete = panel._done >= panel._serial
     handle = display({"text/html": still(panel) if complete else ""}, raw=True, display_id=True)
     if not complete:
-        panel.observe(lambda change: _fill_in(panel, handle, change), names=["state"])
-
-
-def _fill_in(panel: Any, handle: Any, change: Any) -> None:
-    """Put the picture into its place when the first result is drawn; never again."""
-    if change["new"] != "busy" and not getattr(panel, "_pictured", False):
-        panel._pictured = True
-        with contextlib.suppress(Exception):  # a picture that cannot be drawn takes nothing from the panel
-            handle.update({"text/html": still(panel)}, raw=True)
+        panel.later(lambda: handle.update({"text/html": still(panel)}, raw=True))
 
 
 def _hide_where_live(panel: Any) -> None:
