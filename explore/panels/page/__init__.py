@@ -8,7 +8,7 @@ from ...figures import Figure
 from ...serialization import write_text
 from .content import Change, Content, Packed, Parts, Table, thumbs
 from .document import document, facts
-from .still import show, still
+from .outputs import show, still
 
 __all__ = ["Change", "Content", "Parts", "Table", "chart_of", "save", "show", "still", "thumbs"]
 
