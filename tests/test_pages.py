@@ -90,6 +90,15 @@ def test_a_figure_is_drawn_where_its_numbers_are(tmp_path):
         figures.write_image(figure, "loss.jpg")
 
 
+def test_a_png_without_kaleido_or_chrome_says_what_to_do(tmp_path, monkeypatch):
+    def missing(*_, **__):
+        raise ValueError("Image export requires the kaleido package")
+
+    monkeypatch.setattr(go.Figure, "write_image", missing)
+    with pytest.raises(ex.UserError, match=r"write a \.svg, which needs neither"):
+        figures.write_image(go.Figure(go.Scatter(x=[1], y=[2])), tmp_path / "loss.png")
+
+
 def test_axes_of_a_figure(tmp_path):
     figure = go.Figure(go.Scatter(x=[1, 10, 100], y=["a", "b", "a"], mode="markers"))
     figure.update_layout(width=640, height=280, margin={"l": 0, "r": 40, "t": 0, "b": 80})

@@ -99,6 +99,7 @@ def _has_front_end() -> bool:
     """
     shell = get_ipython()
     named = ("JPY_SESSION_NAME" in os.environ) or os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+    named = named or os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Interactive"
     return named or "google.colab" in sys.modules or "__vsc_ipynb_file__" in getattr(shell, "user_ns", {})
 
 
