@@ -13,7 +13,7 @@ WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test quick coverage style core setup extra lint format demo studies reproduce screenshots docs clean
+.PHONY: lab test quick coverage style core setup extra lint format demo studies reproduce screenshots site docs clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -61,6 +61,10 @@ reproduce: $(READY)    ## the claims on CIFAR-10 again, TIER=cpu (hours on two c
 
 screenshots: $(READY)  ## the README's pictures, from the browser ring
 	CLAE_SCREENSHOTS=docs $(PY) -m pytest -m browser
+
+SITE ?= build/site
+site: $(READY)         ## the lessons as a static site, SITE=folder: run, with panels that work in the browser (minutes)
+	$(PY) -m explore site $(SITE)
 
 docs: $(READY)         ## the page of all names, from the docstrings: build/api/index.html
 	$(INSTALL) -c constraints.txt -e '.[docs]'

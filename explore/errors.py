@@ -7,6 +7,7 @@ from difflib import get_close_matches
 EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml that has them
     "IPython": "notebooks",
     "ipywidgets": "notebooks",
+    "IPython": "notebooks",
     "traitlets": "notebooks",
     "anywidget": "notebooks",
     "markupsafe": "notebooks",
@@ -16,6 +17,9 @@ EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml 
     "umap": "notebooks",
     "umap-learn": "notebooks",  # as `importlib.metadata` has it
     "jupyterlab": "lab",
+    "nbconvert": "lab",
+    "nbclient": "lab",
+    "pygments": "lab",
 }
 
 

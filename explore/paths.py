@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+PAGES = "CLAE_PAGES"  # names the folder that panels are saved to while a site is made
 _package = Path(__file__).resolve().parent
 _checkout = _package.parent if (_package.parent / "pyproject.toml").is_file() else None
 

@@ -27,7 +27,7 @@ FLOORS = [
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
     {"experiments"},
     {"studies", "figures", "course"},
-    {"panels"},
+    {"panels", "site"},
 ]
 SAME_FLOOR = {("training", "evaluate")}  # live kNN while training
 ONLY = {"ipywidgets": {"panels"}, "anywidget": {"panels", "figures"}, "plotly": {"figures"}, "umap": {"maps"}}
@@ -124,7 +124,12 @@ MODULES = {
     "umap-learn": "umap",
     "scikit-learn": "sklearn",
 }  # packages whose module has another name
-OPTIONAL = {"ray": "cluster", "timm": "lars", "jaxtyping": "test"}  # and the extra that has them; imports are guarded
+OPTIONAL = {
+    "ray": "cluster",
+    "timm": "lars",
+    "jaxtyping": "test",
+    "latex2mathml": "site",
+}  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",
     "nbformat",

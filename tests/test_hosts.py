@@ -12,7 +12,8 @@ import traitlets
 
 import explore as ex
 from explore import figures
-from explore.panels import Panel, hosts
+from explore.panels import Panel
+from explore.panels.page import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,20 +30,20 @@ class Small(Panel):
 def shown(monkeypatch):
     """The bundles that a cell's output is given."""
     bundles = []
-    monkeypatch.setattr(hosts, "display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr(outputs, "display", lambda bundle, **_: bundles.append(bundle))
     return bundles
 
 
-def test_a_panels_output_is_a_note_and_the_live_view_with_its_title(shown):
+def test_a_panels_output_is_the_live_view_with_its_title_and_a_still_picture(shown):
     panel = Small()
     try:
-        panel._ipython_display_()
-        note, view = shown
+        panel._ipython_display_()  # no front end here, so it waits for the result
+        view, picture = shown
         assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.view.model_id
         assert view["text/plain"] == "Small"
-        assert panel._status.key in note["text/html"] and "Run this cell" in note["text/html"]
-        assert "pip install anywidget" in note["text/plain"]
-        assert "<style>" not in panel._repr_mimebundle_()["text/plain"]
+        assert panel._status.key in picture["text/html"] and "run this cell" in picture["text/html"]
+        text = panel._repr_mimebundle_()["text/plain"]
+        assert "pip install anywidget" in text and "<style>" not in text
     finally:
         panel.close()
 

@@ -21,7 +21,7 @@ BLOCK = f"""
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {[*sorted(EXTRAS), "IPython"]!r}:
+        if name.partition(".")[0] in {sorted(EXTRAS)!r}:
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Blocker())
 """

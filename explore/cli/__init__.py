@@ -1,4 +1,4 @@
-"""The command line: python -m explore train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | course | runs | doctor | lessons | lab."""
+"""The command line: python -m explore train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | course | site | runs | doctor | lessons | lab."""
 
 import argparse
 import errno
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import UserError
-from . import course, embed, jobs, judge, reproduce, sweep, train
+from . import course, embed, jobs, judge, reproduce, site, sweep, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"clae-explorer {__version__}")
     sub = parser.add_subparsers(
         required=True,
-        metavar="train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | course | runs | doctor | lessons | lab",
+        metavar="train | probe | knn | robust | transfer | sweep | jobs | reproduce | embed | course | site | runs | doctor | lessons | lab",
         parser_class=_Parser,
     )
 
-    for module in (train, judge, sweep, jobs, reproduce, embed, course):
+    for module in (train, judge, sweep, jobs, reproduce, embed, course, site):
         module.add(sub)
     p = sub.add_parser("runs", help="list the runs")
     p.add_argument("--json", action="store_true", help="one line of JSON")

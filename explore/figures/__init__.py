@@ -10,11 +10,12 @@ with extra("A figure"):
     from plotly.graph_objects import Figure
 
     from .attribution import seen
-    from .base import COLOURS, blank, end_labels, follow, line, live, roles, template
+    from .base import COLOURS, blank, end_labels, follow, line, live, roles, script, template
     from .chart import Chart
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps
     from .similarities import softmax_weights
+    from .svg import drawable, svg, write_image
     from .sweep import Curve, Level, Waiting, attack_costs, empty_curves, gradients_spent, sweep_curves, upright
     from .training import empty_training, training_curves
 
@@ -28,6 +29,7 @@ __all__ = [
     "attack_costs",
     "blank",
     "curves",
+    "drawable",
     "empty_curves",
     "empty_training",
     "end_labels",
@@ -39,12 +41,15 @@ __all__ = [
     "live",
     "robust_curve",
     "roles",
+    "script",
     "seen",
     "selection",
     "softmax_weights",
+    "svg",
     "sweep_curves",
     "template",
     "training_curves",
     "training_eps",
     "upright",
+    "write_image",
 ]

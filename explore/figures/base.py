@@ -101,6 +101,13 @@ def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> Char
     return Chart(figure, picked)
 
 
+def script() -> str:
+    """plotly.js, whole, for a page that works offline."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()
+
+
 def follow(widget: Chart, figure: go.Figure) -> None:
     """Show another figure in the widget's place."""
     widget.show(figure)

@@ -22,7 +22,9 @@ function plotly(model) { // one for the page
 export default {
   async render({ model, el }) {
     const place = document.createElement("div"), style = document.createElement("style");
-    style.textContent = ".ex-chart.jupyter-widgets-disconnected::before{content:none!important}";
+    const still = `.ex-still-${model.get("key")}`; // the picture in the output, for whoever has no live chart
+    style.textContent = ".ex-chart.jupyter-widgets-disconnected::before{content:none!important}" +
+      `${still},.jp-OutputArea-child:has(${still}){display:none!important}`;
     el.classList.add("ex-chart");
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
     el.append(style, place);

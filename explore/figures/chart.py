@@ -8,6 +8,7 @@ every figure; here they are sent once for all.
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,15 @@ from typing import Any
 import anywidget
 import plotly.graph_objects as go
 import traitlets
+from IPython.display import display
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
+from .. import paths
+
 INSTALL = "pip install anywidget"
+STILL = (
+    f"A picture of the figure: run this cell for the live one. Where it stays, JupyterLab lacks anywidget: {INSTALL}."
+)
 
 
 def without_widgets(title: str) -> str:
@@ -66,10 +73,12 @@ class Chart(anywidget.AnyWidget):
     layout_json = traitlets.Unicode("{}").tag(sync=True)
     version = traitlets.Unicode(get_plotlyjs_version()).tag(sync=True)
     script = traitlets.Instance(Script).tag(sync=True, to_json=_reference)
+    key = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, figure: go.Figure, picked: Callable[[Any], Any] | None = None):
         self.picked = picked
         super().__init__(script=_shared_script(), **self._state_of(figure))
+        self.key = self.model_id or ""
         self.on_msg(self._clicked)
 
     def _state_of(self, figure: go.Figure) -> dict[str, str]:
@@ -98,6 +107,22 @@ class Chart(anywidget.AnyWidget):
             keys = self.figure.data[trace].customdata
             if keys is not None:
                 self.picked(keys[point])
+
+    def _ipython_display_(self) -> None:
+        """As a cell's output: the live chart, and a picture of it for whoever opens the notebook without
+        a kernel, which the live chart hides; in a static site the figure itself.
+        """
+        from .svg import drawable, svg
+
+        if os.environ.get(paths.PAGES):
+            shown = {"data": json.loads(self.data_json), "layout": json.loads(self.layout_json)}
+            display({"application/vnd.plotly.v1+json": shown}, raw=True)
+            return
+        found = self._repr_mimebundle_()
+        live = found[0] if isinstance(found, tuple) else found
+        display({**(live or {}), "text/plain": "A figure"}, raw=True)
+        picture = svg(self.figure) if drawable(self.figure) else "A figure."
+        display({"text/html": f'<div class="ex-still-{self.key}">{picture}<p>{STILL}</p></div>'}, raw=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         found = super()._repr_mimebundle_(**kwargs)

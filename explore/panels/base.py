@@ -17,8 +17,10 @@ import ipywidgets as w
 import traitlets
 
 from ..errors import UserError, nearest
-from . import hosts
+from ..figures import Figure
+from ..figures.chart import without_widgets
 from .html import Markup, join, tag
+from .page import Content, chart_of, save, show, still
 from .widgets.kernel_status import KernelStatus
 from .worker import Job, NothingToCompute, Superseded, Worker
 
@@ -136,12 +138,32 @@ class Panel(Worker):
                 if self._bad_draw:
                     self._recover()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        found = self.view._repr_mimebundle_(**kwargs)
-        return hosts.with_text(found, self.title)
+    def content(self) -> Content:
+        """What a saved page of this panel can do without Python; called in the worker's thread, when there is an outcome."""
+        return Content()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the panel as one HTML page that works from disk, without Python and offline; returns its path.
+
+        What a browser can do goes on working there; controls that need Python are disabled and say so.
+        """
+        return save(self, path)
+
+    def still(self) -> str:
+        """The panel as HTML without scripts, as it stands in a saved notebook beside the live widget."""
+        return str(still(self))
+
+    def figure(self) -> Figure:
+        """The panel's chart as a plotly figure, once it is drawn; `figures.write_image` writes it for slides."""
+        self.wait()
+        return chart_of(self)
 
     def _ipython_display_(self) -> None:
-        hosts.show(self._repr_mimebundle_(), self.title, self._status.key)
+        show(self)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        found = self.view._repr_mimebundle_(**kwargs)
+        return found and {**found, "text/plain": without_widgets(self.title)}
 
     # the frame: head, controls, error, body
     def _frame(self) -> None:

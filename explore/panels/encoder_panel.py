@@ -48,12 +48,17 @@ class EncoderPanel(Panel):
         slider = w.IntSlider(min=GRID[0], max=GRID[-1]).add_class("ex-eps")
         self.connect(slider, "k")
         self._of_range = w.HTML().add_class("ex-range")
-        traitlets.dlink((self, "k"), (self._of_range, "value"), lambda k: note(f"{eps_of(k):.3f} of pixel range"))
+        traitlets.dlink((self, "k"), (self._of_range, "value"), of_range)
         under = w.HBox([self._of_range, w.HTML(ruler(GRID, AUTHORS)).add_class("ex-ruler")]).add_class("ex-under")
         return slider, w.VBox([slider, under]).add_class("ex-hero")
 
     def empty(self) -> list[w.Widget]:
         return no_run(self)
+
+
+def of_range(k: float) -> Markup:
+    """eps = k/255 as a share of the pixel range."""
+    return note(f"{eps_of(k):.3f} of pixel range")
 
 
 def no_run(panel: Any) -> list[w.Widget]:

@@ -5,7 +5,9 @@ import contextvars
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -75,6 +77,7 @@ class Worker(traitlets.HasTraits):
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
         self._drawing = threading.RLock()
+        self._calls: deque[tuple[Callable[[], Any], Future]] = deque()
         self._threads = torch.get_num_threads()
         _live.add(self)
 
@@ -125,6 +128,18 @@ class Worker(traitlets.HasTraits):
             self._job = Job(self, self._serial, {name: getattr(self, name) for name in self.inputs})
             self._work_on()
 
+    def within(self, call: Callable[[], Any], timeout: float = 600) -> Any:
+        """What `call()` returns, run in the worker's thread once every request is done: nothing else uses the network then."""
+        return call() if threading.current_thread() is self._thread else self.later(call).result(timeout)
+
+    def later(self, call: Callable[[], Any]) -> Future:
+        """`within` without waiting for it."""
+        future: Future = Future()
+        with self._wake:
+            self._calls.append((call, future))
+            self._work_on()
+        return future
+
     def stop(self) -> None:
         """Give up what is being computed; the last result stays on the screen, marked as stale."""
         self._stopped = self._serial
@@ -142,6 +157,8 @@ class Worker(traitlets.HasTraits):
         with self._wake:
             self._stopped = self._serial
             thread, self._thread, self._job, self._done = self._thread, None, None, self._serial
+            while self._calls:
+                self._calls.popleft()[1].cancel()
             self._wake.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
@@ -161,6 +178,9 @@ class Worker(traitlets.HasTraits):
     def _work(self) -> bool:
         with self._wake:
             job, self._job = self._job, None
+        if job is None and self._calls:
+            _answer(*self._calls.popleft())
+            return True
         if job is None:
             return bool(self.guard(self.idle, mends=False))
         try:
@@ -186,6 +206,13 @@ class Worker(traitlets.HasTraits):
         self._settle("ready", f"up to date · {spent * 1e3:.0f} ms" if spent < 1 else f"up to date · {spent:.1f} s")
 
 
+def _answer(call: Callable[[], Any], future: Future) -> None:
+    try:
+        future.set_result(call())
+    except Exception as error:
+        future.set_exception(error)
+
+
 def _loop(panel: "weakref.ref[Worker]", wake: threading.Condition) -> None:
     """Work for a panel until it is closed, collected, or has had no request for `REST` seconds."""
     while True:
@@ -194,12 +221,11 @@ def _loop(panel: "weakref.ref[Worker]", wake: threading.Condition) -> None:
             return
         worked = own._turn()
         with wake:
-            if (
-                not worked and own._job is None and own._thread is threading.current_thread()
-            ):  # else it was closed meanwhile
+            idle = not worked and own._job is None and not own._calls
+            if idle and own._thread is threading.current_thread():  # else it was closed meanwhile
                 own = None  # while it rests the thread holds no panel
                 woken, own = wake.wait(REST), panel()
-                if not woken and own is not None and own._job is None:
+                if not woken and own is not None and own._job is None and not own._calls:
                     own._thread = None if own._thread is threading.current_thread() else own._thread
                     return
         own = None

@@ -22,12 +22,15 @@ from ...studies import AtlasStudy, compare_atlases
 from ..base import Job, NothingToCompute
 from ..encoder_panel import no_run
 from ..html import note, tag
+from ..page import Change, Content, Parts, Table, thumbs
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from ..widgets.scatter import ScatterPlayer
 from . import cache, view
-from .controls import ATTACKS, Controls
+from .controls import ATTACKS, TRAILS, Controls
 
+MOST = 1000  # points whose neighbours a saved page holds
+ELSEWHERE = "Point at the map to see an image; its neighbours need Python: run the lesson in Jupyter."
 SCREEN = ("k", "picked", "hover", "lasso", "playing", "trails")  # of the film
 
 
@@ -218,6 +221,43 @@ class Atlas(Controls):
             agreed = view.agreement(result, beside, shown, k, maps.agreement)
             self.below.html = agreed + gallery + view.pairs(tables)
         self._card = now
+
+    def content(self) -> Content:
+        """The film with pictures of its points; at every eps its figures, and with one encoder every point's neighbours."""
+        maps = self._outcome
+        assert maps is not None
+        result, beside, atlases = maps.result, maps.beside, maps.atlases
+        shown = [view.shown_name(str(study.provenance["run"])) for study in maps.studies]
+        rows, thumb = range(len(result.index)), partial(self._thumb, result)
+        truths = {k: tag.div(view.truths(result, k)) for k in result.ks}
+
+        def at(k: float) -> list[Change]:
+            said: list[Change] = [(self.film, "reading", view.reading(result, beside, k, shown))]
+            said.append((self.film, "heads", view.heads(atlases, shown, k)))
+            if beside is not None:
+                tables = [view.truths(a, k, name) for name, a in zip(shown, atlases, strict=True)]
+                agreed = view.agreement(result, beside, shown, k, maps.agreement)
+                said.append((self.below, "html", agreed + view.pairs(tables)))
+            return said
+
+        def picked(i: int, k: float) -> list[Change]:
+            if i < 0:
+                card, near = view.nobody(len(rows)), {}
+            else:
+                then, now = maps.studies[0].neighbours(i, k)
+                words, near = self._words(result, i), {"then": [then.tolist()], "now": [now.tolist()]}
+                card = view.named_neighbours(words, thumb(i)[0], view.neighbours(result, i, k, then, now, thumb), k)
+            return [(self.side, "html", Parts((truths[k], tag.div(card)))), (self.film, "near", near)]
+
+        tables, few = [Table({"k": list(result.ks)}, at)], beside is None and len(rows) <= MOST
+        if not few:
+            tables.append(Table({"trails": list(TRAILS)}, lambda _: [(self.side, "html", note(ELSEWHERE))]))
+        else:
+            tables.append(Table({"picked": [-1, *rows], "k": list(result.ks)}, picked))
+        links = [("k", self.film, "k"), ("trails", self.film, "trails"), ("picked", self.film, "picked")]
+        links += [("picked", self.side, "picked")] if few else []
+        said = ((thumb(i)[0], self._words(result, i)) for i in rows)
+        return Content(tables, links, {self.film: thumbs(self.film.meta["images"], said)})
 
     def _words(self, result: Result, i: int) -> str:
         y = int(result.labels[i])

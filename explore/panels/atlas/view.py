@@ -183,6 +183,12 @@ def card(atlas: Atlas, i: int, k: float, clean: Tensor, moved: Tensor, words: st
     return heading(words, f"picked, ε = {at:g}/255") + tag.div(figures, class_="ex-trio")
 
 
+def named_neighbours(words: str, source: str, rows: Markup, k: float) -> Markup:
+    """The picked image with its neighbours, without what only a network can make."""
+    picture = tag.img(src=source, width=64, height=64, alt="the picked image", class_="pic")
+    return heading(words, f"picked, ε = {k:g}/255") + tag.div(picture, class_="ex-trio") + rows
+
+
 def pairs(cells: Sequence[str]) -> Markup:
     """Two columns, one an encoder."""
     return tag.div([tag.div(cell) for cell in cells], class_="ex-pairs")

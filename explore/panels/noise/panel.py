@@ -20,7 +20,8 @@ from ...experiments.jobs import BackgroundTraining
 from ...results import Sweep
 from ...runfolder import Run
 from ..base import Job, NothingToCompute
-from ..html import finding, join, note, tag
+from ..html import Markup, finding, join, note, tag
+from ..page import Change, Content, Table
 from ..session import Session
 from ..widgets.html import ClickableHTML
 from . import cards, charts
@@ -228,8 +229,7 @@ class NoiseOrAdversary(Controls):
     def draw(self, view: View) -> None:
         scene, film = view.scene, view.film
         self._slider.max = max(charts.most(scene), self.k)
-        lacks = absent(scene)
-        self._reading.value = join(finding(reading(scene, self.k)), note(lacks) if lacks else None, ALT)
+        self._reading.value = _says(scene, self.k)
         under_way = self.missing.under_way(scene)
         if (
             self._drawn[0] is not scene or self._drawn[1] != under_way
@@ -246,6 +246,22 @@ class NoiseOrAdversary(Controls):
         self._marked = self.film.picked = f"{key},{self.k:g}"
         self.cards.html = sidebar(scene, key, self.k, self.missing, view.here, view.look)
         self._foot.html = cards.foot(scene, self.source.base, f"{view.look.images:,} test images", self._saved)
+
+    def content(self) -> Content:
+        """The sentence and the cards of every point at every whole k of the slider, and the line at k in the chart."""
+        assert self._outcome is not None
+        scene, here, look = self._outcome.scene, self._outcome.here, self._outcome.look
+
+        def cards_of(kind: str, k: float) -> list[Change]:
+            key = kind if kind in scene.kinds else self._pinned(scene)
+            return [(self.cards, "html", sidebar(scene, key, k, self.missing, here, look))]
+
+        def at(k: float) -> list[Change]:
+            return [(self._reading, "value", _says(scene, k)), (self._chart, "shapes", [figures.upright(k)])]
+
+        ks = sorted({*range(int(self._slider.max) + 1), self.k, *(p.k for p in scene.points.values())})
+        tables = [Table({"kind": list(scene.kinds), "k": ks}, cards_of), Table({"k": ks}, at)]
+        return Content(tables, [("kind,k", self.film, "picked"), ("kind,k", self._chart, "click")])
 
     def _pinned(self, scene: Scene) -> str:
         """The kind whose point is pinned: the chosen one, or the first that is ticked where the chosen one is not."""
@@ -265,6 +281,12 @@ class NoiseOrAdversary(Controls):
             return ""
         n, running = self._outcome.result.table.run.nunique(), self.missing.running()
         return f" · {n} run{'s' * (n != 1)}" + (f", {running} running" if running else "")
+
+
+def _says(scene: Scene, k: float) -> Markup:
+    """The sentence at eps = k/255, and what is not there to be drawn."""
+    lacks = absent(scene)
+    return join(finding(reading(scene, k)), note(lacks) if lacks else None, ALT)
 
 
 class FourAttacks(NoiseOrAdversary):

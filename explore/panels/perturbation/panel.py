@@ -21,10 +21,11 @@ from ...runfolder import Run
 from ...studies import GRID, PerturbationStudy
 from ...training import contrast_settings
 from ..base import Job, NothingToCompute, Superseded
-from ..encoder_panel import EncoderPanel
+from ..encoder_panel import EncoderPanel, of_range
 from ..html import Axis, foot
+from ..page import Change, Content, Table
 from ..session import LRU
-from ..widgets.pixels import Pixels
+from ..widgets.pixels import Pixels, study_frame
 from . import view
 
 BATCH = 32
@@ -54,7 +55,7 @@ class Perturbation(EncoderPanel):
     )
     page = Int(0, min=0)
     picked = Int(0, min=0, max=BATCH - 1)
-    gain = Int(10, help="the difference is shown this many times larger")
+    gain = Int(10, help="The difference is shown this many times larger")
 
     def __init__(self, run: Run | str | None = None, **traits: Any):
         self.pixels = Pixels()
@@ -87,9 +88,9 @@ class Perturbation(EncoderPanel):
         return [row, hero]
 
     def body(self) -> list[w.Widget]:
-        gain = w.Dropdown(options=[(f"× {g}", g) for g in (1, 5, 10, 20, 40)], tooltip="difference shown times")
+        gain = w.Dropdown(options=[(f"× {g}", g) for g in (1, 5, 10, 20, 40)])
         gain.add_class("ex-gain")
-        traitlets.link((self, "gain"), (gain, "value"))
+        self.connect(gain, "gain")
         self._scale, self._table, self._foot = w.HTML(), w.HTML().add_class("ex-numbers"), w.HTML()
         for name in ("picked", "page", "gain"):
             traitlets.link((self, name), (self.pixels, name))
@@ -187,16 +188,43 @@ class Perturbation(EncoderPanel):
         study, result = page.study, page.result
         assert result is not None and study.pool is not None
         self._draw_pictures(page)
-        i, attack = min(self.picked, len(result.x) - 1), self._name(result)
+        i = min(self.picked, len(result.x) - 1)
         axis = self._axis or (0.0, 0.0)
         if page is self._complete or not axis[0] <= float(result.loss.min()) <= float(result.loss.max()) <= axis[1]:
             axis = self._axis = view.span(study.losses(), view.chance_of(result.provenance, len(result.x)))
         self.pixels.rises = study.rises(GRID).astype(np.float32).tobytes()
-        self.pixels.reading = view.reading(result, i, attack)
-        thumb = partial(self.shelf.thumb, result.provenance["images"])
-        self._table.value = view.table(result, i, axis, thumb, len(study.pool), attack)
-        self._foot.value = foot(result)
+        for widget, name, text in self._words(result, i, axis, len(study.pool)):
+            setattr(widget, name, text)
         self._scale.value = view.gain_scale(self.gain)
+
+    def _words(self, result: Result, i: int, axis: Axis, pool: int) -> list[Change]:
+        """Sentence, table and foot for image i."""
+        thumb, attack = partial(self.shelf.thumb, result.provenance["images"]), self._name(result)
+        return [
+            (self.pixels, "reading", view.reading(result, i, attack)),
+            (self._table, "value", view.table(result, i, axis, thumb, pool, attack)),
+            (self._foot, "value", foot(result)),
+        ]
+
+    def content(self) -> Content:
+        """Pictures, sentence, table and foot for every image of the page at every k, and the scale of every gain."""
+        page = self._outcome
+        assert page is not None and page.study.pool is not None
+        study, pool = page.study, len(page.study.pool)
+        found = [study.at(k) for k in GRID]
+        self.idle()  # all is known now: the bars of every k, and the axis
+        axis = self._axis or (0.0, 1.0)
+        gains = [value for _, value in self._fields["gain"][0].options]
+        hello = [study_frame(study, self.pixels.meta, k) for k in GRID if not study.single_step]
+        return Content(
+            tables=[
+                Table({"k": GRID, "picked": range(len(study.x))}, lambda k, i: self._words(found[k], i, axis, pool)),
+                Table({"k": GRID}, lambda k: [(self._of_range, "value", of_range(k))]),
+                Table({"gain": gains}, lambda gain: [(self._scale, "value", view.gain_scale(gain))]),
+            ],
+            links=[(name, self.pixels, name) for name in ("k", "picked", "gain")],
+            replies={self.pixels: {'{"type":"hello"}': hello}},
+        )
 
     def label(self, result: Result) -> str:
         return f"{result.provenance['run']}, {self._name(result)}, ε = {show_eps(result.eps)}"

@@ -19,6 +19,7 @@ from ...runfolder import Run
 from ...studies.probing import Probing
 from ..base import Job, NothingToCompute, Panel
 from ..html import Markup, finding, note, scale
+from ..page import Change, Content, Table
 from ..session import LRU, Session, encoders
 from ..widgets.html import ClickableHTML
 from . import matrices, view
@@ -214,6 +215,31 @@ class Probe(Panel):
         self._reading.value = finding(view.reading(result))
         self._head.value = view.curve_head(result)
         figures.follow(self._curve, figures.label_curve(result, now=result.share))
+
+    def content(self) -> Content:
+        """The matrix of every encoder shown, and the first page of images of every cell."""
+        assert self._outcome is not None
+        result = self._outcome.result
+        split, order = (
+            self.shelf.split(f"{result.provenance['images']} · test"),
+            self._orders[result.provenance["images"]],
+        )
+        shows = ["A"] if result.b is None else list(matrices.SHOWN)
+        classes = matrices.shown_classes(result, order)
+        cells = ["", *(f"{true},{said}" for true in classes for said in classes)]
+
+        def matrix(shown: str) -> list[Change]:
+            html, below = matrices.matrix(result, shown, order), matrices.note(result, shown)
+            return [(self.matrix, "html", html), (self._note, "value", below)]
+
+        def images(shown: str, cell: str) -> list[Change]:
+            key = tuple(map(int, cell.split(","))) if cell else matrices.largest(result, shown)
+            of = result.cell(key[0], key[1], encoder="a" if shown == "A" else "b")
+            pixels = of.pixels(split, slice(0, view.PAGE))
+            return [(self.gallery, "html", view.gallery(result, of, pixels, (key[0], key[1]), 0))]
+
+        tables = [Table({"shown": shows}, matrix), Table({"shown": shows, "cell": cells}, images)]
+        return Content(tables, [("cell", self.matrix, "picked")])
 
     def _look_at(self, share: float) -> None:
         self.share = min(SHARES, key=lambda s: abs(s - share))

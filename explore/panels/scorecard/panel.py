@@ -13,6 +13,7 @@ from ...studies.reproduction.claims import CLAIMS
 from ...studies.reproduction.rows import TIERS, tier_named
 from ..base import Job, Panel
 from ..html import finding, note
+from ..page import Content, Table
 from ..widgets.html import ClickableHTML
 from . import view
 
@@ -60,6 +61,14 @@ class Scorecard(Panel):
         self.list.html, self.list.picked = view.listed(result), str(self.claim)
         self.detail.html = view.detail(result.claim(self.claim))
         self._foot.value = view.foot(result)
+
+    def content(self) -> Content:
+        """Every claim with its evidence."""
+        result: results.Scorecard = self._outcome
+        detail = Table(
+            {"claim": range(1, len(CLAIMS) + 1)}, lambda n: [(self.detail, "html", view.detail(result.claim(n)))]
+        )
+        return Content([detail], [("claim", self.list, "picked")])
 
     def label(self, result: results.Scorecard) -> str:
         return f"tier {result.tier}"

@@ -12,6 +12,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from ..html import Markup
+
 
 class ClickableHTML(anywidget.AnyWidget):
     """`html` with parts that carry `data-pick="key"` inside rows that carry `data-row`; `picked` is the key of one of them.
@@ -27,3 +29,7 @@ class ClickableHTML(anywidget.AnyWidget):
     def __init__(self, on_act: Callable[[str], Any] | None = None, **traits: Any):
         super().__init__(**traits)
         self.on_msg(lambda _, content, __: on_act(str(content["act"])) if on_act and "act" in content else None)
+
+    def still(self) -> Markup:
+        """What stands in the widget's place where no script runs; `html` is the panels' own and escaped."""
+        return Markup(self.html)

@@ -12,9 +12,9 @@ export default {
     const keep_keys = ({ target }) => { if (target.matches(".noUi-handle, select")) target.dataset.lmSuppressShortcuts = "true"; };
     el.classList.add("ex-gone");
     el.setAttribute("role", "alert");
-    // the note that stands in the output for whoever has no live panel is not for this reader
-    const hide = document.createElement("style"), note = `.ex-note-${model.get("key")}`;
-    hide.textContent = `${note},.jp-OutputArea-child:has(${note}){display:none!important}`;
+    // the still picture that stands in the output for whoever has no live panel is not for this reader
+    const hide = document.createElement("style"), still = `.ex-still-${model.get("key")}`;
+    hide.textContent = `${still},.jp-OutputArea-child:has(${still}){display:none!important}`;
 
     function show() {
       if (ended) return;

@@ -12,7 +12,8 @@ import traitlets
 
 class KernelStatus(anywidget.AnyWidget):
     """Invisible while the kernel lives. Where it was restarted, closed or lost, the panel around it becomes grey and
-    inert, and a sentence says what to do. `key` (the model's id) names the note that a live panel hides.
+    inert, and a sentence says what to do.
+    `key`, the model's id, names the still picture of the panel, which is hidden where this is shown.
     """
 
     _esm = Path(__file__).with_name("kernel_status.js").read_text(encoding="utf-8")

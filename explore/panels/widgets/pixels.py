@@ -14,8 +14,11 @@ import torch
 import traitlets
 from torch import Tensor
 
-from ...results import KINDS
+from ...results import KINDS, png, to_pixels
 from ...studies import GRID, PerturbationStudy
+from ..html import Markup, dotted, image, tag
+
+NOISES = (("gauss", "Gaussian", "gaussian"), ("uniform", "uniform", "uniform"), ("sign", "sign noise", "sign"))
 
 
 class Pixels(anywidget.AnyWidget):
@@ -43,6 +46,7 @@ class Pixels(anywidget.AnyWidget):
     def __init__(self, **traits: Any):
         super().__init__(**traits)
         self._sent: set[int] = set()
+        self._study: PerturbationStudy | None = None
         self.on_hello: Callable[[], None] = lambda: None  # a browser has opened the widget anew and has no frames
         self.on_msg(self._heard)
 
@@ -67,6 +71,7 @@ class Pixels(anywidget.AnyWidget):
         meta = {"n": n, "size": size, "channels": channels, "key": key, "single": study.single_step, "attack": attack}
         meta |= {"names": names, "ids": study.index.tolist(), "first": first, "total": total}
         self._sent.clear()
+        self._study = study
         with self.hold_sync():
             self.images = (
                 (study.x * 255).round().to(torch.uint8)[:, :channels].permute(0, 2, 3, 1).cpu().numpy().tobytes()
@@ -81,10 +86,51 @@ class Pixels(anywidget.AnyWidget):
         if study.single_step or k in self._sent:
             return False
         self._sent.add(k)
-        x_adv = _planes_last(study.adversary(k)[:, : self.meta["channels"]])
-        scales = study.scales(k)[0].cpu().numpy().astype(np.float32)
-        self.send({"type": "frame", "key": self.meta["key"], "k": k}, buffers=[x_adv, scales.tobytes()])
+        message, buffers = study_frame(study, self.meta, k)
+        self.send(message, buffers=buffers)
         return True
+
+    def still(self) -> Markup:
+        """The pictures as pixels.js draws them, without script: the page's images, and the picked one under every kind."""
+        study = self._study
+        if study is None:
+            return Markup("")
+        i, k = min(self.picked, len(study.x) - 1), self.k if self.hold < 0 else self.hold
+        clean, size = study.x[i], self.meta["size"]
+
+        def picture(x: Tensor, wide: int, words: str) -> Markup:
+            return image(png(to_pixels(x[None])[0]), size * max(1, wide // size), words)
+
+        def both(role: str, name: str, kind: str, wide: int) -> list[Markup]:
+            moved = study.images(kind, k)[i]
+            far = (128 / 255 + self.gain * (moved - clean)).clamp(0, 1)
+            large = wide > 100
+            captions = (f"difference × {self.gain}", "perturbed") if large else (name, None)
+            parts = zip(captions, (far, moved), ("difference", "perturbed"), strict=True)
+            return [
+                tag.figure(tag.figcaption(dotted(role, said)) if said else None, picture(x, wide, f"{name}, {what}"))
+                for said, x, what in parts
+            ]
+
+        strip = [
+            tag.span(picture(x, 32, name), class_="ex-th") for x, name in zip(study.x, self.meta["names"], strict=True)
+        ]
+        caption = tag.figcaption(dotted("clean", "clean"), " ", self.meta["names"][i])
+        large = [tag.figure(caption, picture(clean, 192, "clean")), *both("adv", "adversary", "adversary", 192)]
+        small = [tag.div(both(role, name, kind, 96)) for role, name, kind in NOISES]
+        return tag.div(
+            tag.div(strip, class_="ex-strip"),
+            tag.p(Markup(self.reading), class_="ex-reading"),
+            tag.div(tag.div(large, class_="ex-tri"), tag.div(small, class_="ex-noise"), class_="ex-pics"),
+            class_="ex-pixels",
+        )
+
+
+def study_frame(study: PerturbationStudy, meta: dict[str, Any], k: int) -> tuple[dict[str, Any], list[bytes]]:
+    """The message with the adversary's images at eps = k/255 and the noises' factors."""
+    x_adv = _planes_last(study.adversary(k)[:, : meta["channels"]])
+    scales = study.scales(k)[0].cpu().numpy().astype(np.float32)
+    return {"type": "frame", "key": meta["key"], "k": k}, [x_adv, scales.tobytes()]
 
 
 def _planes_last(x: Tensor) -> bytes:

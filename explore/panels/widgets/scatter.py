@@ -13,6 +13,9 @@ import anywidget
 import numpy as np
 import traitlets
 
+from ...results import png
+from ..html import Markup, image, tag
+
 _PARTS = ("scatter_draw.js", "scatter_time.js", "scatter.js")
 CLASSES = ("#7c91d5", "#a5aa85", "#7a9850", "#ba8483", "#4a647c", "#4da3a3", "#a36d3e", "#896aac", "#108475", "#735933")
 Thumb = Callable[[int], tuple[str, str]]
@@ -97,8 +100,42 @@ class ScatterPlayer(anywidget.AnyWidget):
                 self.hidden = []
             self.meta = meta
 
+    def still(self) -> Markup:
+        """The map as a picture at the eps of the screen, its classes named; without script."""
+        if not self.meta:
+            return Markup("")
+        xy, ks = (
+            np.frombuffer(self.frames, np.float32).reshape(self.meta["maps"], -1, self.meta["n"], 2),
+            self.meta["ks"],
+        )
+        e = min(range(len(ks)), key=lambda j: abs(ks[j] - self.k))
+        groups, names = np.frombuffer(self.groups, np.int32), self.meta["names"]
+        inks = [tuple(int(name["colour"][i : i + 2], 16) for i in (1, 3, 5)) for name in names]
+        drawn = [
+            image(png(_dots(xy[m, e], self.meta["box"], groups, inks)), 468, self.meta["what"]) for m in range(len(xy))
+        ]
+        key = [tag.span(tag.i(class_="dot", style=f"--c:{name['colour']}"), name["name"], " ") for name in names]
+        return tag.div(
+            tag.div("ε = ", tag.b(f"{ks[e]:g}"), "/255"),
+            tag.p(Markup(self.reading), class_="ex-reading"),
+            tag.div(key, class_="ex-note"),
+            tag.div(drawn, style="display:flex;flex-wrap:wrap;gap:24px"),
+        )
+
     def _heard(self, _widget: Any, content: Any, _buffers: Any) -> None:
         i = content.get("i") if isinstance(content, dict) and content.get("type") == "thumb" else None
         if self.thumb and isinstance(i, int) and 0 <= i < self.meta.get("n", 0):
             source, words = self.thumb(i)
             self.send({"type": "thumb", "i": i, "images": self.meta["images"], "src": source, "text": words})
+
+
+def _dots(xy: np.ndarray, box: Sequence[float], groups: np.ndarray, inks: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Points (n, 2) as discs on a transparent picture (936, 936, 4), twice as many pixels as it takes on the screen."""
+    from PIL import Image, ImageDraw
+
+    drawn, wide = Image.new("RGBA", (936, 936)), 936 - 2 * 28
+    pen, low, high = ImageDraw.Draw(drawn), np.array(box[:2]), np.array(box[2:])
+    places = 28 + wide * (xy - low) / np.maximum(high - low, 1e-9)
+    for (x, y), g in zip(places.tolist(), groups.tolist(), strict=True):
+        pen.ellipse((x - 5, 936 - y - 5, x + 5, 936 - y + 5), fill=(*inks[g], 230))
+    return np.asarray(drawn)
