@@ -7,7 +7,6 @@ from difflib import get_close_matches
 EXTRAS = {  # modules that the core does without -> the extra of pyproject.toml that has them
     "IPython": "notebooks",
     "ipywidgets": "notebooks",
-    "IPython": "notebooks",
     "traitlets": "notebooks",
     "anywidget": "notebooks",
     "markupsafe": "notebooks",
