@@ -81,8 +81,9 @@ class Exercise:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments."""
-        return tuple(inspect.signature(self.solution).parameters)
+        """Names of the arguments; those of a module's forward."""
+        call_of = getattr(self.solution, "forward", self.solution)
+        return tuple(name for name in inspect.signature(call_of).parameters if name != "self")
 
     @property
     def code(self) -> str:
