@@ -103,6 +103,7 @@ def test_the_exercises_are_listed_and_solved_by_the_library():
     table = ex.course.exercises()
     assert (
         list(table.exercise) == NAMES
+        and table.task.str.len().max() < 50
         and (table.minutes >= 5).all()
         and set(table.difficulty) <= {"easy", "medium", "hard"}
     )
