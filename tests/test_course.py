@@ -84,10 +84,26 @@ def test_an_exception_is_one_sentence_with_its_line(capsys):
     assert "project stopped at its line 3 with AttributeError: 'Tensor' object has no" in capsys.readouterr().out
 
 
+def test_an_exception_at_a_later_call_or_from_torch_is_a_sentence_too():
+    calls = []
+
+    def once(x_adv, x, eps):
+        calls.append(x)
+        return x * 0.7 if len(calls) == 1 else 1 / 0
+
+    assert "ZeroDivisionError" in exercise("project").judge(once).text and len(calls) == 2
+
+    def unfinished(x_adv, x, eps):
+        raise NotImplementedError("no kernel for this type")
+
+    assert exercise("project").judge(unfinished).kind == "raised an exception"
+
+
 def test_the_exercises_are_listed_and_solved_by_the_library():
     table = ex.course.exercises()
     assert (
         list(table.exercise) == NAMES
+        and table.task.str.len().max() < 50
         and (table.minutes >= 5).all()
         and set(table.difficulty) <= {"easy", "medium", "hard"}
     )

@@ -255,7 +255,7 @@ EXERCISES = (
     ),
     Exercise(
         name="project",
-        title="Project an image to the L-infinity ball and the pixel range",
+        title="Project to the ball and to the pixel range",
         lesson="02",
         minutes=5,
         difficulty="easy",

@@ -81,8 +81,9 @@ class Exercise:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments."""
-        return tuple(inspect.signature(self.solution).parameters)
+        """Names of the arguments; those of a module's forward."""
+        call_of = getattr(self.solution, "forward", self.solution)
+        return tuple(name for name in inspect.signature(call_of).parameters if name != "self")
 
     @property
     def code(self) -> str:
@@ -131,11 +132,8 @@ class Exercise:
             return self._no("wrong arguments", wanted)
         try:
             got = self.run(answer, *given)
-        except NotImplementedError:
-            text = f"Not written yet: put your code in place of `raise NotImplementedError` in {self.name}."
-            return Verdict(False, "not written", text)
         except Exception as error:
-            return Verdict(False, "raised an exception", _stopped(self.name, answer, error))
+            return _stopped(self.name, answer, error)
         if not same(given, arguments):
             return self._no("changes its input", "Your function changes its input in place; work on a new tensor.")
         expected = flat(self.run(self.reference, *exact(arguments)))
@@ -171,7 +169,7 @@ class Exercise:
             if want.is_floating_point() and not exactly:
                 hint = f"It must return float32 or float64, got {str(tensor.dtype).removeprefix('torch.')}."
                 return self._no("wrong dtype", hint)
-            found.append(tensor.to(torch.float64))
+            found.append(tensor.to("cpu", torch.float64))
         return found
 
     def _named(self, answer: Any, got: list[Tensor], expected: list[Tensor], arguments: tuple) -> Verdict:
@@ -196,7 +194,10 @@ class Exercise:
                 )
             if not torch.isfinite(part).all():
                 return self._no("not finite", "The result holds nan or infinity; look for log(0), 0/0 or a norm of 0.")
-        again = self._form(self.run(answer, *copies(arguments)), expected)
+        try:
+            again = self._form(self.run(answer, *copies(arguments)), expected)
+        except Exception as error:
+            return _stopped(self.name, answer, error)
         if isinstance(again, list) and self._off(again, got, expected) > self._near(ours):
             return self._no("random", "Two calls with the same input give different results; nothing is to be drawn.")
         much = f"{100 * ours:.0f} % of them" if self.labels else f"up to {ours:.2g} of its largest value"
@@ -275,11 +276,15 @@ def _what(result: Any) -> str:
     return f"a {type(result).__name__}{many}"
 
 
-def _stopped(name: str, answer: Any, error: Exception) -> str:
-    """One sentence on an exception: line of the answer, type, the first line of the text."""
+def _stopped(name: str, answer: Any, error: Exception) -> Verdict:
+    """A stub, or an exception in one sentence: line of the answer, type, first line of the text."""
+    if isinstance(error, NotImplementedError) and not str(error):
+        text = f"Not written yet: put your code in place of `raise NotImplementedError` in {name}."
+        return Verdict(False, "not written", text)
     code = getattr(answer, "__code__", None)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if code and f.filename == code.co_filename]
     own = [n - code.co_firstlineno + 1 for n in lines if n and code and n >= code.co_firstlineno]
     where = f" at its line {own[-1]}" if own else ""
     text = (str(error).strip().splitlines() or ["no text"])[0][:200].rstrip(".")
-    return f"Not yet (raised an exception): {name} stopped{where} with {type(error).__name__}: {text}."
+    sentence = f"{name} stopped{where} with {type(error).__name__}: {text}."
+    return Verdict(False, "raised an exception", f"Not yet (raised an exception): {sentence}")

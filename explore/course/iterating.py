@@ -228,7 +228,7 @@ MATCH_MISTAKES = (
 EXERCISES = (
     Exercise(
         name="match_l2",
-        title="Give noise the L2 length of a perturbation, image by image",
+        title="Match noise to a perturbation's L2 length",
         lesson="03",
         minutes=10,
         difficulty="easy",

@@ -206,7 +206,7 @@ MISTAKES = (
 EXERCISES = (
     Exercise(
         name="dual_batch_norm",
-        title="Write batch norm with a branch for adversaries",
+        title="Write batch norm with two branches",
         lesson="10",
         minutes=15,
         difficulty="medium",

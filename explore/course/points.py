@@ -233,7 +233,7 @@ EXERCISES = (
     ),
     Exercise(
         name="procrustes",
-        title="Turn one map of points onto another (Procrustes)",
+        title="Turn one map onto another (Procrustes)",
         lesson="05",
         minutes=20,
         difficulty="hard",

@@ -158,7 +158,7 @@ SPLIT_MISTAKES = (
 EXERCISES = (
     Exercise(
         name="split_gradient",
-        title="Split the loss's gradient into its positive and its negative part",
+        title="Split the loss's gradient into its two parts",
         lesson="02",
         minutes=20,
         difficulty="hard",
