@@ -34,7 +34,7 @@ def same(notebook: Notebook) -> dict:
             i["rgba"][:, 0].tolist() for i in notebook.images(".ex-bm-pics img") if i["alt"].startswith("signs")
         ]
         assert pictures == wanted["signs"]
-        cells = notebook.page.locator(".ex-bm-t b").all_inner_texts()
+        cells = notebook.page.locator(".ex-bm-t [data-pick] b").all_inner_texts()
         assert [text.replace("\xa0", " ") for text in cells] == wanted["differs"]
 
     eventually(shows)
