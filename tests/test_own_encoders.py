@@ -306,6 +306,7 @@ def test_an_encoder_and_images_as_a_run_for_panels():
     net = Returns(lambda m: m)
     run = ex.run_of(net, "emoji", name="cnn")
     assert run.method == "cnn" and run.config.dataset == "emoji" and "maps of 30 x 30" in repr(run)
+    assert net.training and all(p.requires_grad for p in net.parameters())  # one's own network stays as it is
     assert run.encoder() is not run.encoder() and not any(p.requires_grad for p in run.encoder().parameters())
     assert ex.run_of(net, data).data is data and ex.run_of(net, data).image_size == data.size
     panel = ex.panels.Perturbation(run)

@@ -82,7 +82,7 @@ class logit:
 
     def take(self, rows: Tensor) -> "logit":
         """The target of these rows alone; a row may come several times."""
-        return logit(self.encoder, self.head, self.y[rows], branch=self.branch)
+        return logit(self.encoder, self.head, self.y.to(rows.device)[rows], branch=self.branch)
 
     def __call__(self, x: Images) -> PerImage:
         if len(x) != len(self.y):

@@ -71,7 +71,7 @@ def run_of(
     std: Sequence[float] | None = None,
     network: nn.Module | None = None,
 ) -> Run:
-    """Your own encoder and images as a run, for every panel and study.
+    """Your own encoder, as it is now, and images as a run, for every panel and study.
 
     `encoder`: all that `open_encoder` opens, with `mean`, `std`, `size` and `network`. `images`: a
     folder, the name of a data set, or a `Data` such as `datasets.from_arrays` makes.
@@ -89,6 +89,7 @@ def run_of(
         raise UserError(f"images are a folder, a data set's name or a Data, got a {type(images).__name__}.")
     elif images not in names() and Path(images).expanduser().is_dir():
         images = f"folder:{images}"
+    encoder = copy.deepcopy(encoder) if isinstance(encoder, nn.Module) else encoder  # it may be trained on
     opened, about = open_encoder(encoder, size=size, mean=mean, std=std, network=network)
     about = {**about, "size": size or about.get("size") or 32}
     return OwnRun(opened, about, name, data.name if data is not None else str(images), data)
