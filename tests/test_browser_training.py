@@ -7,19 +7,31 @@ import numpy as np
 import pytest
 from browser import eventually, says
 
+from explore.experiments.background import running
+
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CELLS = """import os, explore as ex
 os.environ["CLAE_RUNS"] = {runs!r}
 tiny = ex.TrainConfig(dataset="emoji", image_size=16, width=4, batch_size=64, train_images=256, knn_images=100, warmup_epochs=0)
 panel = ex.panels.Training(base=tiny.with_(epochs=2000))
 panel"""
-RESTART = """async () => { const { sessionContext } = jupyterapp.shell.currentWidget;
-  await sessionContext.session.kernel.restart(); await sessionContext.session.kernel.info }"""
+NEW = """from explore.experiments import background
+panel.close()
+kept = background._processes.copy()  # a new kernel has started no process
+background._processes.clear()"""
 DRAWN = """() => { const p = document.querySelector('.ex-train .js-plotly-plot');
   return (p?._fullData ?? []).filter((t) => t.x?.length > 1).map((t) => Math.max(...t.x)) }"""
 
 
-def test_a_training_is_started_watched_stopped_and_resumed(lab, tmp_path):
+@pytest.fixture
+def runs(tmp_path):
+    """A place for runs; what a failed test leaves running is ended."""
+    yield tmp_path
+    for own in running(tmp_path):
+        own.stop(patience=0)
+
+
+def test_a_training_is_started_watched_stopped_and_resumed(lab, runs, tmp_path):
     notebook = lab.show(CELLS.format(runs=str(tmp_path)), "panel.shown")
     page = notebook.page
     button = {
@@ -37,9 +49,8 @@ def test_a_training_is_started_watched_stopped_and_resumed(lab, tmp_path):
     assert button["Start"].is_disabled()
     eventually(lambda: pictures(notebook))
     notebook.pictures("training", tmp_path / "pictures")
-    page.evaluate(RESTART)
-    notebook.execute("import os; environment = dict(os.environ)")
-    notebook.run_all()  # in the new kernel: the panel finds what is being trained
+    notebook.execute(NEW)
+    notebook.run_all()  # the panel finds what is being trained
     says(page.locator(".ex-state"), "running in a process of its own")
     found = json.loads(
         notebook.execute("import json; print(json.dumps([panel.process.state.name, panel.run.config.seed]))")
