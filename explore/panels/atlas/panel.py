@@ -30,6 +30,7 @@ from . import cache, view
 from .controls import ATTACKS, TRAILS, Controls
 
 MOST = 1000  # points whose neighbours a saved page holds
+HERE = "Click a point: its picture and its nearest in h, clean and now, appear here."
 ELSEWHERE = "Point at the map to see an image; its neighbours need Python: run the lesson in Jupyter."
 SCREEN = ("k", "picked", "hover", "lasso", "playing", "trails")  # of the film
 
@@ -242,7 +243,7 @@ class Atlas(Controls):
 
         def picked(i: int, k: float) -> list[Change]:
             if i < 0:
-                card, near = view.nobody(len(rows)), {}
+                card, near = tag.p(HERE, class_="ex-note"), {}
             else:
                 then, now = maps.studies[0].neighbours(i, k)
                 words, near = self._words(result, i), {"then": [then.tolist()], "now": [now.tolist()]}

@@ -46,7 +46,7 @@ function panel(page) {
     traits[trait] = value;
     for (const [names, id, name] of page.links) if (names.split(",").includes(trait)) models[id]?.set(name, like(models[id].get(name), names.split(",").map((own) => traits[own])));
     for (const [id, control] of Object.entries(page.controls)) if (control.trait === trait) show(id, control);
-    for (const table of page.tables) if (trait in table.axes) fill(table);
+    for (const table of page.tables) if (trait in table.axes) fillLater(table);
   }
   const like = (old, values) => (typeof old === "string" ? values.join(",") : values[0]); // a trait as the widget has it
   function take(names, value) { // and back: 'kind,k' are two
@@ -57,6 +57,11 @@ function panel(page) {
     const i = values.indexOf(value);
     if (i >= 0 || typeof value !== "number") return i;
     return values.reduce((best, v, j) => (Math.abs(v - value) < Math.abs(values[best] - value) ? j : best), 0);
+  }
+  const waiting = new Set();
+  function fillLater(table) { // pictures first: they are drawn in the next frame, text after it
+    if (!waiting.size) requestAnimationFrame(() => setTimeout(() => { waiting.forEach(fill); waiting.clear(); }));
+    waiting.add(table);
   }
   function fill(table) {
     let row = 0;
