@@ -22,7 +22,7 @@ class Small(Panel):
     def compute(self, job, k):
         return k
     def draw(self, k):
-        self.said.value = f"<p class=\"ex-reading\">k is {k}</p>"
+        self.said.value = f'<p class="ex-reading">k is {k}</p>'
 panel = Small()
 panel"""
 KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
