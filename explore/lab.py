@@ -63,8 +63,10 @@ def copy_lessons(folder: str | Path) -> Lessons:
 
 
 def lessons() -> list[str]:
-    """File names of the lessons and of their pictures."""
-    return sorted(p.name for p in paths.notebooks().iterdir() if p.suffix in (".ipynb", ".svg"))
+    """File names of the lessons, of their pictures and of the glossary."""
+    return sorted(
+        p.name for p in paths.notebooks().iterdir() if p.suffix in (".ipynb", ".svg") or p.name == "glossary.md"
+    )
 
 
 def lab_command(
