@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats as scipy_stats
 from torch import nn
 
 from explore import Probe, nt_xent
@@ -391,6 +392,29 @@ def times(length):
     return lambda noise, delta: noise * length(delta) / length(noise)
 
 
+def parts(h):
+    return torch.linalg.svdvals(h) / torch.linalg.svdvals(h).sum()
+
+
+def rank_of(values):
+    p = values / values.sum()
+    return torch.exp(-sum(v * torch.log(v) for v in p))
+
+
+def scipy_entropy(values):
+    return scipy_stats.entropy(values)
+
+
+def largest(h):
+    p = torch.linalg.svdvals(h) / torch.linalg.svdvals(h)[0]
+    return torch.exp(-(p * p.log()).sum())
+
+
+def imagenet_normalised(x):
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (x.float() / 255 - mean) / std
+
+
 RIGHT = {
     "nt_xent": [loop_over_anchors, loss_in_numpy, mean_by_cross_entropy, nt_xent],
     "split_gradient": [split_by_backward, split_by_candidates, split_in_float64],
@@ -419,6 +443,16 @@ RIGHT = {
     "linear_probe": [adam_probe, newton_like_probe, library_probe],
     "knn": [vote_loop, by_unit_distance, weighted_vote],
     "procrustes": [scipy_procrustes, trace_procrustes, iterated_procrustes],
+    "rankme": [
+        lambda h: np.exp(scipy_entropy(np.linalg.svd(h.double().numpy(), compute_uv=False))),
+        lambda h: rank_of(torch.linalg.eigvalsh(h.double().T @ h.double()).sqrt()),
+        lambda h: torch.distributions.Categorical(probs=torch.linalg.svd(h).S).entropy().exp(),
+    ],
+    "to_unit_range": [
+        lambda x: x / 255,
+        lambda x: x.double().mul(1 / 255),
+        lambda x: torch.from_numpy(x.numpy().astype(np.float32) / 255),
+    ],
 }
 
 WRONG = {  # name -> (kind of mistake, answer)
@@ -619,6 +653,35 @@ WRONG = {  # name -> (kind of mistake, answer)
         ("shift only", lambda a, b: b - b.mean(0) + a.mean(0)),
         ("unchanged", lambda a, b: b * 1),
         ("returns a", lambda a, b: a * 1),
+    ],
+    "rankme": [
+        ("squared singular values", lambda h: rank_of(torch.linalg.svdvals(h) ** 2)),
+        ("no exponential", lambda h: rank_of(torch.linalg.svdvals(h)).log()),
+        ("wrong sign", lambda h: 1 / rank_of(torch.linalg.svdvals(h))),
+        ("log2", lambda h: (-parts(h) @ parts(h).log2()).exp()),
+        ("2 to the entropy", lambda h: 2 ** rank_of(torch.linalg.svdvals(h)).log()),
+        ("divided by the largest", lambda h: largest(h)),
+        ("softmax", lambda h: rank_of(torch.linalg.svdvals(h).softmax(0))),
+        ("plain rank", lambda h: torch.tensor(float(min(h.shape)))),
+        ("participation ratio", lambda h: torch.linalg.svdvals(h).sum() ** 2 / h.square().sum()),
+        ("features centred", lambda h: rank_of(torch.linalg.svdvals(h - h.mean(0, keepdim=True)))),
+        ("rows of unit length", lambda h: rank_of(torch.linalg.svdvals(h / h.norm(dim=1)[:, None]))),
+        ("not finite", lambda h: h.sum() * torch.nan),
+    ],
+    "to_unit_range": [
+        ("not scaled", lambda x: x * 1.0),
+        ("divided by the largest", lambda x: x.float() / int(x.max())),
+        ("each image by its largest", lambda x: torch.stack([image / image.max() for image in x])),
+        ("divided by 256", lambda x: x.float() / 2**8),
+        ("range -1 to 1", lambda x: (x.float() / 255 - 0.5) / 0.5),
+        ("ImageNet's normalisation", imagenet_normalised),
+        ("clamped", lambda x: (x > 0).float()),
+        ("whole-number division", lambda x: torch.zeros(x.shape)),
+        ("divided twice", lambda x: x / 255**2),
+        ("stretched", lambda x: (x - x.min()).float() / (int(x.max()) - int(x.min()))),
+        ("inverted", lambda x: (255 - x.float()) / 255),
+        ("wrong dtype", lambda x: x),
+        ("wrong shape", lambda x: (x / 255).permute(0, 2, 3, 1)),
     ],
 }
 
