@@ -247,7 +247,7 @@ def test_files_that_are_damaged_or_missing_are_named_and_left_out(opens, monkeyp
     skipped, told = " ".join(found.provenance["skipped"]), " ".join(found.warnings)
     for text in (skipped, told):
         assert f"images/{damaged.name} (" in text and f"images/{gone.name} (no such file)" in text
-    assert len(found.provenance["skipped"]) == 2 and "1 of 30 image could not be read" in told
+    assert len(found.provenance["skipped"]) == 2 and "1 of 30 images could not be read and was" in told
     assert torch.equal(((x[1][:, 0].mean((1, 2)) * 255 - 30) / 25).round().long(), y[1])
 
 
