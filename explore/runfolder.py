@@ -8,14 +8,9 @@ encoder.safetensors  weights, the config in the header      resume.safetensors  
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from torch import Tensor
 from . import paths
 from .config import TrainConfig
 from .datasets import at_hand, load, names
+from .environment import environment, now
 from .errors import UserError, nearest
 from .nets import Encoder, TorchEncoder
 from .patches import KINDS, PatchEncoder, patch_encoder
@@ -396,39 +392,3 @@ def _summary(name: str, path: Path) -> dict[str, Any]:
 def _numbers(rows: list[dict[str, Any]], column: str) -> list[float]:
     """A column of metrics, where it holds numbers."""
     return [row[column] for row in rows if isinstance(row.get(column), int | float)]
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine, commit and arguments, as they are now; what every result carries."""
-    names = ("torch", "torchvision", "numpy", "pandas", "scipy")
-    versions: dict[str, str | None] = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "time": now(),
-        "versions": {"python": platform.python_version(), **versions},
-        "commit": commit(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "argv": [a for a in sys.argv[1:] if not os.path.isabs(a)],
-    }
-
-
-@cache
-def commit() -> str | None:
-    """The checkout's commit, with '+' where files differ from it; None outside a checkout. Asked once: a process runs what it has loaded."""
-    root, git = paths.checkout(), shutil.which("git")
-    if not (root and git):
-        return None
-
-    def ask(*words: str) -> str:
-        return subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
-
-    head = ask("rev-parse", "--short=7", "HEAD")
-    return (head + ("+" if ask("status", "--porcelain", "--untracked-files=no") else "")) if head else None
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -103,7 +103,7 @@ def _features(encoder: Any, data: Any, what: str) -> tuple[Any, Any]:
 
 
 def _said(args: argparse.Namespace, found: dict[str, Any], text: str) -> int:
-    from ..runfolder import environment
+    from ..environment import environment
 
     env = environment()
     about = {k: env[k] for k in ("time", "commit", "versions", "machine")}

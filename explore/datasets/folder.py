@@ -97,7 +97,9 @@ def told(skipped: list[str], of: int) -> str:
     """The warning about files that could not be read."""
     more = f" and {len(skipped) - _NAMED:,} more" if len(skipped) > _NAMED else ""
     was = "was" if len(skipped) == 1 else "were"
-    return f"{len(skipped):,} of {of:,} images could not be read and {was} left out: {'; '.join(skipped[:_NAMED])}{more}."
+    return (
+        f"{len(skipped):,} of {of:,} images could not be read and {was} left out: {'; '.join(skipped[:_NAMED])}{more}."
+    )
 
 
 def _laid_out(path: Path) -> tuple[Found, Found, list[str]]:

@@ -12,9 +12,10 @@ from torch import nn
 
 from ..config import TrainConfig
 from ..datasets import Data, names
+from ..environment import environment
 from ..errors import UserError
 from ..nets import as_encoder
-from ..runfolder import Run, environment
+from ..runfolder import Run
 from .encoders import open_encoder
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from ..environment import environment
 from ..errors import UserError, nearest
 from ..results import Transfer
-from ..runfolder import Run, environment
+from ..runfolder import Run
 from .encoders import open_encoder
 from .features import Progress, embed
 from .probe import Probe

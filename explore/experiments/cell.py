@@ -19,9 +19,10 @@ from .. import datasets
 from ..attack_table import TABLE
 from ..attacks import NOISES, attack_named
 from ..config import BEFORE, LOSS_SETTINGS, TrainConfig
+from ..environment import environment
 from ..errors import UserError
 from ..results import Sweep
-from ..runfolder import Run, build_encoder, environment
+from ..runfolder import Run, build_encoder
 from ..serialization import write_text
 from ..threads import at_work
 from ..training import describe_device, resolve_device, train

@@ -13,9 +13,9 @@ from typing import Any
 from .. import paths
 from ..attacks import ATTACKS, NOISES
 from ..config import ATTACK_NAMES, BEFORE, TrainConfig
+from ..environment import environment
 from ..errors import UserError, nearest
 from ..results import Sweep
-from ..runfolder import environment
 from .cell import USUAL, Cell, Measure, attack_of, collect, read_cell, step_passes
 from .runner import run_cells
 from .task import Done, StudyProgress, tasks_of

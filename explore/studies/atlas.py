@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets import Data, Split
+from ..environment import environment
 from ..errors import UserError
 from ..evaluate import Probe, embed
 from ..experiments.cell import images_of
@@ -30,7 +31,7 @@ from ..maps import (
     vote,
 )
 from ..results.atlas import FIGURES, Atlas
-from ..runfolder import Run, environment, open_run
+from ..runfolder import Run, open_run
 from ..training import contrast_settings, resolve_device
 from .trajectory import KINDS, Progress, Trajectory
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import datasets
 from ..attacks import ATTACKS, norms
 from ..config import show_eps
+from ..environment import environment
 from ..errors import UserError, nearest
 from ..evaluate import Probe, embed, knn_accuracy
 from ..experiments.cell import SCHEMA, arch_of, content_hash, cost_of, fingerprint, images_of, versions_of
@@ -25,7 +26,7 @@ from ..objectives import classify, contrast
 from ..perturbation.engine import Batch, check_grid, contrast_with, guide_of, passes
 from ..random import seeded
 from ..results import Sweep, wilson
-from ..runfolder import Run, environment, open_run
+from ..runfolder import Run, open_run
 from ..training import contrast_settings, describe_device, resolve_device
 
 TEST_EPS = tuple(k / 255 for k in range(0, 17, 2))

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from ...environment import environment
 from ...errors import UserError, nearest
 from ...experiments.cell import collect, content_hash, images_of, read_cell, write_cell
 from ...experiments.metrics import measured
 from ...patches import KINDS, patch_encoder
 from ...random import seeded
 from ...results import Sweep
-from ...runfolder import build_encoder, environment
+from ...runfolder import build_encoder
 from ...training import describe_device, resolve_device
 from .rows import Tier
 
