@@ -188,7 +188,7 @@ def _jupyterlab() -> Check:
 
 
 def _servers() -> Check:
-    """Running Jupyter servers of other environments than this Python's: panels need anywidget there."""
+    """Running Jupyter servers of other environments than this Python's; they need anywidget."""
     todo = "in the environment that JupyterLab runs in: pip install anywidget; then restart the server, reload the page"
     try:
         paths_of, psutil = importlib.import_module("jupyter_core.paths"), importlib.import_module("psutil")

@@ -181,7 +181,8 @@ def features(h: Any, what: str = "Features", *, dim: int | None = None) -> Tenso
 
 def whole(value: Any, what: str, low: int = 1, high: int | None = None) -> int:
     """A whole number in low .. high; 8.0 is taken as 8."""
-    number: Any = value.item() if isinstance(value, np.generic) else value
+    single = isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0)
+    number: Any = value.item() if single else value
     if isinstance(number, Real) and not isinstance(number, bool | Integral):
         real = float(number)
         number = int(real) if math.isfinite(real) and real == int(real) else number

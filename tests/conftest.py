@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers, and the processes that they start, share the cores
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+    every = str(os.cpu_count() or 1)  # which a worker has from the process that started it, see below
+    if os.environ.get("OMP_NUM_THREADS", every) == every:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(every) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 else:  # the number of threads decides about last bits: not what happens to be free
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
 import torch
@@ -47,18 +48,9 @@ LONG = [
     "test_reproduction",
     "test_results",
 ]
-LONG += ["test_browser_probe", "test_attribute", "test_browser_seen", "test_jobs", "test_gpu", "test_browser_scorecard"]
-LONG += ["test_background", "test_browser_training", "test_training_panel"]
-LONG += [
-    "test_browser_probe",
-    "test_attribute",
-    "test_browser_seen",
-    "test_jobs",
-    "test_gpu",
-    "test_browser_scorecard",
-    "test_browser_two_views",
-    "test_browser_batch_mates",
-]
+LONG += ["test_browser_probe", "test_browser_hosts", "test_gpu", "test_browser_pages", "test_ranks", "test_maps"]
+LONG += ["test_browser_seen", "test_jobs", "test_browser_training", "test_background", "test_training_panel"]
+LONG += ["test_browser_scorecard", "test_browser_two_views", "test_browser_batch_mates", "test_course", "test_doors"]
 
 
 def pytest_report_header() -> list[str]:

@@ -99,8 +99,8 @@ def test_a_chart_is_complete_however_late_it_is_opened(lab):
     page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
     page.wait_for_function("() => document.querySelector('.gtitle')?.textContent === 'five'")
     notebook.execute("hidden.layout.display = None")
-    wide = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e.clientWidth === e._fullLayout.width)"
-    page.wait_for_function(f"() => ({wide})().every(Boolean)")  # a chart is as wide as its place
+    wide = "() => [...document.querySelectorAll('.ex-chart > .js-plotly-plot')].map((e) => e._fullLayout.width === Math.min(960, e.clientWidth))"
+    page.wait_for_function(f"() => ({wide})().every(Boolean)")  # as wide as its place, to 960 px
     x, y = page.evaluate(PLACE)
     page.mouse.move(x - 9, y)
     page.mouse.move(x, y, steps=3)

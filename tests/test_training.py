@@ -307,7 +307,7 @@ def test_bad_input_in_one_sentence(data, encoder):
         embed(encoder, data.test, "x")
     with pytest.raises(ex.UserError, match="must be finite"):
         knn_accuracy(torch.full((4, 2), torch.nan), torch.zeros(4).long(), torch.ones(2, 2), torch.zeros(2).long())
-    with pytest.raises(ex.UserError, match="needs a label"):
+    with pytest.raises(ex.UserError, match="expected 4 labels"):
         knn_accuracy(torch.ones(4, 2), torch.zeros(3).long(), torch.ones(2, 2), torch.zeros(2).long())
 
 
@@ -404,7 +404,7 @@ def test_savings_that_take_long_are_made_seldom(tmp_path, monkeypatch):
     net = build_encoder(config)
     recorder = Recorder(Run.create(config, root=tmp_path), net, make_optimizer(config, net), torch.zeros(3), 100)
     now = [0.0]
-    monkeypatch.setattr("explore.runfolder.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("explore.recorder.time.perf_counter", lambda: now[0])
     saved = []
 
     def save_resume(*_):

@@ -25,7 +25,8 @@ def _jobs(args: argparse.Namespace) -> int:
     from ..experiments.jobs import training_named, trainings
 
     out = args.out or default_out()
-    alone = {} if args.out else {own.name: own for own in running()}  # runs, beside the jobs of a sweep
+    # runs that are trained by themselves, beside the jobs of a sweep and their cells
+    alone = {} if args.out else {own.name: own for own in running() if out not in own.run.path.parents}
     if args.action is None:
         return _list([_row(job) for job in trainings(out)] + [_run_row(own) for own in alone.values()], out, args.json)
     if args.name is None:

@@ -30,7 +30,7 @@ def _features(generator: torch.Generator) -> tuple:
 
 
 def _pixels(generator: torch.Generator) -> tuple:
-    """uint8 pixels (4, 3, 8, 8), images of unlike brightness, none near 255: the largest is no scale."""
+    """uint8 pixels (4, 3, 8, 8) of unlike brightness, none near 255: the largest is no scale."""
     light = torch.rand(4, 1, 1, 1, generator=generator) * 0.6 + 0.1
     return ((2 + 250 * light * torch.rand(4, 3, 8, 8, generator=generator)).byte(),)
 

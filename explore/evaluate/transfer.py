@@ -42,7 +42,7 @@ def transfer(
         if name not in TRANSFER:
             raise UserError(f"The transfer sets are {', '.join(TRANSFER)}, got '{name}'.{nearest(name, TRANSFER)}")
     many = encoders if isinstance(encoders, Sequence) and not isinstance(encoders, str) else [encoders]
-    opened = [open_encoder(one, device) for one in many]
+    opened = [open_encoder(one, device, size=size) for one in many]
     rows: list[dict[str, Any]] = []
     absent: dict[str, str] = {}
     for name in names:

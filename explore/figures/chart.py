@@ -29,7 +29,7 @@ STILL = (
 
 
 def without_widgets(title: str) -> str:
-    """What stands in a widget's place in a front end that shows none: one sentence on what to do."""
+    """What stands where a front end shows no widget: one sentence on what to do."""
     return (
         f"{title} is not live here. Run this cell; where it stays so, in the environment that JupyterLab (or Notebook) "
         f"itself runs in: {INSTALL}; then restart the server and reload the page."
