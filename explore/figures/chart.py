@@ -109,8 +109,8 @@ class Chart(anywidget.AnyWidget):
                 self.picked(keys[point])
 
     def _ipython_display_(self) -> None:
-        """As a cell's output: the live chart, and a picture of it for whoever opens the notebook without
-        a kernel, which the live chart hides; in a static site the figure itself.
+        """As a cell's output: the live chart, and a picture of it for whoever opens the notebook
+        without a kernel, which the live chart hides; in a static site the figure itself.
         """
         from .svg import drawable, svg
 
