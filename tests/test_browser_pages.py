@@ -59,7 +59,7 @@ def opened(lab, path, ready="body[data-ready]", **context):
     own = lab.browser.new_context(offline=True, viewport={"width": 1040, "height": 1100}, **context)
     page, said = own.new_page(), []
     page.set_default_timeout(120_000)
-    page.on("console", lambda message: said.append(message.text))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda asked: said.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:

@@ -2,9 +2,27 @@
 // and however often the page opens the chart, it is complete. plotly.js itself is another model's, one for all charts.
 const POINTS = { min: 320, max: 960 }; // px: a chart is as wide as its place, within these
 
+async function shared(model) { // from the model that was sent once for all charts
+  return (await model.widget_manager.get_model(model.get("script").slice("IPY_MODEL_".length))).get("zipped");
+}
+
+function asked(model) { // from the kernel, where that model does not come
+  return new Promise((resolve) => {
+    const answer = (content, buffers) => {
+      if (content.what !== "script") return;
+      model.off("msg:custom", answer);
+      resolve(buffers[0]);
+    };
+    model.on("msg:custom", answer);
+    model.send({ what: "script" });
+  });
+}
+
+const late = (seconds) => new Promise((_, reject) => setTimeout(() => reject(Error("plotly.js did not come")), 1000 * seconds));
+
 async function load(model) {
-  const source = await model.widget_manager.get_model(model.get("script").slice("IPY_MODEL_".length));
-  const zipped = new Blob([source.get("zipped")]).stream();
+  const source = await Promise.race([shared(model), late(5)]).catch(() => Promise.race([asked(model), late(60)]));
+  const zipped = new Blob([source]).stream();
   const text = await new Response(zipped.pipeThrough(new DecompressionStream("gzip"))).text();
   const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" })), before = window.Plotly;
   try { await import(/* webpackIgnore: true */ url); } finally { URL.revokeObjectURL(url); }
@@ -13,10 +31,10 @@ async function load(model) {
   return own;
 }
 
+const named = (model) => `explore.plotly-${model.get("version")}`;
+
 function plotly(model) { // one for the page
-  const name = `explore.plotly-${model.get("version")}`;
-  globalThis[name] ??= load(model).catch((error) => { delete globalThis[name]; throw error; });
-  return globalThis[name];
+  return (globalThis[named(model)] ??= load(model));
 }
 
 export default {
@@ -29,11 +47,14 @@ export default {
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
     el.append(style, place);
     let Plotly, text, data, drawn, wide = 0, ended = false, wanted = false, drawing = false;
-    try { Plotly = await plotly(model); }
-    catch (error) {
-      console.error(error);
-      place.textContent = "The chart cannot be drawn here; run this cell again.";
-      return;
+    for (let tries = 0; !Plotly && !ended; tries++) {
+      try { Plotly = await Promise.race([plotly(model), late(60)]); }
+      catch (error) {
+        console.error(error);
+        if (tries < 2) { delete globalThis[named(model)]; continue; }
+        place.textContent = "The chart cannot be drawn here; run this cell again.";
+        return;
+      }
     }
     async function put(layout) {
       const parts = Object.fromEntries(Object.entries(layout).map(([key, value]) => [key, JSON.stringify(value)]));

@@ -79,7 +79,7 @@ class Chart(anywidget.AnyWidget):
         self.picked = picked
         super().__init__(script=_shared_script(), **self._state_of(figure))
         self.key = self.model_id or ""
-        self.on_msg(self._clicked)
+        self.on_msg(self._told)
 
     def _state_of(self, figure: go.Figure) -> dict[str, str]:
         self.figure = figure
@@ -102,7 +102,10 @@ class Chart(anywidget.AnyWidget):
         self.figure.update_layout(**layout)
         self.layout_json = json.dumps(json.loads(self.figure.to_json())["layout"])
 
-    def _clicked(self, _widget: Any, content: Any, _buffers: Any) -> None:
+    def _told(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and content.get("what") == "script":
+            self.send({"what": "script"}, buffers=[_zipped()])
+            return
         for trace, point in content.get("points", ()) if isinstance(content, dict) and self.picked else ():
             keys = self.figure.data[trace].customdata
             if keys is not None:
