@@ -254,7 +254,7 @@ def rankme(features: Embeddings) -> Scalar:
     >>> round(ex.rankme(torch.eye(8)).item(), 3), round(ex.rankme(torch.ones(8, 4)).item(), 3)
     (8.0, 1.0)
     """
-    values = torch.linalg.svdvals(features.float())
+    values = torch.linalg.svdvals(incoming.features(features).float())
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     return torch.special.entr(share).sum().exp()
 

@@ -7,7 +7,7 @@ from functools import partialmethod
 import pytest
 import torch
 
-from explore import Attack, Noise, UserError, contrast, seeded
+from explore import Attack, Noise, UserError, contrast, panels, seeded
 from explore.results import KINDS, Perturbation, to_pixels
 from explore.studies import GRID, PerturbationStudy, perturb, scale_l2, scale_linf
 
@@ -445,3 +445,14 @@ def test_no_panel_hides_a_method_of_its_base(run):
     finally:
         for panel in made:
             panel.close()
+
+
+@pytest.mark.parametrize("name", ["Perturbation", "Training", "Scorecard", "NoiseOrAdversary"])
+def test_a_setting_that_a_panel_does_not_have_is_refused(name):
+    with pytest.raises(UserError, match=f"{name} has no setting 'epoch_s'; it has .*"):
+        getattr(panels, name)(epoch_s=3)
+
+
+def test_a_misspelt_setting_is_told_what_was_meant():
+    with pytest.raises(UserError, match=r"no setting 'epoch'; .* Did you mean epochs"):
+        panels.Training(epoch=3)

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..errors import UserError
 from ..runfolder import Run, open_run
 from ..serialization import read_json, write_text
 from ..training import train
+from .detached import launch
 
 PATIENCE = 1.5  # seconds for the step under way, its saving included, until a stop ends the process at once
 ENDED = ("done", "stopped", "failed")
@@ -145,21 +145,11 @@ class RunProcess:
         return RunState(told if told in ENDED else "new")
 
     def _launch(self, device: str = "auto", threads: int | None = None) -> None:
-        package = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
         root = self.run.path.parents[len(Path(self.name).parts) - 1]
         words = ["train", "--monitored", "--resume", self.name, "--runs-dir", str(root.resolve()), "--device", device]
         words += ["--threads", str(threads)] if threads else []
         before, began = self._status(), time.time()
-        with open(self.log, "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "explore", *words],
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                **_detached(),
-            )
+        process = launch("explore", words, self.log)
         _processes[process.pid] = process
         write_text(self._file, json.dumps({"pid": process.pid, "began": began, "before": before}))
 
@@ -252,15 +242,6 @@ def free_name(label: str, root: Path) -> str:
 
 
 # what differs between systems
-def _detached() -> dict[str, Any]:
-    """Arguments of `Popen` for a process that neither Ctrl-C nor the end of kernel or terminal
-    reaches.
-    """
-    if os.name == "nt":
-        return {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | 0x08000000}  # without a window
-    return {"start_new_session": True}
-
-
 def _ask(pid: int) -> bool:
     """Request its end; a process that is paused is woken for it. False on Windows, which has no
     such request.

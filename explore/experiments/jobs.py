@@ -7,10 +7,8 @@ The process is `python -m explore.experiments.queue <out>/jobs/<name>.json`.
 
 import contextlib
 import json
-import os
 import secrets
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -24,6 +22,7 @@ from ..errors import UserError, nearest
 from ..runfolder import Run
 from ..serialization import read_json, write_text
 from .cell import Cell, read_cell, step_passes
+from .detached import launch
 from .metrics import Measure
 from .task import Engine, tasks_of
 
@@ -104,18 +103,8 @@ class BackgroundTraining:
         return job
 
     def _launch(self, threads: int | None) -> None:
-        package = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = {**os.environ, "PYTHONPATH": path} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-        with open(self._file("log"), "w") as log:
-            _processes[self.spec] = subprocess.Popen(
-                [sys.executable, "-m", "explore.experiments.queue", str(self.spec)],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # neither Ctrl-C nor the end of kernel or terminal reaches it
-            )
+        extra = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        _processes[self.spec] = launch("explore.experiments.queue", [str(self.spec)], self._file("log"), extra)
 
     @property
     def state(self) -> dict[str, Any]:

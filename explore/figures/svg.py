@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 
 from ..errors import UserError
 from ..serialization import write_text
+from .chart import Chart
 
 SANS = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 INK, TICK = "#808080", 11
@@ -37,7 +38,7 @@ STROKED = {"x", "cross", "line-ew", "line-ns"}
 SIDES = {"left": (0.0, "start"), "center": (0.5, "middle"), "right": (1.0, "end")}
 
 
-def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> Path:
+def write_image(figure: go.Figure | Chart, path: str | Path, *, scale: float = 2.0) -> Path:
     """Write a figure for slides, as .svg without a browser, as .png or .pdf by kaleido (which needs
     Chrome); returns the path.
 
@@ -49,6 +50,10 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
     path = Path(path).expanduser()
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise UserError(f"A figure is written as .svg, .png or .pdf, got '{path.name}'; choose one of these endings.")
+    if isinstance(figure, Chart):
+        figure = figure.figure
+    if not isinstance(figure, go.Figure):
+        raise UserError(f"write_image takes a plotly figure, such as panel.figure(), got a {type(figure).__name__}.")
     if path.suffix == ".svg" and drawable(figure):
         write_text(path, svg(figure))
         return path

@@ -39,6 +39,10 @@ class Panel(Worker):
         if "eps" in traits:
             _renamed()
             traits["k"] = traits.pop("eps")
+        if unknown := [name for name in traits if name not in self.trait_names()]:
+            known = sorted({*self.trait_names()} - {"error", "state"})
+            near = nearest(unknown[0], known)
+            raise UserError(f"{type(self).__name__} has no setting '{unknown[0]}'; it has {', '.join(known)}.{near}")
         self._fields: dict[str, tuple[Any, Any]] = {}  # trait -> its control and the link between them
         super().__init__(**traits)
         self._prepare()
@@ -176,9 +180,7 @@ class Panel(Worker):
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
         self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
-        self._parts = (
-            self.body()
-        )  # they appear with the first result: a figure shown before it has content can stay blank
+        self._parts = self.body()  # they appear with the first result
         self._body, self._empty = w.VBox().add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
         sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         self._status = KernelStatus()

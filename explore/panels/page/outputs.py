@@ -41,8 +41,7 @@ def still(panel: Any) -> Markup:
 
 def _apart(found: re.Match) -> str:
     """A tag of the picture, told apart from the live panel's: other classes, nothing to click."""
-    names = "pick|act|copy|row|key"
-    text = re.sub(rf' data-(?:{names})(?:="[^"]*")?', "", found[0])
+    text = re.sub(r' data-(?:pick|act|copy|row|key)(?:="[^"]*")?', "", found[0])
     if text.startswith(("<button", "<input", "<select")):
         text = re.sub(r' aria-label="[^"]*"', "", text)
     text = re.sub(r'(?<= class=")[^"]*', lambda names: " ".join(map(_renamed, names[0].split())), text)
