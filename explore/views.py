@@ -266,7 +266,7 @@ def _luma(x: Tensor) -> Tensor:
     return (weights @ x.flatten(2)).view(len(x), 1, *x.shape[2:])
 
 
-_LUMA = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R 601-2, as torchvision and Pillow
+_LUMA = torch.tensor([0.2989, 0.587, 0.114], device="cpu")  # ITU-R 601-2, as torchvision and Pillow
 
 
 def _shift_hue(x: Tensor, turns: Tensor) -> None:

@@ -1,5 +1,8 @@
 """Convolutions that are computed otherwise on a CPU, against torch's own."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,26 @@ from explore import Encoder
 from explore.convolutions import Conv2d, tiles, weights_fixed
 from explore.convolutions.products import Conv3x3, EveryOther, On2x2
 from explore.convolutions.tiles import ByTiles, _by_place
+
+
+def test_convolutions_that_an_opened_run_imports_first_are_torchs():
+    """`Run.encoder` checks a run's sizes on torch's meta device; what was imported there computed with tensors without data."""
+    code = """if True:
+        import sys
+        import torch
+        import explore as ex
+        assert "explore.convolutions" not in sys.modules
+        encoder = ex.open_run("demo/clae").encoder()
+        mapped = [f"{module.__name__}.{name}" for module in list(sys.modules.values()) if module.__name__.startswith("explore")
+                  for name, value in vars(module).items() if isinstance(value, torch.Tensor) and value.device.type != "cpu"]
+        assert not mapped, mapped
+        x = torch.rand(128, 3, 32, 32, generator=ex.seeded(0))
+        ours = encoder.features(x)
+        encoder.trunk.apply(lambda part: isinstance(part, torch.nn.Conv2d) and setattr(part, "__class__", torch.nn.Conv2d))
+        torch.testing.assert_close(ours, encoder.features(x), rtol=1e-3, atol=1e-3)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def _in_fours(weight: Tensor, dtype: torch.dtype) -> Tensor:
 # one (9: by none), and from it that of 2 x 2 pixels (y, x) by 2 x 2 outputs (i, j)
 _LINES = ((1, 9), (2, 0))
 _FOURS = torch.tensor(
-    [min(9, 3 * _LINES[y][i] + _LINES[x][j]) for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)]
+    [min(9, 3 * _LINES[y][i] + _LINES[x][j]) for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)],
+    device="cpu",  # as all tensors of these modules: they may be imported where another device is the default
 )
 
 
@@ -176,5 +177,7 @@ def _between_pixels(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 # the tap that leads to pixel (y, x) of a 2x2 map from its pixel (i, j), for all 16 pairs
-_TAPS = torch.tensor([3 * (i - y + 1) + j - x + 1 for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)])
-_OF_TAP = (torch.arange(9)[:, None] == _TAPS).float()  # (9, 16): the pairs of each tap
+_TAPS = torch.tensor(
+    [3 * (i - y + 1) + j - x + 1 for y in (0, 1) for x in (0, 1) for i in (0, 1) for j in (0, 1)], device="cpu"
+)
+_OF_TAP = (torch.arange(9, device="cpu")[:, None] == _TAPS).float()  # (9, 16): the pairs of each tap

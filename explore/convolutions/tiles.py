@@ -68,9 +68,9 @@ def _by_place(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 # Winograd's F(2, 3) of one line: 4 places of a tile from 4 pixels, of a kernel from 3 taps, and 2 pixels from 4 products; of 2x2
 # pixels in both directions
-_TILE = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_TAPS_OF_LINE = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_PIXEL = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]])
+_TILE = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], device="cpu")
+_TAPS_OF_LINE = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], device="cpu")
+_PIXEL = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, -1]], device="cpu")
 _KERNEL = torch.kron(_TAPS_OF_LINE, _TAPS_OF_LINE)  # (16, 9)
 
 
@@ -83,7 +83,7 @@ def _transforms(w: int, dtype: torch.dtype, turned: bool = False) -> tuple[Tenso
     tile, pixel = _TILE, _PIXEL
     if turned:
         tile, pixel = tile[[3, 1, 2, 0]], pixel[:, [3, 1, 2, 0]]
-    line, back = torch.zeros(4, w // 2, w + 2), torch.zeros(w, 4, w // 2)
+    line, back = torch.zeros(4, w // 2, w + 2, device="cpu"), torch.zeros(w, 4, w // 2, device="cpu")
     for i in range(w // 2):
         line[:, i, 2 * i : 2 * i + 4] = tile
         back[2 * i : 2 * i + 2, :, i] = pixel

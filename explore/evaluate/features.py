@@ -83,7 +83,7 @@ def _computed(
 
 def _key(net: Encoder | TorchEncoder, split: Split, what: str) -> str:
     """SHA-256 of everything the features depend on."""
-    digest = hashlib.sha256(f"1 {what} {split.device.type} {type(net).__name__}".encode())
+    digest = hashlib.sha256(f"2 {what} {split.device.type} {type(net).__name__}".encode())
     for name, tensor in net.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
