@@ -25,7 +25,9 @@ for kind in ("clean", "adversary", "gaussian", "uniform", "sign"):
     shown[kind] = base64.b64encode(result.pixels(kind)[i].tobytes()).decode()
 shown["fgsm"] = base64.b64encode(to_pixels(own)[i].tobytes()).decode()
 print(json.dumps(shown))"""
-LESSONS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem != "11_scorecard"]  # it has a file
+LESSONS = [
+    path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem != "11_scorecard"
+]  # it has a file
 IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform": "uniform-p", "sign": "sign-p"}
 
 
