@@ -621,7 +621,7 @@ run_grid("s", grid, out={out!r}, workers={workers}, threads=1, engine={engine!r}
 def start(root, workers=1, engine="local"):
     """A sweep of four cells in a process of its own, in a process group of its own."""
     code = SCRIPT.format(
-        tiny={**TINY, "epochs": 12, "width": 4, "image_size": 16, "dataset": "emoji", "knn_images": 200},
+        tiny={**TINY, "epochs": 6, "dataset": "emoji", "knn_images": 200},
         out=str(root / "s"),
         workers=workers,
         engine=engine,
@@ -652,7 +652,7 @@ def killed(process, root):
     os.killpg(process.pid, signal.SIGSTOP)
     try:
         rows = [len((run.path / "metrics.jsonl").read_text().splitlines()) for run in training(root)]
-        if found := len(list((root / "s" / "cells").glob("*.json"))) >= 2 and any(n <= 6 for n in rows):
+        if found := len(list((root / "s" / "cells").glob("*.json"))) >= 2 and any(n <= 3 for n in rows):
             os.kill(process.pid, signal.SIGKILL)
         return found
     finally:
