@@ -20,23 +20,34 @@ from .types import Embeddings, PerImage, Scalar
 ALL = slice(None)
 
 
-def _finite(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
-    """The loss for users, who are told of NaN; `LOSSES`, for trainings, do not look at numbers."""
-
-    @wraps(loss)
-    def checked(z1: Any, z2: Any, *settings: Any, **options: Any) -> Any:
-        for z in (z1, z2):
-            if isinstance(z, Tensor) and not z.is_floating_point():
-                raise UserError(f"A contrastive loss takes float embeddings, got {z.dtype}; convert them: z.float().")
-        _check(z1, z2, *settings[:1])
-        if z1.device.type == "cpu":  # a GPU would wait
-            incoming.features(z1, "Embeddings")
-            incoming.features(z2, "Embeddings")
-        return loss(z1, z2, *settings, **options)
-
-    return checked
+# by name, for trainings: without a look at every number, for which a GPU would wait
+LOSSES: dict[str, Callable[..., PerImage]] = {}
 
 
+def _public(name: str) -> Callable[[Callable[..., PerImage]], Callable[..., PerImage]]:
+    """Enter a loss into `LOSSES`, for trainings; for users it is checked first, and NaN is refused."""
+
+    def door(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
+        @wraps(loss)
+        def checked(z1: Any, z2: Any, *settings: Any, **options: Any) -> Any:
+            for z in (z1, z2):
+                if isinstance(z, Tensor) and not z.is_floating_point():
+                    raise UserError(
+                        f"A contrastive loss takes float embeddings, got {z.dtype}; convert them: z.float()."
+                    )
+            _check(z1, z2, *settings[:1])
+            if z1.device.type == "cpu":  # a GPU would wait
+                incoming.features(z1, "Embeddings")
+                incoming.features(z2, "Embeddings")
+            return loss(z1, z2, *settings, **options)
+
+        LOSSES[name] = loss
+        return checked
+
+    return door
+
+
+@_public("nt_xent")
 def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL) -> PerImage:
     """NT-Xent, per pair (n,) in nats: each of 2n embeddings finds its partner.
 
@@ -56,6 +67,7 @@ def nt_xent(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slic
     return F.cross_entropy(logits, partner, reduction="none").view(2, -1).mean(0)
 
 
+@_public("softmax")
 def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
     """One direction, n candidates: row i of z1 has to find row i of z2. Per pair (n,), nats.
 
@@ -67,6 +79,7 @@ def softmax_one_way(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, ro
     return F.cross_entropy(logits, torch.arange(len(z1), device=z1.device)[rows], reduction="none")
 
 
+@_public("uel")
 def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = ALL) -> PerImage:
     """Batch loss of unsupervised embedding learning: 'the partner is me' and 'nobody else is me'.
 
@@ -85,6 +98,7 @@ def uel(z1: Embeddings, z2: Embeddings, temperature: float = 0.1, rows: slice = 
     return (positive - torch.log1p(-strangers.clamp_max(1 - 1e-6)).sum(dim=1)).view(2, -1).mean(0)
 
 
+@_public("ifm")
 def ifm(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = ALL, *, eps: float = 0.1) -> PerImage:
     """Implicit feature modification: the mean of NT-Xent and NT-Xent with attacked embeddings.
 
@@ -107,6 +121,7 @@ def ifm(z1: Embeddings, z2: Embeddings, temperature: float = 0.5, rows: slice = 
     return ((_log1p_exp(gap) + _log1p_exp(gap + 2 * eps / temperature)) / 2).view(2, -1).mean(0)
 
 
+@_public("hcl")
 def hcl(
     z1: Embeddings,
     z2: Embeddings,
@@ -157,17 +172,6 @@ def hcl(
         mass = mass + rest.clamp_min(torch.finfo(rest.dtype).tiny).log() - math.log1p(-tau_plus)
         mass = mass.clamp_min(count - 1 / temperature)
     return _log1p_exp(mass - partner).view(2, -1).mean(0)
-
-
-# by name, for trainings: without a look at every number, for which a GPU would wait
-LOSSES: dict[str, Callable[..., PerImage]] = {
-    "nt_xent": nt_xent,
-    "softmax": softmax_one_way,
-    "uel": uel,
-    "ifm": ifm,
-    "hcl": hcl,
-}
-nt_xent, softmax_one_way, uel, ifm, hcl = map(_finite, LOSSES.values())
 
 
 def loss_named(name: str, **options: float) -> Callable[..., PerImage]:

@@ -1,4 +1,4 @@
-"""Run by test_contributing.py in a copy of the package that has the attack 'ifgsm' and the data set 'squares': where they are found."""
+"""Run by test_contributing.py in a copy of the package that has an attack 'ifgsm', a data set 'squares' and a panel 'Bright'."""
 
 import contextlib
 import io
@@ -102,7 +102,29 @@ def dataset() -> None:
     lab.close()
 
 
+def panel() -> None:
+    """Found by name, state in traits, refusals in sentences, a still picture, a page without Python."""
+    import pytest
+
+    assert "Bright" in ex.panels.__all__ and ex.panels.Bright.__doc__
+    bright = ex.panels.Bright(n=2)
+    assert list(bright.result.table.columns) == ["image", "brightness"] and len(bright.result.table) == 2
+    bright.n = 3
+    assert len(bright.result.table) == 3 and bright.error is None  # the result waits for the new setting
+    said = f"mean brightness {bright.result.table.brightness.mean():.4f}"
+    assert said in bright.said.value and said in bright.still()
+    with pytest.raises(ex.UserError, match="Bright takes n as"):
+        bright.n = 20
+    with pytest.raises(ex.UserError, match="Bright has no setting 'm'"):
+        ex.panels.Bright(m=1)
+    page = bright.save(Path("bright.html")).read_text()
+    assert "<title>" in page and "Brightness" in page and said in page
+    bright.images = "nowhere"
+    assert bright.wait(120) and "nowhere" in str(bright.error)  # a banner, and not a traceback
+    bright.close()
+
+
 if __name__ == "__main__":
     assert Path(ex.__file__).is_relative_to(Path.cwd()), "the copy, not the package that is installed"
-    {"attack": attack, "dataset": dataset}[sys.argv[1]]()
+    {"attack": attack, "dataset": dataset, "panel": panel}[sys.argv[1]]()
     print("found everywhere")

@@ -1,7 +1,9 @@
 """A real JupyterLab in a real browser: start it, open a notebook, run all, read its cells, talk to its kernel.
 
 `lab` is one server for the session (with pytest-xdist: for the worker). `lab.open(notebook)` gives a `Notebook`, whose kernel
-is shut when it is closed. `lab.show(cells)` runs cells in a page and a kernel that are kept for the next call.
+is shut when it is closed. `lab.show(cells)` and `lab.lesson(path)` run cells in a page and a kernel that are kept for the
+next call: a page costs 5 to 10 s of a processor, a kernel that imports the panels 5 s. All pages share what the browser has
+compiled.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARGS = [
     *["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"],
     *["--disable-component-update", "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+    *["--disable-gpu-compositing", "--disable-gpu-rasterization"],  # WebGL alone is drawn by SwiftShader, which is slow
 ]
 READY = """async () => {
   await jupyterapp.restored; const w = jupyterapp.shell.currentWidget; await w.context.ready;
@@ -46,16 +49,23 @@ SENT = """async () => {
   while ([...manager._modelsSync.values()].some((m) => m._pending_msgs > 0 || m._msg_buffer !== null)) {
     if (Date.now() > end) throw Error("the kernel has not done in 120 s with what the page sent");
     await new Promise((done) => setTimeout(done, 20)) } }"""
-WRITE = """async (sources) => {
+WRITE = """async (book) => {
   await jupyterapp.commands.execute("notebook:clear-all-cell-outputs");
-  [...jupyterapp.shell.currentWidget.content.model.cells].forEach((cell, i) => cell.sharedModel.setSource(sources[i])) }"""
+  jupyterapp.shell.currentWidget.context.model.fromJSON(book) }"""
 FRESH = """
 import os
-if "panel" in globals():
+if "panel" in globals() and hasattr(panel, "close"):
     panel.close()
     del panel
+if "environment" in globals():
     os.environ.clear()
     os.environ.update(environment)
+environment = dict(os.environ)"""
+EMPTY = """
+from ipywidgets import Widget
+Widget.close_all()
+%reset -f
+import os
 environment = dict(os.environ)"""
 IMAGES = """(selector) => Promise.all([...document.querySelectorAll(selector)].map(async (img) => {
   await img.decode().catch(() => {}); // one that was replaced meanwhile
@@ -109,6 +119,7 @@ class Lab:
         self._wait()
         self._playwright = sync_playwright().start()
         self.browser = self._playwright.chromium.launch(executable_path=executable, headless=True, args=ARGS)
+        self.pages = self.browser.new_context(viewport={"width": 1280, "height": 1400})
 
     def _serve(self) -> subprocess.Popen:
         names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
@@ -172,7 +183,7 @@ class Lab:
         if kernel is not None:
             session = {"path": target.name, "name": target.name, "type": "notebook", "kernel": {"id": kernel}}
             self.api("POST", "/api/sessions", session)
-        return Notebook(self, target.name, width, height, without)
+        return Notebook(self, target.name, width, height, without, borrowed=kernel is not None)
 
     def write(self, *cells: str) -> Path:
         """A notebook of these cells."""
@@ -183,9 +194,16 @@ class Lab:
 
     def show(self, *cells: str) -> "Notebook":
         """Two cells, run; the first makes `panel`. Page and kernel are kept for the next call, nothing of the panel is."""
+        return self._fresh(self.write(*cells), FRESH)
+
+    def lesson(self, path: Path) -> "Notebook":
+        """A notebook, run; in the page and the kernel of `show`, in which no name and no widget is left."""
+        return self._fresh(path, FRESH + EMPTY)
+
+    def _fresh(self, path: Path, before: str) -> "Notebook":
         if self._kept is None:
-            self._kept = self.open(self.write(*cells))
-        self._kept.fresh(cells)
+            self._kept = self.open(path)
+        self._kept.fresh(path, before)
         return self._kept
 
     def close(self) -> None:
@@ -208,15 +226,17 @@ class Lab:
 class Notebook:
     """A notebook open in the browser."""
 
-    def __init__(self, lab: Lab, name: str, width: int, height: int, without: str = ""):
-        self.lab, self.name, self.size = lab, name, {"width": width, "height": height}
-        self.page = lab.browser.new_page(viewport=self.size)
+    def __init__(self, lab: Lab, name: str, width: int, height: int, without: str = "", borrowed: bool = False):
+        self.lab, self.name, self.size, self.borrowed = lab, name, {"width": width, "height": height}, borrowed
+        self.page = lab.pages.new_page()
+        self.page.set_viewport_size(self.size)
         self.page.set_default_timeout(120_000)
         if without:
             self.page.route(f"**/lab/extensions/{without}/**", lambda route: route.abort())
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(f"{lab.url}/lab/tree/{name}?token={lab.token}&reset")
+        workspace = f"w{secrets.token_hex(4)}"  # two pages of one browser in one workspace would load twice
+        self.page.goto(f"{lab.url}/lab/workspaces/{workspace}/tree/{name}?token={lab.token}&reset")
         self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext")
         self.page.evaluate(READY)
 
@@ -226,13 +246,13 @@ class Notebook:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def fresh(self, cells: Sequence[str]) -> None:
-        """Run these cells as if the notebook had just been opened with them, but for what the kernel has imported."""
+    def fresh(self, path: Path, before: str) -> None:
+        """Run a notebook's cells as if it had just been opened, but for what the kernel has imported; `before` them, code in the kernel."""
         self.page.mouse.move(0, 0)
         self.page.set_viewport_size(self.size)
         self.theme(False)
-        self.execute(FRESH)
-        self.page.evaluate(WRITE, list(cells))
+        self.execute(before)
+        self.page.evaluate(WRITE, json.loads(path.read_text(encoding="utf-8")))
         self.complaints.clear()
         self.run_all()
 
@@ -255,6 +275,14 @@ class Notebook:
         banners = self.page.locator(".ex-error:visible").all_inner_texts()
         return found + [f"banner: {text}" for text in banners] + [f"page: {text}" for text in self.complaints]
 
+    def ran_well(self) -> None:
+        """Assert that no cell failed, no panel shows a banner and nothing was written to stderr, a moment after the last cell."""
+        self.execute("pass")  # what the page has sent is done
+        self.page.wait_for_timeout(300)
+        assert self.errors() == []
+        outputs = [output for cell in self.cells() for output in cell["outputs"]]
+        assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+
     def images(self, selector: str) -> list[dict]:
         """The <img> elements on the page: pixels (n, RGBA), shown and natural width, id, alt, parent's class, data-pick."""
         found = self.page.evaluate(IMAGES, selector)
@@ -274,8 +302,10 @@ class Notebook:
     def theme(self, dark: bool) -> None:
         """Lab's dark or light theme."""
         name = "JupyterLab Dark" if dark else "JupyterLab Light"
-        self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
         wanted = "false" if dark else "true"
+        if self.page.evaluate("() => document.body.dataset.jpThemeLight") == wanted:
+            return
+        self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', { theme })", name)
         self.page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{wanted}'")
         self.page.wait_for_timeout(300)
 
@@ -330,8 +360,10 @@ class Notebook:
         return self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.id")
 
     def close(self) -> None:
-        """Close the page and shut its kernel."""
+        """Close the page and shut its kernel, unless that is another page's too."""
         self.page.close()
+        if self.borrowed:
+            return
         for session in self.lab.api("GET", "/api/sessions"):
             if session["path"] == self.name:
                 self.lab.api("DELETE", f"/api/sessions/{session['id']}")

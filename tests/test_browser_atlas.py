@@ -1,6 +1,7 @@
 """The embedding atlas in a real JupyterLab and a real browser: hover, click, lasso, play, two encoders, no WebGL, themes."""
 
 import json
+import os
 
 import pytest
 from browser import Notebook, eventually, says
@@ -21,8 +22,9 @@ WATCH = """() => { const el = document.querySelector('.ex-fm'), r = el.querySele
   const frame = () => { const eps = +el.dataset.eps, pair = `${r.value} ${eps}`; if (eps !== seen.at(-1)) seen.push(eps);
     if (Math.abs(+r.value - eps) > 1e-6 && pair === was) odd.push(pair); was = pair; requestAnimationFrame(frame); };
   requestAnimationFrame(frame); }"""
-NO_WEBGL = """(() => { const get = HTMLCanvasElement.prototype.getContext;
+NO_WEBGL = """(() => { const get = window.getContext = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, ...more) { return String(kind).startsWith('webgl') ? null : get.call(this, kind, ...more) } })()"""
+WEBGL = "() => { HTMLCanvasElement.prototype.getContext = window.getContext }"
 
 
 def asked(notebook: Notebook, expression: str):
@@ -269,9 +271,9 @@ def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, p
     )
     drawn(panel)
     assert panel.errors() == []
-    with lab.open(lab.write(ONE, LOOK)) as flat:
-        flat.page.evaluate(NO_WEBGL)
-        flat.run_all()
+    panel.page.evaluate(NO_WEBGL)
+    try:
+        flat = lab.show(ONE, LOOK)
         flat.page.wait_for_selector(".ex-fm[data-key]")
         assert standing(flat)["by"] == "canvas"
         drawn(flat)
@@ -280,6 +282,8 @@ def test_without_webgl_and_after_a_lost_context_the_same_points_are_drawn(lab, p
         standing(flat)
         drawn(flat)
         assert flat.errors() == []
+    finally:
+        panel.page.evaluate(WEBGL)
 
 
 def test_two_encoders_side_by_side(lab):
@@ -326,7 +330,7 @@ def test_two_encoders_side_by_side(lab):
 
 def test_the_panel_in_both_themes_and_widths(lab, tmp_path):
     for name, code in (("atlas", ONE), ("atlas-two", TWO)):
-        panel = lab.show(code.replace("300", "1000"), LOOK)
+        panel = lab.show(code.replace("300", "1000") if "CLAE_SCREENSHOTS" in os.environ else code, LOOK)
         panel.page.wait_for_selector(".ex-fm[data-key]")
         standing(panel)
         panel.execute("panel.wait(); panel.trails = 'all'; panel.picked = int(panel.result.moved[4].argsort()[-3])")

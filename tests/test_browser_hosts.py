@@ -145,8 +145,9 @@ def test_panels_reflow_in_a_narrow_window(lab):
 
 def test_a_front_end_without_the_widgets_says_what_to_install(lab):
     """JupyterLab in another environment than the kernel: without anywidget, and without any widgets."""
+    kernel = lab.show("import explore.panels", "1").kernel()
     for missing, shown in (("anywidget", 1), ("@jupyter-widgets/jupyterlab-manager", 0)):
-        with lab.open(lab.write(SMALL), without=missing) as notebook:
+        with lab.open(lab.write(SMALL), kernel=kernel, without=missing) as notebook:
             notebook.run_all()
             note = notebook.page.locator(".exs-ex-still")
             note.wait_for(state="visible")
@@ -198,7 +199,7 @@ def test_another_host_draws_the_panels_and_moves_them(lab, host):
         pytest.skip(f"{host} is not installed: pip install {package}")
     book = lab.write(*THREE)
     (lab.root / book.name).write_text(book.read_text())
-    with lab.browser.new_page(viewport={"width": 1280, "height": 1400}) as page:
+    with lab.pages.new_page() as page:
         page.set_default_timeout(120_000)
         page.goto(f"{lab.url}{path}{book.name}?token={lab.token}")
         if host == "Notebook 7":

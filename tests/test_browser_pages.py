@@ -1,19 +1,16 @@
 """Saved panels in a browser without a network: they work, load nothing, complain of nothing, and run no script of a name."""
 
 import base64
-import dataclasses
 import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from browser import eventually, says
+from hostile_runs import hostile_runs
 
 from explore import panels
-from explore.config import TrainConfig
-from explore.panels.session import Session
 from explore.results import to_pixels
-from explore.runfolder import Run, build_encoder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -29,28 +26,7 @@ IDS = {"clean": "clean", "adversary": "adv-p", "gaussian": "gauss-p", "uniform":
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """Two runs of a tiny encoder, few images, and classes with hostile names."""
-    monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
-    whole, kept = Session.set, {}
-
-    def small(self, images):
-        if images not in kept:
-            data = whole(self, images)
-            train = data.train.take(300)
-            classes = [f"{HOSTILE}{i}" for i in range(len(data.classes))]
-            kept[images] = dataclasses.replace(
-                data, train=train, labelled=train, test=data.test.take(120), classes=classes
-            )
-        return kept[images]
-
-    monkeypatch.setattr(Session, "set", small)
-    made = []
-    for seed in range(2):
-        config = TrainConfig(arch="resnet10", width=4, proj_dim=8, seed=seed)
-        run = Run.create(config, name=f"run{seed}{HOSTILE.replace('/', '')}")
-        run.save_encoder(build_encoder(config), 0)
-        made.append(run)
-    return made
+    return hostile_runs(tmp_path, monkeypatch, [f"run{i}{HOSTILE.replace('/', '')}" for i in range(2)], [HOSTILE])
 
 
 @contextmanager

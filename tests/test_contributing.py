@@ -24,6 +24,72 @@ def squares(size: int | None) -> Parts:
     return Parts(Split(*train), parts[0], ["dark", "bright"], gray=True)
 """
 SET = '    "squares": Shipped("40 gray squares; made when loaded", "tests/test_contributing.py", "none", squares),\n'
+STUDY = '''"""How bright are the images of a data set?"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..datasets import load
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """Mean pixel values of the first images."""
+
+    values: tuple[float, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an image."""
+        return pd.DataFrame({"image": range(len(self.values)), "brightness": self.values})
+
+
+def brightness(name: str, n: int) -> Brightness:
+    """The brightness of the first n test images, a number in [0, 1] each."""
+    x, _ = load(name).test[range(n)]
+    return Brightness(tuple(x.mean((1, 2, 3)).tolist()))
+'''
+PANEL = '''"""A panel that shows how bright the images of a data set are."""
+
+import ipywidgets as w
+import traitlets
+
+from ...studies.brightness import brightness
+from ..base import Panel
+from ..html import tag
+from ..page import Content, Table
+
+
+class Bright(Panel):
+    """How bright are the first images?"""
+
+    title, inputs = "Brightness", ("images", "n")
+    images = traitlets.Unicode("fashion", help="a data set")
+    n = traitlets.Int(3, min=1, max=9, help="how many images")
+
+    def controls(self):
+        slider = w.IntSlider(min=1, max=9, description="Images", tooltip="How many images are measured")
+        self.connect(slider, "n")
+        return [slider]
+
+    def body(self):
+        self.said = w.HTML()
+        return [self.said]
+
+    def compute(self, job, images, n):
+        return brightness(images, n)
+
+    def draw(self, result):
+        self.said.value = str(self._said(result))
+
+    def _said(self, result):
+        return tag.p(f"mean brightness {sum(result.values) / len(result.values):.4f}", class_="ex-reading")
+
+    def content(self):
+        drawn = {n: str(self._said(brightness(self.images, n))) for n in (1, 2, 3)}
+        return Content([Table({"n": list(drawn)}, lambda n: [(self.said, "value", drawn[n])])])
+'''
 
 
 def put(path: Path, before: str, text: str) -> None:
@@ -43,10 +109,16 @@ def copy(tmp_path_factory):
     put(root / "explore/attack_table.py", '    AttackRow("gaussian"', ROW)
     put(root / "explore/datasets/shipped.py", "\nSETS = {", READER + "\n")
     put(root / "explore/datasets/shipped.py", '    "emoji": Shipped(', SET)
+    put(root / "explore/panels/__init__.py", "    from .noise import", "    from .brightness.panel import Bright\n")
+    put(root / "explore/panels/__init__.py", '    "FourAttacks",', '    "Bright",\n')
+    (root / "explore/studies/brightness.py").write_text(STUDY)
+    (root / "explore/panels/brightness").mkdir()
+    (root / "explore/panels/brightness/panel.py").write_text(PANEL)
+    (root / "explore/panels/brightness/__init__.py").write_text("")
     return root
 
 
-@pytest.mark.parametrize("added", ["attack", "dataset"])
+@pytest.mark.parametrize("added", ["attack", "dataset", "panel"])
 def test_what_is_added_by_the_steps_is_found_everywhere(copy, added):
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), str(ROOT / "tests")])}
     env |= {"CLAE_RUNS": str(copy / "runs"), "CLAE_CACHE": str(copy / "cache")}

@@ -6,17 +6,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hostile_runs import hostile_runs
 
 import explore as ex
 from explore import panels
-from explore.config import TrainConfig
 from explore.experiments.jobs import BackgroundTraining, TrainingProgress
 from explore.panels import html
 from explore.panels.atlas import cache
 from explore.panels.noise import cards
-from explore.panels.session import Session
 from explore.results import Check, Sweep
-from explore.runfolder import Run, build_encoder
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
@@ -65,29 +63,9 @@ def check(source: str) -> str:
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """Two runs with hostile names; every data set has hostile names of classes."""
-    monkeypatch.setenv("CLAE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
-    whole, kept = Session.set, {}
-
-    def small(self, images):
-        if images not in kept:
-            data = whole(self, images)
-            train = data.train.take(300)
-            classes = [f"{CLOSING if i % 2 else HOSTILE}{i}" for i in range(len(data.classes))]
-            kept[images] = dataclasses.replace(
-                data, train=train, labelled=train, test=data.test.take(150), classes=classes
-            )
-        return kept[images]
-
-    monkeypatch.setattr(Session, "set", small)
     monkeypatch.setattr(cache.Stages, "give_probe", lambda *_: None)
-    made = []
-    for name in (HOSTILE, "a" + CLOSING.replace("/", "")):
-        config = TrainConfig(arch="resnet10", width=4, proj_dim=8, seed=len(made))
-        run = Run.create(config, name=name)
-        run.save_encoder(build_encoder(config), 0)
-        made.append(run)
-    return made
+    names = (HOSTILE, "a" + CLOSING.replace("/", ""))
+    return hostile_runs(tmp_path, monkeypatch, names, [HOSTILE, CLOSING], test=150)
 
 
 MAKERS = {

@@ -212,11 +212,11 @@ def test_every_function_takes_them(home, fashion, name):
         run, kinds=("fgsm",), eps=(0.0, 8 / 255), images=20, device="cpu", data=fashion, probe=probe
     )
     assert len(judged.table)
-    study = AttributionStudy(encoder, x[:3], target="logit", head=probe, labels=labels[:3])
-    for method in ("integrated_gradients", "gradcam", "saliency"):
+    study = AttributionStudy(encoder, x[:2], target="logit", head=probe, labels=labels[:2])
+    for method in ("gradcam", "saliency"):
         seen = study.look(8, method)
         assert seen.clean.maps.abs().sum() > 0
-    ex.studies.what_it_sees(encoder, x[:3], 8 / 255, reference="view")
+    ex.studies.what_it_sees(encoder, x[:2], 8 / 255, reference="view")  # by integrated gradients
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -37,7 +37,7 @@ def tiny(tmp_path_factory):
     """A tier of trainings that take a third of a second: 360 images of three classes, 75 to test."""
     images = write_set(tmp_path_factory.mktemp("images") / "own", CLASSES, 120, 25, (9, 6, 8))
     other = write_set(tmp_path_factory.mktemp("images") / "other", ["trousers", "sandals"], 20, 10, (1, 5))
-    size = {"arch": "resnet10", "width": 4, "batch_size": 64, "image_size": 32, "knn_images": 100, "knn_every": 0}
+    size = {"arch": "resnet10", "width": 4, "batch_size": 64, "image_size": 16, "knn_images": 100, "knn_every": 0}
     base = ex.TrainConfig(dataset=images, epochs=1, train_images=256, **size)
     measure = Measure(neighbours=200, l2=100.0, robust=8 / 255, attacked=20, z=True, transfer=(other,))
     return Tier("cpu", base, seeds=2, few=2, trials=2, tuning_epochs=1, validation=100, measure=measure)
