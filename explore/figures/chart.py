@@ -123,7 +123,10 @@ class Chart(Widget):
         live = found[0] if isinstance(found, tuple) else found
         display({**(live or {}), "text/plain": "A figure"}, raw=True)
         picture = svg(self.figure) if drawable(self.figure) else "A figure."
-        display({"text/html": f'<div class="ex-still-{self.key}">{picture}<p>{STILL}</p></div>'}, raw=True)
+        name, output = f"ex-still-{self.key}", ".jp-OutputArea-child"
+        # the output before it, where that holds no live chart: "Loading widget", "model not found"
+        empty = f"<style>{output}:not(:has(.ex-chart)):has(+ {output} .{name}){{display:none}}</style>"
+        display({"text/html": f'<div class="{name}">{empty}{picture}<p>{STILL}</p></div>'}, raw=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         found = super()._repr_mimebundle_(**kwargs)
