@@ -11,8 +11,8 @@ _FIRST = Path(__file__).with_name("widget.js").read_text(encoding="utf-8")
 
 
 class Widget(anywidget.AnyWidget):
-    """What all widgets with a script of our own share. `key` is the model's id, by which the page finds the model; it
-    is part of the first message, because later ones are those that can be lost.
+    """What all widgets with a script of our own share. `key` is the model's id, by which the page
+    finds the model; it is part of the first message, because later ones can be lost.
     """
 
     key = traitlets.Unicode().tag(sync=True)
