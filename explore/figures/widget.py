@@ -1,4 +1,4 @@
-"""Widget: an anywidget that goes on hearing the kernel however late a busy page loads its script."""
+"""Widget: an anywidget that hears the kernel however late a busy page loads its script."""
 
 import uuid
 from pathlib import Path
