@@ -117,6 +117,29 @@ def test_a_chart_is_complete_however_late_it_is_opened(lab):
     assert notebook.complaints == []
 
 
+HURRY = """() => { const wait = AbortSignal.timeout.bind(AbortSignal);
+  AbortSignal.timeout = (ms) => (ms === 2000 ? wait(0) : wait(ms));
+  window.calm = () => { AbortSignal.timeout = wait } }"""
+PICKED = """from explore.panels.widgets.html import ClickableHTML
+panel = ClickableHTML(html="<p class='ex-said'>first</p>")
+panel"""
+
+
+def test_a_page_that_loads_a_widgets_script_late_misses_nothing(lab):
+    """anywidget waits two seconds for a script, here none, and drops later messages; no chart was drawn then."""
+    notebook = lab.show("1", "1")
+    notebook.page.evaluate(HURRY)
+    try:
+        notebook.fresh((CHARTS, LATE))
+        notebook.page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
+        notebook.fresh((PICKED, "panel.html = \"<p class='ex-said'>second</p>\""))
+        says(notebook.page.locator(".ex-said"), "second")
+        notebook.execute("panel.html = \"<p class='ex-said'>third</p>\"")
+        says(notebook.page.locator(".ex-said"), "third")
+    finally:
+        notebook.page.evaluate("() => window.calm()")
+
+
 NARROW = """import explore as ex
 import ipywidgets as w
 panel = w.VBox([ex.panels.Perturbation("demo/clae").view, ex.panels.NoiseOrAdversary().view])

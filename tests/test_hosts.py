@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import traitlets
+from anywidget import AnyWidget
 
 import explore as ex
 from explore import figures
+from explore.figures.widget import Widget
 from explore.panels import Panel
 from explore.panels.page import outputs
 
@@ -73,6 +75,17 @@ def test_scripts_name_no_host_and_no_address():
         text = path.read_text()
         assert not re.search(r"jupyterapp|require\(|requirejs|window\.Jupyter|IPython", text), path.name
         assert not [url for url in re.findall(r"https?://[\w./-]+", text) if "www.w3.org" not in url], path.name
+
+
+def test_every_script_hears_the_kernel_however_late_it_was_loaded():
+    """`hear` is what stands between a busy page and a widget that never changes; tests/test_browser_hosts.py shows it at work."""
+    scripts = [widget._esm for widget in Widget.__subclasses__() if "_esm" in vars(widget)]
+    assert len(scripts) > 5 and {AnyWidget} == {*Widget.__bases__}
+    assert all(
+        "hear(model)" in text.split("async function hear(model)")[1] for text in map(str, scripts) if "render" in text
+    )
+    ours = [path for path in (ROOT / "explore").rglob("*.py") if "(anywidget.AnyWidget)" in path.read_text()]
+    assert [path.name for path in ours] == ["widget.py"]
 
 
 def test_a_chart_sends_its_whole_state_in_one_message(monkeypatch):

@@ -109,6 +109,22 @@ def test_the_layer_is_one_of_the_runs(panel):
         panel._layer.value = "no such layer"
 
 
+def test_a_saved_page_holds_every_image_by_every_method(panel, monkeypatch):
+    """What the page shows of an image is what the panel shows of it, maps within rounding of one batch and another."""
+    quick = {"saliency": "saliency", "GradCAM": "gradcam"}
+    monkeypatch.setattr("explore.panels.attribution.panel.METHODS", quick)
+    table = panel.content().tables[0]
+    assert list(table.axes["method"]) == list(quick) and len(table.axes["picked"]) == len(panel._outcome.study.x)
+    panel.method, panel.picked = "GradCAM", 5
+    assert panel.result is not None
+    wanted = shown(panel)
+    drawn = {widget: value for widget, _, value in table.draw("GradCAM", 5)}
+    found = {key: decoded(uri) for key, uri in re.findall(r'data-id="([\w-]+)" src="([^"]+)"', drawn[panel._pictures])}
+    assert wanted.keys() == found.keys() and (wanted["clean"] == found["clean"]).all()
+    assert max(np.abs(wanted[key].astype(int) - found[key]).max() for key in wanted) <= 2
+    assert drawn[panel._table] == panel._table.value
+
+
 def test_the_loss_and_the_probes_logit(panel):
     panel.target = "contrastive loss"
     lost = panel.result

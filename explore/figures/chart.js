@@ -1,12 +1,17 @@
 // chart.js - a plotly figure. All that is drawn is in data_json and layout_json, which arrive in one message, so whenever
 // and however often the page opens the chart, it is complete. plotly.js itself is another model's, one for all charts.
 const POINTS = { min: 320, max: 960 }; // px: a chart is as wide as its place, within these
+const TRY = 30; // seconds until a chart without plotly.js says so, and tries again
+const WAITS = "This chart is not drawn yet, because its script has not come. It is tried again until it comes; where this stays, " +
+  "run this cell again.";
 
 async function shared(model) { // from the model that was sent once for all charts
-  return (await model.widget_manager.get_model(model.get("script").slice("IPY_MODEL_".length))).get("zipped");
+  const zipped = (await model.widget_manager.get_model(model.get("script").slice("IPY_MODEL_".length))).get("zipped");
+  if (!zipped?.byteLength) throw Error("the model of plotly.js is empty");
+  return zipped;
 }
 
-function asked(model) { // from the kernel, where that model does not come
+function asked(model) { // from the kernel, which answers when it has time
   return new Promise((resolve) => {
     const answer = (content, buffers) => {
       if (content.what !== "script") return;
@@ -18,11 +23,10 @@ function asked(model) { // from the kernel, where that model does not come
   });
 }
 
-const late = (seconds) => new Promise((_, reject) => setTimeout(() => reject(Error("plotly.js did not come")), 1000 * seconds));
+const after = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-async function load(model) {
-  const source = await Promise.race([shared(model), late(5)]).catch(() => Promise.race([asked(model), late(60)]));
-  const zipped = new Blob([source]).stream();
+async function load(model) { // the shared model, and where it has not come within five seconds, whichever comes first
+  const zipped = new Blob([await Promise.any([shared(model), after(5).then(() => asked(model))])]).stream();
   const text = await new Response(zipped.pipeThrough(new DecompressionStream("gzip"))).text();
   const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" })), before = window.Plotly;
   try { await import(/* webpackIgnore: true */ url); } finally { URL.revokeObjectURL(url); }
@@ -31,31 +35,27 @@ async function load(model) {
   return own;
 }
 
-const named = (model) => `explore.plotly-${model.get("version")}`;
-
-function plotly(model) { // one for the page
-  return (globalThis[named(model)] ??= load(model));
+async function plotly(model) { // one for the page; where another chart's try does not end, this one's own is next
+  const name = `explore.plotly-${model.get("version")}`, mine = (globalThis[name] ??= load(model));
+  const found = await Promise.race([mine, after(TRY)]).catch((error) => (console.error(error), after(1)));
+  if (!found && globalThis[name] === mine) delete globalThis[name];
+  return found;
 }
 
 export default {
   async render({ model, el }) {
+    hear(model);
     const place = document.createElement("div"), style = document.createElement("style");
     const still = `.ex-still-${model.get("key")}`; // the picture in the output, for whoever has no live chart
-    style.textContent = ".ex-chart.jupyter-widgets-disconnected::before{content:none!important}" +
-      `${still},.jp-OutputArea-child:has(${still}){display:none!important}`;
+    const hide = (what) => `.ex-chart.jupyter-widgets-disconnected::before{content:none!important}${what}{display:none!important}`;
+    style.textContent = hide(`${still} p`); // its sentence at once, the picture when the chart is drawn
     el.classList.add("ex-chart");
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
     el.append(style, place);
     let Plotly, text, data, drawn, wide = 0, ended = false, wanted = false, drawing = false;
-    for (let tries = 0; !Plotly && !ended; tries++) {
-      try { Plotly = await Promise.race([plotly(model), late(60)]); }
-      catch (error) {
-        console.error(error);
-        if (tries < 2) { delete globalThis[named(model)]; continue; }
-        place.textContent = "The chart cannot be drawn here; run this cell again.";
-        return;
-      }
-    }
+    while (!(Plotly = await plotly(model)) && !ended) place.textContent = WAITS;
+    if (ended) return;
+    place.textContent = "";
     async function put(layout) {
       const parts = Object.fromEntries(Object.entries(layout).map(([key, value]) => [key, JSON.stringify(value)]));
       if (drawn?.data === data) { // where the traces stay, only the changed parts of the layout are drawn
@@ -74,7 +74,10 @@ export default {
         const layout = JSON.parse(model.get("layout_json"));
         wide = el.clientWidth;
         layout.width = wide ? Math.max(POINTS.min, Math.min(wide, Math.max(POINTS.max, layout.width ?? 0))) : layout.width;
-        try { await put(layout); } catch (error) { console.error(error); }
+        try { await put(layout); } catch (error) {
+          console.error(error);
+          if (!drawn) place.textContent = `This chart cannot be drawn (${error.message}). Reload the page, or run this cell again.`;
+        }
       }
       drawing = false;
     }
@@ -83,6 +86,7 @@ export default {
     model.on("change:data_json", on_data);
     model.on("change:layout_json", on_data);
     await draw();
+    if (drawn) style.textContent = hide(`${still},.jp-OutputArea-child:has(${still})`);
     place.on("plotly_click", (e) => model.send({ points: e.points.map((p) => [p.curveNumber, p.pointNumber]) }));
     size.observe(el);
     return () => {

@@ -14,13 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import plotly.graph_objects as go
 import traitlets
 from IPython.display import display
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from .. import paths
+from .widget import Widget
 
 INSTALL = "pip install anywidget"
 STILL = (
@@ -36,7 +36,7 @@ def without_widgets(title: str) -> str:
     )
 
 
-class Script(anywidget.AnyWidget):
+class Script(Widget):
     """plotly.js, sent to the page once for all charts of a kernel."""
 
     _esm = "export default {};"
@@ -61,7 +61,7 @@ def _reference(widget: Script, _owner: Any) -> str:
     return f"IPY_MODEL_{widget.model_id}"
 
 
-class Chart(anywidget.AnyWidget):
+class Chart(Widget):
     """A figure on the page; `show(figure)` replaces it.
 
     A click on a point calls `picked` with the point's customdata.
@@ -73,12 +73,10 @@ class Chart(anywidget.AnyWidget):
     layout_json = traitlets.Unicode("{}").tag(sync=True)
     version = traitlets.Unicode(get_plotlyjs_version()).tag(sync=True)
     script = traitlets.Instance(Script).tag(sync=True, to_json=_reference)
-    key = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, figure: go.Figure, picked: Callable[[Any], Any] | None = None):
         self.picked = picked
         super().__init__(script=_shared_script(), **self._state_of(figure))
-        self.key = self.model_id or ""
         self.on_msg(self._told)
 
     def _state_of(self, figure: go.Figure) -> dict[str, str]:
@@ -125,7 +123,10 @@ class Chart(anywidget.AnyWidget):
         live = found[0] if isinstance(found, tuple) else found
         display({**(live or {}), "text/plain": "A figure"}, raw=True)
         picture = svg(self.figure) if drawable(self.figure) else "A figure."
-        display({"text/html": f'<div class="ex-still-{self.key}">{picture}<p>{STILL}</p></div>'}, raw=True)
+        name, output = f"ex-still-{self.key}", ".jp-OutputArea-child"
+        # the output before it, where that holds no live chart: "Loading widget", "model not found"
+        empty = f"<style>{output}:not(:has(.ex-chart)):has(+ {output} .{name}){{display:none}}</style>"
+        display({"text/html": f'<div class="{name}">{empty}{picture}<p>{STILL}</p></div>'}, raw=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         found = super()._repr_mimebundle_(**kwargs)

@@ -1,6 +1,6 @@
 """Signed attribution maps for clean images, perturbed images and randomised weights."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -91,6 +91,16 @@ class Seen(SavedResult):
     def sanity_size(self) -> Tensor:
         """The same for absolute values, (n,); an image's outline can keep it high."""
         return rank_correlation(self.clean.maps.abs(), self.randomised.maps.abs())
+
+    def row(self, i: int) -> "Seen":
+        """Image i by itself."""
+
+        def part(value: Any) -> Any:
+            if isinstance(value, Attribution):
+                return replace(value, **{each.name: part(getattr(value, each.name)) for each in fields(value)})
+            return value[i : i + 1] if isinstance(value, Tensor) else value
+
+        return replace(self, **{each.name: part(getattr(self, each.name)) for each in fields(self)})
 
     def scale(self, i: int) -> float:
         """Largest absolute value of image i's clean and perturbed maps: their colour scale."""

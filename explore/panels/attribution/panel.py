@@ -8,7 +8,7 @@ import traitlets
 from traitlets import Enum, Int, Unicode
 
 from ...attribution import BASELINES, feature_layers
-from ...config import show_eps
+from ...config import k_of, show_eps
 from ...random import seeded
 from ...results import Seen, to_pixels
 from ...runfolder import Run
@@ -18,6 +18,7 @@ from ...training import contrast_settings
 from ..base import Job, NothingToCompute
 from ..encoder_panel import EncoderPanel
 from ..html import finding, foot
+from ..page import Change, Content, Table
 from ..session import LRU
 from ..widgets.html import ClickableHTML
 from . import view
@@ -148,10 +149,24 @@ class WhatItSees(EncoderPanel):
         if study is not self._drawn:
             names = [self.shelf.class_name(images, int(y)) for y in (study.labels if study.labels is not None else [])]
             self.strip.html, self._drawn = view.strip(to_pixels(study.x), names), study
-        name = self.shelf.class_name(images, int(result.labels[0]))
-        self._reading.value = finding(view.reading(result, "FGSM"))
-        self._pictures.value, self._scale.value = view.pictures(result, name), view.scale(result)
-        self._table.value, self._foot.value = view.table(result), foot(result, result.provenance.get("layer"))
+        for widget, trait, value in self._shown(result):
+            setattr(widget, trait, value)
+
+    def _shown(self, result: Seen) -> list[Change]:
+        """Sentence, pictures, scale, table and foot of one image."""
+        name = self.shelf.class_name(result.provenance["images"], int(result.labels[0]))
+        values = [finding(view.reading(result, "FGSM")), view.pictures(result, name), view.scale(result)]
+        values += [view.table(result), foot(result, result.provenance.get("layer"))]
+        return [(widget, "value", value) for widget, value in zip(self._parts[1:], values, strict=True)]
+
+    def content(self) -> Content:
+        """Every image of the page by every method, at the eps that is shown."""
+        study, k = self._outcome.study, k_of(self._result.eps)
+        how = {"layer": self.layer or None, "baseline": self.baseline}
+        found = {name: study.look(k, method, **how) for name, method in METHODS.items()}
+        axes = {"method": list(METHODS), "picked": range(len(study.x))}
+        table = Table(axes, lambda name, i: self._shown(found[name].row(i)))
+        return Content(tables=[table], links=[("picked", self.strip, "picked")])
 
     def label(self, result: Seen) -> str:
         return f"{result.provenance['run']}, {result.clean.method.replace('_', ' ')}, ε = {show_eps(result.eps)}"

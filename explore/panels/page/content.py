@@ -75,7 +75,7 @@ class Packed:
             module = type(widget).__name__
             self.modules[module] = str(widget._esm)
             state = {key: self._plain(getattr(widget, key)) for key in widget.keys if not key.startswith("_")}
-            state = {key: value for key, value in state.items() if key not in ("layout", "tabbable", "tooltip")}
+            state = {key: value for key, value in state.items() if key not in ("key", "layout", "tabbable", "tooltip")}
             self.widgets[name] = {"module": module, "state": state}
         else:
             return tag.p(f"{type(widget).__name__} needs Python: run the lesson in Jupyter.", class_="ex-note")

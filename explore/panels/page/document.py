@@ -67,5 +67,9 @@ def _policy(scripts: list[str]) -> str:
 
 def facts(provenance: Any) -> str:
     """Where a result came from, in one line; without what the page can change."""
-    kept = {key: value for key, value in dict(provenance).items() if key not in ("eps", "page") and value != ""}
+    kept = {
+        key: value
+        for key, value in dict(provenance).items()
+        if key not in ("eps", "page", "method", "layer") and value != ""
+    }
     return " · ".join(f"{key}: {value}" for key, value in kept.items() if isinstance(value, (str, int, float)))

@@ -13,6 +13,7 @@ function copy(text) {
 
 export default {
   render({ model, el }) {
+    hear(model);
     el.classList.add("ex-picks");
     const rows = () => [...el.querySelectorAll("[data-row]")].map((r) => [...r.querySelectorAll("[data-pick]")]);
     const key = (t) => t?.dataset.pick;

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
+from ...figures.widget import Widget
 from ..html import Markup
 
 
-class ClickableHTML(anywidget.AnyWidget):
+class ClickableHTML(Widget):
     """`html` with parts that carry `data-pick="key"` inside rows that carry `data-row`; `picked` is the key of one of them.
 
     A button with `data-act="name"` calls `on_act("name")`; one with `data-copy="text"` puts the text on the clipboard.

@@ -6,6 +6,7 @@ const GONE = ["dead", "restarting", "autorestarting", "terminating"];
 
 export default {
   render({ model, el }) {
+    hear(model);
     const manager = model.widget_manager, session = manager?.context?.sessionContext;
     const kernel = manager?.kernel ?? session?.session?.kernel;
     let own, root, gone = false, away = false, ended = false;

@@ -4,13 +4,13 @@ Why JavaScript: nobody but the page is left to say it. ipywidgets itself draws a
 """
 
 from pathlib import Path
-from typing import Any
 
-import anywidget
 import traitlets
 
+from ...figures.widget import Widget
 
-class KernelStatus(anywidget.AnyWidget):
+
+class KernelStatus(Widget):
     """Invisible while the kernel lives. Where it was restarted, closed or lost, the panel around it becomes grey and
     inert, and a sentence says what to do.
     `key`, the model's id, names the still picture of the panel, which is hidden where this is shown.
@@ -18,12 +18,7 @@ class KernelStatus(anywidget.AnyWidget):
 
     _esm = Path(__file__).with_name("kernel_status.js").read_text(encoding="utf-8")
 
-    key = traitlets.Unicode().tag(sync=True)
     gone = traitlets.Unicode("The kernel of this panel is gone; run this cell again to use it.").tag(sync=True)
     unreachable = traitlets.Unicode(
         "The kernel of this panel cannot be reached; what is shown may be old. Check that the server runs."
     ).tag(sync=True)
-
-    def __init__(self, **traits: Any):
-        super().__init__(**traits)
-        self.key = self.model_id or ""

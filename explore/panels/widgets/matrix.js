@@ -5,6 +5,7 @@ const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, vie
 
 export default {
   render({ model, el }) {
+    hear(model);
     el.classList.add("ex-mx");
     el.innerHTML = `<div class="ex-mx-map" tabindex="0" role="application" data-lm-suppress-shortcuts="true"
       aria-label="Cosines of all pairs of views; arrows move, the pair is told beside the matrix">

@@ -7,14 +7,14 @@ neither focus nor keys and cannot show pictures at the mouse.
 from collections.abc import Sequence
 from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
 
+from ...figures.widget import Widget
 from ...results import Similarities, png, to_pixels
 
 
-class Matrix(anywidget.AnyWidget):
+class Matrix(Widget):
     """`picked` is "row,column", both ways; arrows move it, a click sets it, the mouse shows other cells meanwhile."""
 
     _esm = Path(__file__).with_name("matrix.js").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ function unpack(model) { // what one `meta` describes, as typed arrays
 }
 
 function initialize(own, model) {
+  hear(model);
   own.batch = unpack(model);
   model.on("change:meta", () => { // a message may overtake its state: keep what belongs to the new batch
     own.batch = unpack(model);

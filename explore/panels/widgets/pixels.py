@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import torch
 import traitlets
 from torch import Tensor
 
+from ...figures.widget import Widget
 from ...results import KINDS, png, to_pixels
 from ...studies import GRID, PerturbationStudy
 from ..html import Markup, dotted, image, tag
@@ -21,7 +21,7 @@ from ..html import Markup, dotted, image, tag
 NOISES = (("gauss", "Gaussian", "gaussian"), ("uniform", "uniform", "uniform"), ("sign", "sign noise", "sign"))
 
 
-class Pixels(anywidget.AnyWidget):
+class Pixels(Widget):
     """The pictures of one `PerturbationStudy`. `k`, `picked`, `gain`, `show` and `page` are the screen's state."""
 
     _esm = Path(__file__).with_name("pixels.js").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
+from ...figures.widget import Widget
 from ...results import png
 from ..html import Markup, image, tag
 
@@ -27,7 +27,7 @@ def palette(n: int) -> list[str]:
     return [*CLASSES[:n], *("#" + "".join(f"{round(255 * c):02x}" for c in rgb) for rgb in more)]
 
 
-class ScatterPlayer(anywidget.AnyWidget):
+class ScatterPlayer(Widget):
     """`k` (eps = k/255), `hover`, `picked`, `lasso`, `playing` and `hidden` are the screen's state, readable and settable.
 
     Points are rows 0 … n - 1, the same image in every map; -1 is none. `near` holds the picked point's neighbours,

@@ -86,6 +86,7 @@ function hop(own, by) { // to the next computed eps in that direction
 }
 
 function initialize({ model }, own) {
+  hear(model);
   own.model = model;
   own.eps = model.get("k");
   own.film = unpack(model);
