@@ -265,7 +265,7 @@ def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
         panel.close()
 
 
-@pytest.mark.parametrize("which", ["attribution", "atlas", "two atlases", "batch mates", "two views"])
+@pytest.mark.parametrize("which", ["attribution", "atlas", "two atlases", "batch mates"])
 def test_a_closed_panel_is_collected_and_leaves_no_widget(which, runs):
     from ipywidgets.widgets import widget
 

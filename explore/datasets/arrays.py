@@ -27,8 +27,8 @@ def from_arrays(
     `images`: uint8, or float in [0, 1]; (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), in a
     NumPy array or a tensor; or a `Dataset` of pairs (picture, class) such as torchvision's, whose
     pictures may have any size if `size` is given. `labels`: numbers, class names or one-hot rows;
-    none for a Dataset, torchvision's or Hugging Face's. `test`: (images, labels), or a Dataset; without it a fifth of every class is
-    held out.
+    none for a Dataset, torchvision's or Hugging Face's. `test`: (images, labels), or a Dataset;
+    without it a fifth of every class is held out.
 
     >>> from explore.datasets import from_arrays
     >>> from_arrays(torch.rand(10, 3, 32, 32), ["cat", "dog"] * 5)

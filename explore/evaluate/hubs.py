@@ -23,7 +23,7 @@ PACKAGES = ("timm", "transformers")
 
 
 class Own(NamedTuple):
-    """A network, and what its own config says: mean, std and side of its images, and where it stands."""
+    """A network, what its own config says of its images (mean, std, side), and where that stands."""
 
     network: nn.Module
     mean: Any = None
@@ -80,7 +80,10 @@ def opened(package: str, name: str, known: bool = False) -> Own:
 
 @contextlib.contextmanager
 def _reached() -> Iterator[str]:
-    """The hub's name where it does not answer, else ''; its client then tries the cache alone, not the network five times."""
+    """The hub's name where it does not answer, else ''.
+
+    Its client then tries the cache alone, not the network five times.
+    """
     try:
         hub: Any = import_module("huggingface_hub.constants")
     except ModuleNotFoundError:
