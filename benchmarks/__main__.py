@@ -1,4 +1,4 @@
-"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film|busy|classroom [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film|busy|classroom|kills [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -24,6 +24,7 @@ NAMES = {
     "film": "film",
     "busy": "busy",
     "classroom": "classroom",
+    "kills": "kills",
 }
 
 

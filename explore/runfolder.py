@@ -131,15 +131,33 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """{'state': 'new' | 'running' | 'stopped' | 'done', 'time': ..., 'pid': ...}
+        """{'state': 'new' | 'running' | 'stopped' | 'failed' | 'done', 'time': ..., 'pid': ...}
 
-        A run whose process is gone without a word is 'stopped'.
+        A run whose process is gone without a word is 'stopped'; one that said why is 'failed', and
+        'why' is its last line.
         """
         try:
             found = {"state": "unknown", **read_json(self.path / "status.json")}
         except (FileNotFoundError, UserError):
             return {"state": "unknown"}
-        return {**found, "state": "stopped"} if found["state"] == "running" and not self.held else found
+        if found["state"] not in ("new", "running") or self.held:
+            return found
+        if why := self.why():
+            return {**found, "state": "failed", "why": why}
+        return {**found, "state": "stopped"} if found["state"] == "running" else found
+
+    def why(self) -> str:
+        """The sentence with which a training in the background failed, out of what it printed; '' where it said none."""
+        try:
+            lines = [
+                line for line in (self.path / "train.log").read_text(errors="replace").splitlines() if line.strip()
+            ]
+        except OSError:
+            return ""
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        broken = any(line.startswith("Traceback") for line in lines)
+        stopped = f"The training stopped: {lines[-1]}; its whole report is {self.path / 'train.log'}." if broken else ""
+        return said[-1] if said else stopped
 
     @property
     def held(self) -> bool:
@@ -380,13 +398,19 @@ def _summary(name: str, path: Path) -> dict[str, Any]:
     c = run.config
     knn, losses, epochs = (_numbers(rows, column) for column in ("knn", "loss", "epoch"))
     about = {"run": run.name, "method": method, "dataset": c.dataset, "eps": round(c.eps * 255, 2), "seed": c.seed}
-    progress = {"state": run.status["state"], "epochs": epochs[-1] if epochs else 0}
+    status = run.status
+    progress = {"state": status["state"], "epochs": epochs[-1] if epochs else 0}
     found = {
         "knn": knn[-1] if knn else None,
         "knn_untrained": knn[0] if knn else None,
         "loss": losses[-1] if losses else None,
     }
-    return {**about, **progress, **found}
+    return {
+        **about,
+        **progress,
+        **found,
+        **({"why": status["why"]} if status["state"] == "failed" and "why" in status else {}),
+    }
 
 
 def _numbers(rows: list[dict[str, Any]], column: str) -> list[float]:

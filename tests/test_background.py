@@ -137,6 +137,10 @@ def of_an_ended_process(run: Run, log: bytes) -> RunProcess:
 def test_what_an_ended_process_has_printed_says_why(root, log, wanted):
     state = of_an_ended_process(Run.create(TINY, name="ended"), log).state
     assert state.name == "failed" and wanted in state.error
+    run = ex.open_run("ended")
+    assert run.status["state"] == ("stopped" if wanted is KILLED else "failed")
+    if wanted is not KILLED:
+        assert wanted in run.status["why"] and wanted in ex.runs().set_index("run").why["ended"]
 
 
 def test_runs_that_were_never_in_the_background_have_their_own_state(root):

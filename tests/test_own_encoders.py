@@ -254,11 +254,12 @@ def test_models_of_a_hub_where_the_package_is_installed_and_a_sentence_where_not
     with pytest.raises(ex.UserError, match=f"needs {package}, which is not installed; pip install {package}"):
         ex.open_encoder(f"{package}/tiny")
     fake = types.ModuleType(package)
-    net = Returns(lambda m: {"last_hidden_state": m.flatten(2).transpose(1, 2)})
+    made = type("Net", (Returns,), {"__module__": f"{package}.models", "pretrained_cfg": {"mean": 0}})
+    net = made(lambda m: {"last_hidden_state": m.flatten(2).transpose(1, 2)})
     how = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 40}}
-    fake.AutoModel = types.SimpleNamespace(from_pretrained=lambda name: net)
+    fake.AutoModel = types.SimpleNamespace(from_pretrained=lambda name, **_: (net, {"missing_keys": set()}))
     fake.AutoImageProcessor = types.SimpleNamespace(from_pretrained=lambda name: types.SimpleNamespace(**how))
-    fake.create_model = lambda name, pretrained, num_classes: net
+    fake.create_model = lambda name, pretrained: net
     config = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": (3, 40, 40)}
     fake.data = types.SimpleNamespace(resolve_model_data_config=lambda model: config)
     monkeypatch.setitem(sys.modules, package, fake)

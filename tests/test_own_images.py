@@ -177,3 +177,18 @@ def test_what_is_no_set_of_images_is_one_sentence(call, said):
     with pytest.raises(ex.UserError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_hugging_face_dataset_is_taken():
+    hub = pytest.importorskip("datasets")
+    from PIL import Image
+
+    x = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
+    features = hub.Features(
+        {"id": hub.Value("int64"), "kind": hub.ClassLabel(names=["cat", "dog"]), "photo": hub.Image()}
+    )
+    columns = {"id": list(range(10)), "kind": [0, 1] * 5, "photo": [Image.fromarray(each) for each in x]}
+    data, expected = from_arrays(hub.Dataset.from_dict(columns, features)), from_arrays(x, [0, 1] * 5)
+    assert data.classes == ["cat", "dog"]
+    assert data.train.stored.equal(expected.train.stored) and data.test.labels.equal(expected.test.labels)

@@ -2,10 +2,14 @@
 
 import ast
 import dataclasses
+import gc
+import time
+import weakref
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from hostile_runs import hostile_runs
 
 import explore as ex
@@ -235,5 +239,40 @@ def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
                 found += 1
                 assert widget.tooltip and widget.tooltip[0].isupper(), f"{which}: {widget.description} has no tooltip"
         assert found > 2
+    finally:
+        panel.close()
+
+
+@pytest.mark.parametrize("which", ["attribution", "atlas", "two atlases", "batch mates"])
+def test_a_closed_panel_is_collected_and_leaves_no_widget(which, runs):
+    from ipywidgets.widgets import widget
+
+    before = set(widget._instances)
+    panel = MAKERS[which](*runs)
+    assert panel.wait(120) and panel.error is None, panel.error
+    gone = weakref.ref(panel)
+    panel.close()
+    del panel
+    end = time.monotonic() + 60  # work done ahead of the slider is finished first
+    while gone() is not None and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.05)
+    assert gone() is None and set(widget._instances) == before
+
+
+def test_the_foot_says_what_was_found_about_an_encoder_from_elsewhere(runs):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    own = ex.run_of(network, "emoji", name=CLOSING, mean=(0.5,) * 3, std=(0.25,) * 3)
+    panel = panels.TwoViews(own, n=8)
+    try:
+        assert panel.wait(120) and panel.error is None, panel.error
+        text = check(panel._about.value)
+        assert f"{CLOSING}: images of 32 x 32 pixels (found by trying)" in text
+        assert "std (0.25, 0.25, 0.25) (given)" in text and "maps of 30 x 30 places, averaged" in text
+    finally:
+        panel.close()
+    panel = panels.TwoViews(runs[0], n=8)
+    try:
+        assert panel.wait(120) and panel._about.value == ""
     finally:
         panel.close()

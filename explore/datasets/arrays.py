@@ -1,6 +1,6 @@
 """Images that are in memory already: NumPy arrays, tensors, or a torchvision `Dataset`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ def from_arrays(
     `images`: uint8, or float in [0, 1]; (n, h, w), (n, h, w, 1 or 3) or (n, 1 or 3, h, w), in a
     NumPy array or a tensor; or a `Dataset` of pairs (picture, class) such as torchvision's, whose
     pictures may have any size if `size` is given. `labels`: numbers, class names or one-hot rows;
-    none for a Dataset. `test`: (images, labels), or a Dataset; without it a fifth of every class is
-    held out.
+    none for a Dataset, torchvision's or Hugging Face's. `test`: (images, labels), or a Dataset;
+    without it a fifth of every class is held out.
 
     >>> from explore.datasets import from_arrays
     >>> from_arrays(torch.rand(10, 3, 32, 32), ["cat", "dog"] * 5)
@@ -99,7 +99,7 @@ def _read(images: Any, labels: Any, size: int | None) -> tuple[Tensor, Any, list
             raise UserError(
                 f"Images are a NumPy array, a tensor, or a Dataset of pairs (picture, class), got a {type(images).__name__}."
             )
-        names = getattr(images, "classes", None)
+        names = getattr(images, "classes", None) or _columns(images)[2]
         images, labels = _of_dataset(images, size)
     stored = _stored(torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images)
     side = size or min(stored.shape[-2:])
@@ -135,9 +135,13 @@ def _of_dataset(dataset: Any, size: int | None) -> tuple[Tensor, list[int] | Non
     from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
     pictures, labels = [], []
+    picture, label, _ = _columns(dataset)
     for i in range(len(dataset)):
         item = dataset[i]
-        x, y = item if isinstance(item, tuple | list) and len(item) == 2 else (item, NO_CLASS)
+        if isinstance(item, Mapping):
+            x, y = item.get(picture), item.get(label, NO_CLASS)
+        else:
+            x, y = item if isinstance(item, tuple | list) and len(item) == 2 else (item, NO_CLASS)
         x = pil_to_tensor(x.convert("RGB")) if isinstance(x, Image.Image) else x
         if not isinstance(x, Tensor | np.ndarray):
             raise UserError(f"A Dataset gives pairs (picture, class), got a {type(x).__name__} as picture {i}.")
@@ -153,6 +157,16 @@ def _of_dataset(dataset: Any, size: int | None) -> tuple[Tensor, list[int] | Non
             f"The Dataset's pictures have {len(shapes)} different shapes; give size=..., one side in pixels."
         )
     return torch.stack(pictures), labels if min(labels) >= 0 else None
+
+
+def _columns(dataset: Any) -> tuple[str, str, list[str] | None]:
+    """The columns of pictures and of classes in a Hugging Face dataset, and the classes' names."""
+    features = getattr(dataset, "features", None)
+    kinds = (
+        {type(kind).__name__: name for name, kind in reversed(features.items())} if isinstance(features, dict) else {}
+    )
+    label = kinds.get("ClassLabel", "label")
+    return kinds.get("Image", "image"), label, features[label].names if "ClassLabel" in kinds else None  # type: ignore[index]
 
 
 def _same_shape(other: Tensor, train: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from ..patches import FORMAT, KINDS, PatchEncoder
 from ..random import untouched
 from ..runfolder import BASELINES, Run, build_encoder, open_run, runs, usual_size
 from ..serialization import load_into, load_tensors, parse_json
+from . import hubs
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 SIZES = (32, 224, 64, 96, 28, 384)  # pixels a side that are tried where nothing is said
-HUBS = ("timm/", "transformers/")
 
 
 def open_encoder(
@@ -42,7 +41,7 @@ def open_encoder(
     `what`: a run or its name; 'patches/kmeans', 'patches/random' or 'untrained/resnet10', made of
     `fashion` without training ('patches/kmeans/cifar10': of another set); torchvision's weights
     ('ResNet18_Weights.IMAGENET1K_V1'); 'timm/NAME' or 'transformers/NAME', where that package is
-    installed; an encoder.safetensors; a checkpoint (.pth, .pt, .ckpt, .pth.tar, .bin, .torch,
+    installed, or a folder that it saved; an encoder.safetensors; a checkpoint (.pth, .pt, .ckpt, .pth.tar, .bin, .torch,
     .safetensors) that holds a ResNet's weights under torchvision's names, wherever they stand in
     it, or those of `network` (only tensors are unpickled); or a torch.nn.Module.
 
@@ -58,15 +57,15 @@ def open_encoder(
     if (mean is None) != (std is None):
         raise UserError("mean and std are given together, three numbers each, as in mean=(0.5,) * 3, std=(0.5,) * 3.")
     if isinstance(what, nn.Module):
-        encoder, about = _module(what, type(what).__name__, **given)
+        encoder, about = _module(hubs.told(what), type(what).__name__, **given)
     elif isinstance(what, Run):
         encoder, about = what.encoder(), _about(what)
     elif not isinstance(what, str | os.PathLike):
         raise UserError(f"An encoder is a name, a file, a run or a torch.nn.Module, got a {type(what).__name__}.")
     elif "_Weights" in str(what):
         encoder, about = _published(str(what))
-    elif str(what).startswith(HUBS):
-        encoder, about = _hub(*str(what).split("/", 1))
+    elif (hub := hubs.named(what)) is not None:
+        encoder, about = _module(hubs.opened(*hub, known=mean is not None), "/".join(hub), **given)
     elif Path(what).suffix in SUFFIXES:
         encoder, about = _file(Path(what), network, given)
     else:
@@ -84,13 +83,14 @@ def open_encoder(
     return encoder.to(device).eval().requires_grad_(False), about
 
 
-def _module(network: nn.Module, name: str, mean: Any = None, std: Any = None, size: int | None = None, **about: Any):
+def _module(own: hubs.Own, name: str, mean: Any = None, std: Any = None, size: int | None = None, **about: Any):
     """A network as an encoder, run once on two images to see what it returns."""
-    own = isinstance(network, Encoder | TorchEncoder)
-    encoder: Any = network if own and mean is None else TorchEncoder(network, mean=mean, std=std)
-    reason = ""
-    for side in SIZES if size is None else (size,):
-        place = next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    network, words = own.network, "given" if mean is not None else own.where
+    mean, std = (own.mean, own.std) if mean is None else (mean, std)
+    ready = isinstance(network, Encoder | TorchEncoder)
+    encoder: Any = network if ready and mean is None else TorchEncoder(network, mean=mean, std=std)
+    reason, place = "", next((t.device for t in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    for side in (size,) if size is not None else (own.size,) if own.size is not None else SIZES:
         try:
             with torch.no_grad(), untouched(encoder):
                 encoder.eval()
@@ -100,46 +100,21 @@ def _module(network: nn.Module, name: str, mean: Any = None, std: Any = None, si
         except Exception as error:  # of another size, or of another number of channels
             reason = reason or " ".join(str(error).split())[:120]
             continue
-        found = {"encoder": name, "size": side, "dim": h.shape[1], **about}
+        size_from = "given" if size is not None else own.where if own.size is not None else "found by trying"
+        found = {"encoder": name, "size": side, "size_from": size_from, "dim": h.shape[1], **about}
         if isinstance(encoder, TorchEncoder):
-            found |= {
-                "features": encoder.taken,
-                "normalisation": _normalisation(mean, std, "none, or the network's own"),
-            }
+            found |= {"features": encoder.taken, "normalisation": _normalisation(mean, std, words)}
         return encoder, found
-    tried = ", ".join(map(str, SIZES)) if size is None else size
+    tried = ", ".join(map(str, SIZES)) if (size or own.size) is None else size or own.size
+    hint = f" of {own.size}, as {own.where} says" if size is not None and own.size not in (None, size) else "=..."
     raise UserError(
-        f"{name} does not run on images (2, 3, side, side) of {tried} pixels a side ({reason}); give size=..., or wrap it in a module "
+        f"{name} does not run on images (2, 3, side, side) of {tried} pixels a side ({reason}); give size{hint}, or wrap it in a module "
         "that takes them."
     )
 
 
-def _normalisation(mean: Any, std: Any, otherwise: str) -> str:
-    return otherwise if mean is None else f"mean {tuple(mean)}, std {tuple(std)}"
-
-
-def _hub(package: str, name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """A model of timm or of Hugging Face, with its own normalisation and size."""
-    try:
-        library: Any = import_module(package)
-    except ModuleNotFoundError:
-        raise UserError(f"'{package}/{name}' needs {package}, which is not installed; pip install {package}.") from None
-    try:
-        if package == "timm":
-            network = library.create_model(name, pretrained=True, num_classes=0)
-            config = library.data.resolve_model_data_config(network)
-            mean, std, size = config["mean"], config["std"], config["input_size"][-1]
-        else:
-            network = library.AutoModel.from_pretrained(name)
-            config = library.AutoImageProcessor.from_pretrained(name)
-            sides = config.size
-            mean, std, size = config.image_mean, config.image_std, sides.get("height") or sides["shortest_edge"]
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{package} cannot open '{name}' ({reason}); look at the name, and at the connection."
-        ) from error
-    return _module(network, f"{package}/{name}", mean, std, size)
+def _normalisation(mean: Any, std: Any, where: str) -> str:
+    return f"mean {tuple(mean)}, std {tuple(std)} ({where})" if mean is not None else "none, or the network's own"
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -179,8 +154,9 @@ def _published(name: str) -> tuple[nn.Module, dict[str, Any]]:
             setattr(network, head, nn.Identity())
             break
     shown = weights.transforms()
-    encoder = TorchEncoder(network, mean=shown.mean, std=shown.std)
-    return encoder, {"encoder": name, "arch": model, "size": shown.crop_size[0]}
+    own = hubs.Own(network, shown.mean, shown.std, shown.crop_size[0], "torchvision's weights")
+    encoder, about = _module(own, name)
+    return encoder, {**about, "arch": model}
 
 
 def _file(path: Path, network: nn.Module | None, given: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -200,7 +176,7 @@ def _file(path: Path, network: nn.Module | None, given: dict[str, Any]) -> tuple
     if network is not None:
         network = copy.deepcopy(incoming.network(network, "network"))
         found = fill(network, path, tensors)
-        return _module(network, path.name, **given, weights=_words(found))
+        return _module(hubs.told(network), path.name, **given, weights=_words(found))
     return _resnet(path, tensors, meta, given)
 
 
@@ -227,9 +203,11 @@ def _resnet(
     # no projector was saved: contrast is measured on h, at unit length
     encoder = TorchEncoder(net.trunk, mean=mean, std=std)
     size = given["size"] or int(meta.get("image_size") or (224 if stem == "imagenet" else 32))
-    about = {"encoder": path.name, "arch": arch, "width": width, "size": size, "weights": _words(found)}
+    size_from = "given" if given["size"] else "the file's" if "image_size" in meta else "guessed from its first layer"
+    about = {"encoder": path.name, "arch": arch, "width": width, "size": size, "size_from": size_from}
+    about["weights"] = _words(found)
     about |= {
-        "normalisation": f"{_normalisation(mean, std, '')} ({words})",
+        "normalisation": _normalisation(mean, std, words),
         "features": "pooled features h; no projector",
     }
     return encoder, about

@@ -92,5 +92,5 @@ def run_of(
         images = f"folder:{images}"
     encoder = copy.deepcopy(encoder) if isinstance(encoder, nn.Module) else encoder  # it may be trained on
     opened, about = open_encoder(encoder, size=size, mean=mean, std=std, network=network)
-    about = {**about, "size": size or about.get("size") or 32}
+    about = {"size_from": "given" if size else "the run's", **about, "size": size or about.get("size") or 32}
     return OwnRun(opened, about, name, data.name if data is not None else str(images), data)

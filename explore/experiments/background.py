@@ -190,16 +190,8 @@ class RunProcess:
         return max(0.0, time.time() - max((file.stat().st_mtime for file in files if file.is_file()), default=0.0))
 
     def _error(self) -> str:
-        """The sentence with which it ended, out of what it printed."""
-        try:
-            lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        except OSError:
-            return KILLED
-        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        if said:
-            return said[-1]
-        broken = any(line.startswith("Traceback") for line in lines)
-        return f"The training stopped: {lines[-1]}; its whole report is {self.log}." if broken else KILLED
+        """The sentence with which it ended."""
+        return self.run.why() or KILLED
 
 
 def running(root: Path | None = None) -> list[RunProcess]:

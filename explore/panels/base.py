@@ -21,6 +21,7 @@ from ..figures import Figure
 from ..figures.chart import without_widgets
 from .html import Markup, join, tag
 from .page import Content, chart_of, save, show, still
+from .session import from_elsewhere
 from .widgets.kernel_status import KernelStatus
 from .worker import Job, NothingToCompute, Superseded, Worker
 
@@ -117,10 +118,11 @@ class Panel(Worker):
     def close(self) -> None:
         """Drop what is being computed, end the worker, close the widgets."""
         self._end()
-        todo: list[w.Widget] = [self.view]
+        todo: list[w.Widget] = [self.view, *self._parts]
         while todo:
             widget = todo.pop()
-            todo += getattr(widget, "children", ())
+            own = (getattr(widget, name, None) for name in ("layout", "style"))  # ipywidgets keeps them for ever
+            todo += [*getattr(widget, "children", ()), *(part for part in own if isinstance(part, w.Widget))]
             widget.close()
 
     def appear(self) -> None:
@@ -180,7 +182,8 @@ class Panel(Worker):
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
         self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
-        self._parts = self.body()  # they appear with the first result
+        self._about = w.HTML()
+        self._parts = [*self.body(), self._about]  # they appear with the first result
         self._body, self._empty = w.VBox().add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
         sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         self._status = KernelStatus()
@@ -316,6 +319,9 @@ class Panel(Worker):
     def _put(self, outcome: Any) -> None:
         self._outcome = outcome
         self.draw(outcome)
+        self._about.value = from_elsewhere(
+            self.trait_values().values(), getattr(self, "shelf", getattr(self, "session", None))
+        )
 
     def _gave_up(self) -> None:
         if self._result is not None:

@@ -1,7 +1,7 @@
 """What panels have open: runs, encoders, image sets, embedded pools and thumbnails, each loaded once."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..evaluate import embed
 from ..results import png, to_pixels
 from ..runfolder import BASELINES, Run, open_run, runs
+from .html import Markup, join, tag
 
 
 class LRU(OrderedDict):
@@ -34,6 +35,21 @@ class LRU(OrderedDict):
 def encoders(*chosen: str) -> list[str]:
     """The encoders that a menu offers, by name: the chosen ones, all runs, and those without training."""
     return list(dict.fromkeys([*filter(None, chosen), *runs().get("run", []), *BASELINES]))
+
+
+def from_elsewhere(names: Iterable[Any], session: "Session | None") -> Markup:
+    """Below a panel's foot: what was found, given or guessed about the encoders among `names` that this library has not trained."""
+    shown = {name for name in names if isinstance(name, str)}
+    runs = [] if session is None else [run for name, run in session._runs.items() if name in shown]
+    found = [(run.name, about) for run in runs if (about := getattr(run, "about", None)) is not None]
+    return join(tag.div(tag.span(f"{name}: {_described(about)}"), class_="ex-foot") for name, about in found)
+
+
+def _described(about: dict[str, Any]) -> str:
+    size = f"images of {about['size']} x {about['size']} pixels"
+    size += f" ({about['size_from']})" if "size_from" in about else ""
+    more = {"normalised by": about.get("normalisation"), "features h:": about.get("features")}
+    return " · ".join([size, *(f"{what} {words}" for what, words in more.items() if words)])
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
