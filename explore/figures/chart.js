@@ -42,6 +42,7 @@ export default {
     const place = document.createElement("div"), style = document.createElement("style");
     const still = `.ex-still-${model.get("key")}`; // the picture in the output, for whoever has no live chart
     style.textContent = ".ex-chart.jupyter-widgets-disconnected::before{content:none!important}" +
+      ".ex-chart text[style*='128, 128, 128']{fill:var(--jp-ui-font-color1,#808080)!important}" + // the theme's ink
       `${still},.jp-OutputArea-child:has(${still}){display:none!important}`;
     el.classList.add("ex-chart");
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
