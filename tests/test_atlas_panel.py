@@ -107,7 +107,9 @@ def test_the_lasso_is_read_by_the_next_cell(panel):
     assert table.k.unique().tolist() == [4.0] and table.moved.tolist() == pytest.approx(
         result.moved[2, [3, 5, 8, 13]].tolist()
     )
-    assert "4 selected" in panel.side.html and f"ten nearest kept: {100 * table.kept.mean():.0f}\xa0%" in panel.side.html
+    assert (
+        "4 selected" in panel.side.html and f"ten nearest kept: {100 * table.kept.mean():.0f}\xa0%" in panel.side.html
+    )
     panel.lasso = []
     assert "selected <small>" not in panel.side.html and len(panel.selected) == 0
 

@@ -1,10 +1,13 @@
 """What a page shows when its kernel is gone, when a chart is opened late, and where the front end is not JupyterLab."""
 
+import base64
 import re
 from importlib.util import find_spec
 
 import pytest
-from browser import eventually, says
+from browser import ROOT, eventually, says
+
+from explore import figures
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 SMALL = """import ipywidgets as w, traitlets
@@ -143,9 +146,10 @@ def test_no_part_of_any_panel_is_cut_off_without_a_way_to_reach_it(lab):
     """At 1000 and at 480 pixels, and beside the open file browser in a window of 800."""
     notebook = lab.show(EVERY, "for each in every: each.wait(300)")
     page = notebook.page
-    assert set(notebook.execute("print(*(type(each).__name__ for each in every))").split()) | {"FourAttacks", "Panel"} == set(
-        notebook.execute("print(*ex.panels.__all__)").split()
-    )
+    assert set(notebook.execute("print(*(type(each).__name__ for each in every))").split()) | {
+        "FourAttacks",
+        "Panel",
+    } == set(notebook.execute("print(*ex.panels.__all__)").split())
     for part in (".ex-t", ".ex-sweep .scatterlayer .point", ".ex-cm", ".ex-fm-side .ex-truths", ".ex-see-t", ".ex-fp"):
         page.wait_for_selector(part, state="attached")
     for part in (".ex-mx-map canvas", ".ex-bm-t", ".ex-acts"):
@@ -178,6 +182,33 @@ def test_a_front_end_without_the_widgets_says_what_to_install(lab):
             assert notebook.page.locator(".ex").count() == shown
             outputs = notebook.cells()[0]["outputs"]
             assert outputs[0]["data"]["text/plain"] == "Small" and "k is 3" in outputs[1]["data"]["text/html"]
+
+
+FRAME = """async ({ esm, state, zipped }) => {
+  const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" })), heard = [];
+  const el = document.body.appendChild(document.createElement("div")), { default: widget } = await import(url);
+  const bytes = Uint8Array.from(atob(zipped), (c) => c.charCodeAt(0));
+  const model = { get: (name) => state[name], set() {}, save_changes() {}, off() {}, on: (event, run) => heard.push([event, run]),
+    send: () => heard.filter(([event]) => event === "msg:custom").forEach(([, run]) => run({ what: "script" }, [bytes])) };
+  await widget.render({ model, el });
+  return [typeof window.jupyterapp, el.querySelectorAll(".bars .point").length, Math.round(el.querySelector(".main-svg").clientWidth)] }"""
+
+
+def test_a_chart_is_drawn_in_a_frame_of_another_origin_without_jupyterlab(lab):
+    """As in VS Code: a sandboxed frame, no JupyterLab object, no manager that gives other widgets' models."""
+    figure = figures.blank(640, 200).add_bar(x=[1, 2, 3], y=[3, 4, 5])
+    chart = figures.live(figure)
+    state = {name: value for name, value in chart.get_state().items() if isinstance(value, str)}
+    given = {"esm": (ROOT / "explore/figures/chart.js").read_text(), "state": state}
+    given["zipped"] = base64.b64encode(chart.script.zipped).decode()
+    with lab.browser.new_page() as page:
+        page.set_default_timeout(120_000)
+        page.set_content('<iframe sandbox="allow-scripts" srcdoc="<body></body>" width="700" height="300"></iframe>')
+        page.wait_for_selector("iframe")
+        frame = page.query_selector("iframe").content_frame()
+        frame.wait_for_selector("body", state="attached")
+        kind, bars, wide = frame.evaluate(FRAME, given)
+    assert (kind, bars) == ("undefined", 3) and 320 <= wide <= 700
 
 
 HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}

@@ -295,7 +295,11 @@ def test_cost_beside_gain():
         [("FGSM", 1, 2.0, 1.9, 2.1), ("PGD", 2, 2.5, 2.4, 2.6), ("PGD", 1, 1.5, 1.4, 1.6)], clean=1.0
     )
     assert list(spent.data[1].x) == [1, 2] and list(spent.data[1].y) == [1.5, 2.5]
-    assert [a.text for a in spent.layout.annotations] == ["clean", "● FGSM", "◆ PGD"]  # one colour, so each has its sign
+    assert [a.text for a in spent.layout.annotations] == [
+        "clean",
+        "● FGSM",
+        "◆ PGD",
+    ]  # one colour, so each has its sign
 
 
 # ---- cards and commands

@@ -226,7 +226,10 @@ def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> Markup
     kept, moved = float(atlas.kept[e, chosen].mean()), float(atlas.moved[e, chosen].mean())
     which = "all" if len(rows) <= GALLERY else f"{len(order)}, the farthest moved first"
     return join(
-        heading(f"{len(rows):,} selected", f"ten nearest kept: {written(kept, 'percent')}, cosine moved {written(moved, 'cosine')}"),
+        heading(
+            f"{len(rows):,} selected",
+            f"ten nearest kept: {written(kept, 'percent')}, cosine moved {written(moved, 'cosine')}",
+        ),
         _counts(atlas, chosen),
         tag.div(which, class_="ex-note"),
         tag.div([_pick(i, *thumb(i)) for i in order.tolist()], class_="ex-gallery", data_row=True),
