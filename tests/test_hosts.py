@@ -103,9 +103,8 @@ def test_the_figures_that_lessons_show_are_charts():
 def test_each_lesson_begins_with_a_cell_that_speaks_only_where_the_library_is_missing(monkeypatch):
     """Colab, Kaggle, a hub: one sentence says what to install; where all is there, nothing happens."""
     cells = [json.loads(path.read_text())["cells"][1] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    assert len(cells) > 10 and {(cell["id"], "".join(cell["source"])) for cell in cells} == {
-        ("set-up", code := "".join(cells[0]["source"]))
-    }
+    code = "".join(cells[0]["source"])
+    assert len(cells) > 10 and {(cell["id"], "".join(cell["source"])) for cell in cells} == {("set-up", code)}
     exec(code, {})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"no CLAE Explorer.*%pip install .*\.whl\[notebooks\]"):

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -750,7 +751,7 @@ def test_names_and_signs_of_attacks_beside_each_other():
     costs = figures.attack_costs(here.sweep.where(k=[0, 8]))
     low, high = costs.layout.yaxis.range
     heights = sorted(a.y for a in costs.layout.annotations)  # no name on another, none outside
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) > 0.05 * (high - low) and heights[-1] <= high
+    assert min(b - a for a, b in pairwise(heights)) > 0.05 * (high - low) and heights[-1] <= high
     ends = [(t.y[0] - t.error_y.arrayminus[0], t.y[0] + t.error_y.array[0]) for t in costs.data if t.error_y.array]
     assert len(ends) > 4 and low <= min(a for a, _ in ends) and max(b for _, b in ends) <= high
     assert {"● FGSM", "▲ R-FGSM", "◎ SimCLR, 6 epochs", "■ Gaussian"} <= {a.text for a in costs.layout.annotations}

@@ -238,7 +238,7 @@ def _named(curve: Curve, others: Sequence[Curve] | None = None) -> str:
     """A curve's name after its marker; without, where none of `others` has its colour."""
     symbol = curve.style.get("marker", {}).get("symbol", MARKS[curve.role])
     alone = others is not None and sum(own.role == curve.role for own in others) == 1
-    return curve.name if alone else f"{GLYPHS[symbol]} {curve.name}"
+    return curve.name if alone else f"{GLYPHS.get(symbol, '•')} {curve.name}"
 
 
 def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:
