@@ -97,7 +97,7 @@ def test_hover_click_and_keys_pick_the_image_under_the_mouse(panel):
     eventually(near)
     assert page.locator(".ring.then").count() == page.locator(".ring.now").count() == 5
     kept = len(set(then) & set(now))
-    says(page.locator(".ex-line"), f"kept {kept} of 5")
+    says(page.locator(".ex-line"), f"kept {kept} of its 5 nearest")
     page.locator(".ex-nn button").nth(7).click()  # a neighbour is picked like a point
     told(panel, "picked", now[2])
     page.wait_for_selector(f".ex-fm[data-picked='{now[2]}']")
@@ -137,7 +137,7 @@ def test_a_lasso_takes_what_lies_in_it(panel):
     ids = asked(panel, "panel.result.index.tolist()")
     assert table[0] == [ids[i] for i in wanted] and table[1] == [8.0]
     page.wait_for_function(f"() => document.querySelector('.ex-fm-side').innerText.includes('{len(wanted)} selected')")
-    says(page.locator(".ex-fm-side"), f"kept {100 * table[2]:.0f} %")
+    says(page.locator(".ex-fm-side"), f"ten nearest kept: {100 * table[2]:.0f} %")
     counts = page.evaluate("() => [...document.querySelectorAll('.ex-counts div b')].map((b) => +b.textContent)")
     labels = asked(panel, "panel.result.labels.tolist()")
     most = sorted((sum(labels[i] == c for i in wanted) for c in range(10)), reverse=True)

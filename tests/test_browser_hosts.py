@@ -1,10 +1,13 @@
 """What a page shows when its kernel is gone, when a chart is opened late, and where the front end is not JupyterLab."""
 
+import base64
 import re
 from importlib.util import find_spec
 
 import pytest
-from browser import eventually, says
+from browser import ROOT, eventually, says
+
+from explore import figures
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 SMALL = """import ipywidgets as w, traitlets
@@ -140,30 +143,54 @@ def test_a_page_that_loads_a_widgets_script_late_misses_nothing(lab):
         notebook.page.evaluate("() => window.calm()")
 
 
-NARROW = """import explore as ex
+EVERY = """import explore as ex
 import ipywidgets as w
-panel = w.VBox([ex.panels.Perturbation("demo/clae").view, ex.panels.NoiseOrAdversary().view])
+p = ex.panels
+few = {"points": 60, "method": "pca"}
+every = [p.Perturbation("demo/clae"), p.NoiseOrAdversary(), p.Probe("demo/simclr", "demo/clae")]  # FourAttacks: as Noise
+every += [p.Atlas("demo/clae", **few), p.Atlas("demo/simclr", "demo/clae", **few), p.WhatItSees("demo/clae", method="saliency")]
+every += [p.Scorecard(), p.TwoViews("demo/simclr", n=8), p.BatchMates("demo/clae", n=8), p.Training()]
+panel = w.VBox([each.view for each in every])
 panel"""
-BESIDE = """() => [...document.querySelectorAll('.ex')].map((panel) => {
-  const end = panel.getBoundingClientRect().right + 1, scrolls = (e) => getComputedStyle(e).overflowX !== 'visible';
-  const reached = (e) => { for (e = e.parentElement; e !== panel; e = e.parentElement) if (scrolls(e)) return true; return false };
-  return [...panel.querySelectorAll('*')].filter((e) => e.getBoundingClientRect().right > end && e.offsetWidth && !reached(e))
-    .map((e) => e.className.baseVal ?? e.className) })"""
+CUT = """() => [...document.querySelectorAll('.ex')].flatMap((panel) => {
+  const cut = (e) => { // beyond the side of what clips it, and nothing between that scrolls
+    const box = e.getBoundingClientRect();
+    for (let up = e.parentElement; ; up = up.parentElement) {
+      const style = getComputedStyle(up), own = up.getBoundingClientRect();
+      if (up !== panel && ['auto', 'scroll'].includes(style.overflowX)) return false;
+      if ((up === panel || style.overflowX !== 'visible') && style.textOverflow !== 'ellipsis' && (box.right > own.right + 1 || box.left < own.left - 1)) return true;
+      if (up === panel) return false;
+    } };
+  return [...panel.querySelectorAll('*')].filter((e) => e.offsetWidth && e.offsetHeight && e.checkVisibility({ visibilityProperty: true })
+    && !e.closest('.ex-sr, .ex-fm-map, .ex-mx-map') && cut(e)).map((e) => `${panel.querySelector('.ex-head b').textContent}: ${e.tagName} ${e.className}`) })"""
 
 
-def test_panels_reflow_in_a_narrow_window(lab):
-    """At 480 pixels nothing lies beside a panel, unless in a part of it that scrolls."""
-    notebook = lab.show(NARROW, "1")
+def test_no_part_of_any_panel_is_cut_off_without_a_way_to_reach_it(lab):
+    """At 1000 and at 480 pixels, and beside the open file browser in a window of 800."""
+    notebook = lab.show(EVERY, "for each in every: each.wait(300)")
     page = notebook.page
-    page.wait_for_selector(".ex-t")
-    page.wait_for_selector(".ex .scatterlayer .point", state="attached")
+    assert set(notebook.execute("print(*(type(each).__name__ for each in every))").split()) | {
+        "FourAttacks",
+        "Panel",
+    } == set(notebook.execute("print(*ex.panels.__all__)").split())
+    for part in (".ex-t", ".ex-sweep .scatterlayer .point", ".ex-cm", ".ex-fm-side .ex-truths", ".ex-see-t", ".ex-fp"):
+        page.wait_for_selector(part, state="attached")
+    for part in (".ex-mx-map canvas", ".ex-bm-t", ".ex-acts"):
+        page.wait_for_selector(part, state="attached")
+    for width in (1000, 480):
+        notebook.fit(".ex >> nth=0", width)
+        eventually(lambda: uncut(page), 30)
+    page.evaluate("() => jupyterapp.shell.expandLeft()")
+    page.set_viewport_size({"width": 800, "height": 1400})
+    page.wait_for_function("() => document.querySelector('.ex').clientWidth < 540")
+    eventually(lambda: uncut(page), 30)
     page.evaluate("() => jupyterapp.shell.collapseLeft()")
-    for width in (800, 480):
-        page.set_viewport_size({"width": width, "height": 1400})
-        page.wait_for_function(
-            f"() => ({BESIDE})().join('') === '' && document.querySelector('.ex').clientWidth < {width}"
-        )
+    notebook.execute("for each in every: each.close()")
     assert notebook.errors() == []
+
+
+def uncut(page) -> None:
+    assert page.evaluate(CUT) == []
 
 
 def test_a_front_end_without_the_widgets_says_what_to_install(lab):
@@ -179,6 +206,33 @@ def test_a_front_end_without_the_widgets_says_what_to_install(lab):
             assert notebook.page.locator(".ex").count() == shown
             outputs = notebook.cells()[0]["outputs"]
             assert outputs[0]["data"]["text/plain"] == "Small" and "k is 3" in outputs[1]["data"]["text/html"]
+
+
+FRAME = """async ({ esm, state, zipped }) => {
+  const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" })), heard = [];
+  const el = document.body.appendChild(document.createElement("div")), { default: widget } = await import(url);
+  const bytes = Uint8Array.from(atob(zipped), (c) => c.charCodeAt(0));
+  const model = { get: (name) => state[name], set() {}, save_changes() {}, off() {}, on: (event, run) => heard.push([event, run]),
+    send: () => heard.filter(([event]) => event === "msg:custom").forEach(([, run]) => run({ what: "script" }, [bytes])) };
+  await widget.render({ model, el });
+  return [typeof window.jupyterapp, el.querySelectorAll(".bars .point").length, Math.round(el.querySelector(".main-svg").clientWidth)] }"""
+
+
+def test_a_chart_is_drawn_in_a_frame_of_another_origin_without_jupyterlab(lab):
+    """As in VS Code: a sandboxed frame, no JupyterLab object, no manager that gives other widgets' models."""
+    figure = figures.blank(640, 200).add_bar(x=[1, 2, 3], y=[3, 4, 5])
+    chart = figures.live(figure)
+    state = {name: value for name, value in chart.get_state().items() if isinstance(value, str)}
+    given = {"esm": (ROOT / "explore/figures/chart.js").read_text(), "state": state}
+    given["zipped"] = base64.b64encode(chart.script.zipped).decode()
+    with lab.browser.new_page() as page:
+        page.set_default_timeout(120_000)
+        page.set_content('<iframe sandbox="allow-scripts" srcdoc="<body></body>" width="700" height="300"></iframe>')
+        page.wait_for_selector("iframe")
+        frame = page.query_selector("iframe").content_frame()
+        frame.wait_for_selector("body", state="attached")
+        kind, bars, wide = frame.evaluate(FRAME, given)
+    assert (kind, bars) == ("undefined", 3) and 320 <= wide <= 700
 
 
 HOSTS = {"Notebook 7": ("notebook", "/notebooks/"), "Voila": ("voila", "/voila/render/")}

@@ -113,6 +113,25 @@ def test_the_figures_that_lessons_show_are_charts():
     assert "figures.live(" in book and isinstance(ex.figures.live(figures.blank(300, 200)), figures.Chart)
 
 
+def test_each_lesson_begins_with_a_cell_that_speaks_only_where_the_library_is_missing(monkeypatch):
+    """Colab, Kaggle, a hub: one sentence says what to install; where all is there, nothing happens."""
+    cells = [json.loads(path.read_text())["cells"][1] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    code = "".join(cells[0]["source"])
+    assert len(cells) > 10 and {(cell["id"], "".join(cell["source"])) for cell in cells} == {("set-up", code)}
+    exec(code, {})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"no CLAE Explorer.*%pip install .*\.whl\[notebooks\]"):
+        exec(code, {})
+
+
+def test_a_torch_that_is_there_is_left_alone():
+    """Colab and Kaggle bring their own for their GPU: pip takes it, as no version above the least is excluded."""
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name in ("torch", "torchvision", "numpy"):
+        (own,) = [need for need in needs if re.split(r"\W", need)[0] == name]
+        assert re.fullmatch(rf"{name}>=[\d.]+", own)
+
+
 def test_devcontainer_and_binder_install_what_the_lessons_need():
     """Both install the checkout with the extra `all`, on a Python that the project takes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

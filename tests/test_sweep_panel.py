@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -287,13 +288,19 @@ def test_the_axis_holds_larger_eps_and_the_loss_has_its_chance():
 def test_cost_beside_gain():
     figure = figures.attack_costs(sweep().where(k=[0, 8]))
     at = {t.name: (t.x[0], t.y[0]) for t in figure.data if t.name and t.mode == "markers"}
-    assert at["FGSM"] == (1.5, pytest.approx(84)) and at["SimCLR, 6 epochs"] == (1.5, pytest.approx(83))
+    assert at["FGSM"] == (pytest.approx(1.5, abs=0.1), pytest.approx(84))
+    assert at["SimCLR, 6 epochs"][1] == pytest.approx(83) and at["SimCLR, 6 epochs"][0] != at["FGSM"][0]  # side by side
     with pytest.raises(ex.UserError, match="needs SimCLR and an attack"):
         figures.attack_costs(sweep().where(attack="none"))
     spent = figures.gradients_spent(
         [("FGSM", 1, 2.0, 1.9, 2.1), ("PGD", 2, 2.5, 2.4, 2.6), ("PGD", 1, 1.5, 1.4, 1.6)], clean=1.0
     )
     assert list(spent.data[1].x) == [1, 2] and list(spent.data[1].y) == [1.5, 2.5]
+    assert [a.text for a in spent.layout.annotations] == [
+        "clean",
+        "● FGSM",
+        "◆ PGD",
+    ]  # one colour, so each has its sign
 
 
 # ---- cards and commands
@@ -742,8 +749,12 @@ def test_names_and_signs_of_attacks_beside_each_other():
     assert 'class="ex-h adv rfgsm"' in card  # its triangle, as in the chart
     assert "rebuttal fig. 2" in cards.foot(here, BASE, "") and "rebuttal fig. 1" in cards.foot(scene(), BASE, "")
     costs = figures.attack_costs(here.sweep.where(k=[0, 8]))
-    at = {a.text: (a.yshift, a.xshift) for a in costs.layout.annotations}  # three of them cost 1.5
-    assert (at["FGSM"], at["SimCLR, 6 epochs"], at["Gaussian"]) == ((9, None), (None, 9), (-9, None))
+    low, high = costs.layout.yaxis.range
+    heights = sorted(a.y for a in costs.layout.annotations)  # no name on another, none outside
+    assert min(b - a for a, b in pairwise(heights)) > 0.05 * (high - low) and heights[-1] <= high
+    ends = [(t.y[0] - t.error_y.arrayminus[0], t.y[0] + t.error_y.array[0]) for t in costs.data if t.error_y.array]
+    assert len(ends) > 4 and low <= min(a for a, _ in ends) and max(b for _, b in ends) <= high
+    assert {"● FGSM", "▲ R-FGSM", "◎ SimCLR, 6 epochs", "■ Gaussian"} <= {a.text for a in costs.layout.annotations}
     assert next(t for t in costs.data if t.name == "R-FGSM").marker.symbol == "triangle-up"
 
 

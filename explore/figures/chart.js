@@ -47,7 +47,8 @@ export default {
     hear(model);
     const place = document.createElement("div"), style = document.createElement("style");
     const still = `.ex-still-${model.get("key")}`; // the picture in the output, for whoever has no live chart
-    const hide = (what) => `.ex-chart.jupyter-widgets-disconnected::before{content:none!important}${what}{display:none!important}`;
+    const ink = ".ex-chart text[style*='128, 128, 128']{fill:var(--jp-ui-font-color1,#808080)!important}"; // the theme's
+    const hide = (what) => `.ex-chart.jupyter-widgets-disconnected::before{content:none!important}${ink}${what}{display:none!important}`;
     style.textContent = hide(`${still} p`); // its sentence at once, the picture when the chart is drawn
     el.classList.add("ex-chart");
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";

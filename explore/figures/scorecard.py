@@ -30,7 +30,7 @@ UNITS = {
 }
 JUDGES = {"probe": "linear probe", "knn": "kNN"}
 ORIGIN = {"points": 0.0, "nats": 0.0, "times": 1.0}  # where nothing has changed: a line
-LEFT, RIGHT, ROW, TOP, BOTTOM, INDENT = 352, 168, 22, 28, 44, 16  # px
+LEFT, RIGHT, ROW, TOP, BOTTOM, INDENT = 376, 184, 22, 28, 44, 16  # px
 Line = tuple[str, Finding | None]  # words, and what was measured; a heading without
 
 
@@ -58,11 +58,11 @@ def forest(
         indent = INDENT if f is not None and isinstance(found, Scorecard) else 0
         for words, at, shift in ((text, 0, indent - left), (side, 1, 12)):
             own = {"x": at, "xref": "paper", "y": -i, "yref": "y", "xanchor": "left", "xshift": shift}
-            figure.add_annotation(**own, text=words, showarrow=False, font={"size": 11})
+            figure.add_annotation(**own, text=words, showarrow=False, font={"size": 12})
     signs = [f"{_sign(verdict)} {verdict.removesuffix(' at this scale')}" for verdict in SIGNS]
     key = "   ".join([*signs, "· decides nothing", "line: 95 % interval", "ticks below it: seeds"])
     own = {"x": 0, "xref": "paper", "xanchor": "left", "xshift": -left, "y": 1, "yref": "paper", "yanchor": "bottom"}
-    figure.add_annotation(**own, text=key, showarrow=False, font={"size": 11}, yshift=6)
+    figure.add_annotation(**own, text=key, showarrow=False, font={"size": 12}, yshift=6)
     figure.update_xaxes(title={"text": UNITS[unit]}, range=extent([f for _, f in shown]), nticks=8)
     return figure.update_yaxes(range=[0.5 - len(lines), 0.5], showgrid=False, showticklabels=False)
 

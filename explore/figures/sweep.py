@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..attack_table import TABLE
 from ..errors import UserError
 from ..results import Sweep
-from .base import COLOURS, GREY, blank, line
+from .base import COLOURS, GREY, MARKS, blank, line
 
 WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's frames of 64 px under every second tick
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
@@ -18,6 +18,8 @@ DODGE = 0.22  # k/255 between the whiskers of two kinds at one eps
 BAND = 0.13  # opacity
 NAMES = {"none": ("clean", "SimCLR"), **{name: (row.colour, row.title) for name, row in TABLE.items()}}
 NAMES["gaussian-variance"] = (NAMES["gaussian"][0], "Gaussian, σ² = ε")
+GLYPHS = {"circle": "●", "triangle-up": "▲", "square": "■", "diamond": "◆", "cross": "✚"}  # markers, in a name
+GLYPHS |= {"circle-open": "○", "circle-open-dot": "◎"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def sweep_curves(
     for point in waiting:
         own = {"x": point.k, "y": point.y, "text": point.text, "showarrow": False, "yshift": 15}
         figure.add_annotation(**own, font={"color": COLOURS[point.role], "size": 11})
-    ends = [(c.role, c.mean[-1], c.name) for c in drawn] + [(v.role, v.value, v.name) for v in lines]
+    ends = [(c.role, c.mean[-1], _named(c, drawn)) for c in drawn] + [(v.role, v.value, v.name) for v in lines]
     _label_ends(figure, ends, right, gap=(high - low) * 17 / (height - 52), top=high)
     if now is not None:
         figure.update_layout(shapes=[upright(now)])
@@ -126,57 +128,47 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
         raise UserError(
             f"A comparison needs SimCLR and an attack, measured by '{metric}'; the sweep has {len(rows)} such rows."
         )
-    base, figure = plain.iloc[0], blank(width, height, margin={"l": 56, "r": 128, "t": 24, "b": 44})
-    most = float(rows.cost.max() / base.cost)
+    base, figure, drawn = plain.iloc[0], blank(width, height, margin=MARGIN), []
+    most, left = float(rows.cost.max() / base.cost), 0.85
+    right = most + 0.2
     level = Level("clean", "SimCLR", 100 * base["mean"], 100 * base.low, 100 * base.high)
-    figure.add_traces(_level(level, 0.85, most + 0.2, most))
-    named: list[tuple[str, float, float, float, float, str]] = []
+    figure.add_traces(_level(level, left, right, most))
     for row in rows.sort_values("cost").itertuples():
         role, name = NAMES.get(row.attack, ("adv", row.attack))
-        name = f"{name}, {row.epochs} epochs" if row.attack == "none" else name
-        x, y = row.cost / base.cost, 100 * row.mean
-        text = (
-            f"<b>{name}</b><br>{y:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
-        )
-        said = {
-            "hovertext": [text],
-            "hovertemplate": "%{hovertext}<extra></extra>",
-            "text": [name],
-            "textposition": "top center",
-        }
-        point = line(role, [x], [y], [100 * row.low], [100 * row.high], mode="markers", name=name, **said)
-        if row.attack in TABLE:
-            point.update(marker={"symbol": TABLE[row.attack].marker})
-        mark = {"symbol": "line-ew", "size": 10, "line": {"color": COLOURS[role], "width": 1.25}}
-        ticks = {"x": [x] * row.n, "y": [100 * v for v in row.values], "mode": "markers", "marker": mark}
-        figure.add_traces([point, go.Scatter(**ticks, hoverinfo="skip")])
-        named.append((role, x, 100 * row.low, y, 100 * row.high, name))
-    _label_points(figure, named)
-    figure.update_xaxes(title={"text": "cost of the training, × SimCLR"}, range=[0.85, most + 0.2])
-    return figure.update_yaxes(
-        title={"text": f"{metric}, % of {int(sweep.table.n.max()):,} test images correct"}, nticks=7
-    )
+        symbol = TABLE[row.attack].marker if row.attack in TABLE else MARKS[role]
+        if row.attack == "none":
+            name, symbol = f"{name}, {row.epochs} epochs", f"{symbol}-dot" if row.cost > base.cost else symbol
+        x, y, low, high = row.cost / base.cost, 100 * row.mean, 100 * row.low, 100 * row.high
+        text = f"<b>{name}</b><br>{y:.1f} % [{low:.1f}, {high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
+        style = {"mode": "markers", "marker": {"symbol": symbol}}
+        drawn.append(Curve(role, name, [x], [y], [low], [high], [[100 * v for v in row.values]], [text], style=style))
+    for curve in drawn:
+        figure.add_traces(_curve(curve, [x + 0.045 * _place(curve, x, drawn) for x in curve.k]))
+    low, high = _range(drawn, [level], (0.0, 100.0))
+    ends = [(curve.role, curve.mean[0], _named(curve)) for curve in drawn]
+    _label_ends(figure, ends, right, gap=(high - low) * 17 / (height - 52), top=high)
+    figure.update_xaxes(title={"text": "cost of the training, × SimCLR"}, range=[left, right])
+    up = f"{metric}, % of {int(sweep.table.n.max()):,} test images correct"
+    return figure.update_yaxes(title={"text": up}, range=[low, high], nticks=7)
 
 
 def gradients_spent(
     rows: Sequence[tuple[str, int, float, float, float]], *, clean: float, width: int = 640, height: int = 280
 ) -> go.Figure:
     """Loss over gradients used: (name, gradients, loss, low, high); a line per name."""
-    figure, ends = blank(width, height, margin={"r": 128}), []
+    figure, drawn = blank(width, height, margin={"r": 128}), []
+    rival = {row.title: row for row in TABLE.values()}
     for name in dict.fromkeys(row[0] for row in rows):
         own = sorted([row for row in rows if row[0] == name], key=lambda row: row[1])
-        x, y = [row[1] for row in own], [row[2] for row in own]
+        _, x, y, low, high = zip(*own, strict=True)
         text = [f"{name}, {n} gradient{'s' * (n != 1)}<br>loss {v:.2f} nats" for n, v in zip(x, y, strict=True)]
-        said: dict[str, Any] = {"hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
-        figure.add_trace(line("adv", x, y, [row[3] for row in own], [row[4] for row in own], name=name, **said))
-        ends.append((x[-1], y[-1], name))
-    top = max(row[4] for row in rows)
-    for last in sorted({end[0] for end in ends}):
-        together = [("adv", value, name) for at, value, name in ends if at == last]
-        _label_ends(figure, together, last, gap=0.07 * top, top=top)
+        sign = {"marker": {"symbol": rival[name].marker}, "line": {"dash": rival[name].dash}} if name in rival else {}
+        drawn.append(Curve("adv", name, x, y, low, high, hover=text, style=sign))
+    figure.add_traces([trace for curve in drawn for trace in _curve(curve, list(curve.k))[:1]])
+    top, most = max(row[4] for row in rows), max(row[1] for row in rows)
+    ends = [("adv", curve.mean[-1], _named(curve, drawn)) for curve in drawn] + [("clean", clean, "clean")]
+    _label_ends(figure, ends, most + 0.5, gap=0.09 * top, top=top)
     figure.add_hline(y=clean, line={"color": COLOURS["clean"], "width": 1.5, "dash": "dash"})
-    most = max(row[1] for row in rows)
-    _label_ends(figure, [("clean", clean, "clean")], most + 0.5, gap=1, top=clean)
     figure.update_xaxes(title={"text": "gradients taken for an image"}, range=[0.5, most + 0.5], dtick=1)
     return figure.update_yaxes(title={"text": "contrastive loss, nats"}, rangemode="tozero")
 
@@ -207,7 +199,7 @@ def _level(level: Level | None, left: float, right: float, most: float) -> list[
     if level is None:
         return [go.Scatter(x=[], y=[], hoverinfo="skip"), go.Scatter(x=[], y=[])]
     colour = COLOURS[level.role]
-    x = [left, *(most / 8 * i for i in range(9)), right]
+    x = [left, *(most / 8 * i for i in range(9) if left < most / 8 * i < right), right]
     pen = {"color": colour, "width": 2 if level.dash == "solid" else 1.75, "dash": level.dash}
     said = {
         "customdata": [level.key] * len(x),
@@ -242,21 +234,11 @@ def _label_ends(figure: go.Figure, ends: list[tuple[str, float, str]], x: float,
         figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12 if len(text) < 18 else 11})
 
 
-def _label_points(figure: go.Figure, points: Sequence[tuple[str, float, float, float, float, str]]) -> None:
-    """Names of (role, x, low, y, high, name): of points at one cost the highest has its name above,
-    the lowest below, the others beside themselves.
-    """
-    for x in dict.fromkeys(round(point[1], 1) for point in points):
-        own = sorted([point for point in points if round(point[1], 1) == x], key=lambda point: point[3])
-        for i, (role, at, low, y, high, name) in enumerate(own):
-            if i == len(own) - 1:
-                place: dict[str, Any] = {"y": high, "yshift": 9}
-            elif i == 0:
-                place = {"y": low, "yshift": -9}
-            else:
-                place = {"y": y, "xanchor": "left", "xshift": 9}
-            font = {"color": COLOURS[role], "size": 11}
-            figure.add_annotation(x=at, text=name, showarrow=False, font=font, **place)
+def _named(curve: Curve, others: Sequence[Curve] | None = None) -> str:
+    """A curve's name after its marker; without, where none of `others` has its colour."""
+    symbol = curve.style.get("marker", {}).get("symbol", MARKS[curve.role])
+    alone = others is not None and sum(own.role == curve.role for own in others) == 1
+    return curve.name if alone else f"{GLYPHS.get(symbol, '•')} {curve.name}"
 
 
 def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:

@@ -100,11 +100,14 @@ def measured(atlases: list[Atlas], colour: str) -> dict[str, Any]:
                 "There is no probe for these images, for they have no labels; colour by displacement or loss."
             )
         return {"values": wrong, "scale": ("linear probe", "right", "wrong")}
-    values = torch.stack([a.moved if colour == "displacement" else a.loss for a in atlases]).numpy()
-    low, high = (0.0, float(values.max())) if colour == "displacement" else np.quantile(values, [0.01, 0.99]).tolist()
+    if colour == "displacement":  # at every eps from 0 to the farthest: 16/255's would make 8/255's look alike
+        values = torch.stack([a.moved for a in atlases]).numpy()
+        most = np.quantile(values, 0.99, axis=(0, 2), keepdims=True)
+        share = (values / np.where(most > 0, most, 1)).clip(0, 1)
+        return {"values": share, "scale": ("cosine moved", "0", "the farthest 1 % at this ε")}
+    values = torch.stack([a.loss for a in atlases]).numpy()
+    low, high = np.quantile(values, [0.01, 0.99]).tolist()
     share = ((values - low) / (high - low or 1)).clip(0, 1)
-    if colour == "displacement":
-        return {"values": share, "scale": ("cosine moved", "0", f"{high:.3f}")}
     return {"values": share, "scale": ("contrastive loss, nats", f"≤ {low:.1f}", f"≥ {high:.1f}")}
 
 

@@ -44,16 +44,16 @@ class Controls(Panel):
         run, other = w.Dropdown(options=[*choose, *listed]), w.Dropdown(options=[("none", ""), *listed])
         images = w.Dropdown(options=[(name, name) for name in dict.fromkeys([self.images, *self._offered])])
         points = w.Dropdown(options=[(f"{n:,}", n) for n in sorted({*POINTS, self.points})])
-        self._map = w.Dropdown(options=self._maps(), description="Map", layout={"width": "122px"})
+        self._map = w.Dropdown(options=self._maps(), description="Map", layout={"width": "114px"})
         self._map.tooltip = self.traits()["method"].help
         fields: list[tuple[str, Any, str, str]] = [
-            ("Run", run, "run", "104px"),
-            ("Beside it", other, "other", "96px"),
+            ("Run", run, "run", "110px"),
+            ("Beside it", other, "other", "110px"),
             ("Images", images, "images", "116px"),
             ("Points", points, "points", "70px"),
             ("Attack", w.Dropdown(options=list(ATTACKS)), "attack", "76px"),
             ("Colour by", w.Dropdown(options=[(name, name) for name in cache.COLOURS]), "colour", "80px"),
-            ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "68px"),
+            ("Trails", w.Dropdown(options=list(TRAILS)), "trails", "78px"),
         ]
         row = self.row(fields, "ex-of-").add_class("ex-atlas-row")
         row.children = [*row.children[:5], self._map.add_class("ex-field"), *row.children[5:]]

@@ -158,7 +158,7 @@ def neighbours(atlas: Atlas, i: int, k: float, then: Tensor, now: Tensor, thumb:
     at = nearest_k(atlas, k)
     new = set(now.tolist()) - set(then.tolist())
     moved = written(float(atlas.moved[atlas.ks.index(at), i]), "cosine")
-    kept = fill("kept <b>{} of {}</b> \xa0 cosine moved <b>{}</b>", len(now) - len(new), len(now), moved)
+    kept = fill("kept <b>{} of its {} nearest</b> \xa0 cosine moved <b>{}</b>", len(now) - len(new), len(now), moved)
     rows = _row("clean", "nearest, clean", then, set(), thumb) + _row("adv", "nearest, now", now, new, thumb)
     return rows + tag.div(kept, class_="ex-line")
 
@@ -226,7 +226,10 @@ def gallery(atlas: Atlas, rows: Sequence[int], k: float, thumb: Thumb) -> Markup
     kept, moved = float(atlas.kept[e, chosen].mean()), float(atlas.moved[e, chosen].mean())
     which = "all" if len(rows) <= GALLERY else f"{len(order)}, the farthest moved first"
     return join(
-        heading(f"{len(rows):,} selected", f"kept {written(kept, 'percent')}, cosine moved {written(moved, 'cosine')}"),
+        heading(
+            f"{len(rows):,} selected",
+            f"ten nearest kept: {written(kept, 'percent')}, cosine moved {written(moved, 'cosine')}",
+        ),
         _counts(atlas, chosen),
         tag.div(which, class_="ex-note"),
         tag.div([_pick(i, *thumb(i)) for i in order.tolist()], class_="ex-gallery", data_row=True),

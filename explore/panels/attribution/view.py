@@ -149,7 +149,8 @@ def table(result: Seen) -> Markup:
         _row("adv", "perturbed", result.perturbed, float(result.correlation[0]), None),
         _row("ref", "clean, random weights", result.randomised, float(result.sanity[0]), float(result.sanity_size[0])),
     )
-    return tag.table(tag.thead(head), tag.tbody(body), class_="ex-see-t", aria_label="Numbers of the three maps")
+    numbers = tag.table(tag.thead(head), tag.tbody(body), class_="ex-see-t", aria_label="Numbers of the three maps")
+    return tag.div(numbers, class_="ex-scroll")
 
 
 def _row(role: str, name: str, found: Attribution, rho: float, size: float | None) -> Markup:

@@ -85,7 +85,8 @@ def evidence(claim: Claim) -> Markup:
     parts = [list(own) for _, own in groupby(sorted(claim.findings, key=lambda f: _order(claim, f)), lambda f: f.unit)]
     caption = f"what was measured for claim {claim.number}; the numbers are in panel.result.table"
     columns = tag.colgroup(tag.col(class_=f"c{i}") for i in range(len(COLUMNS)))
-    return tag.table(columns, head, [_group(own) for own in parts], class_="ex-fp", aria_label=caption)
+    table = tag.table(columns, head, [_group(own) for own in parts], class_="ex-fp", aria_label=caption)
+    return tag.div(table, class_="ex-scroll")
 
 
 def foot(card: Scorecard) -> Markup:
