@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UserError, nearest
-from . import attacking, contrastive, features, iterating, measuring, normalising, points, splitting
+from . import (
+    attacking,
+    comparing,
+    contrastive,
+    explaining,
+    features,
+    iterating,
+    measuring,
+    normalising,
+    points,
+    splitting,
+)
 from .exercise import Exercise, Mistake, Verdict
 from .question import Question
 
@@ -20,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exercise", "Mistake", "Question", "Verdict", "check", "exercise", "exercises", "grade", "whole"]
 
-_ROOMS = (contrastive, attacking, splitting, iterating, points, features, normalising, measuring)
+_ROOMS = (contrastive, attacking, splitting, iterating, points, features, explaining, comparing, normalising, measuring)
 _ALL = {e.name: e for room in _ROOMS for e in room.EXERCISES}
 EXERCISES: dict[str, Exercise] = dict(sorted(_ALL.items(), key=lambda item: item[1].lesson))
 
