@@ -60,7 +60,12 @@ def _draw_p(generator: torch.Generator) -> tuple:
 
 def _right(change: Callable[[Tensor, Tensor, int], tuple]) -> Callable[[Tensor, Tensor], tuple]:
     """A wrong answer from the accuracy, its standard error and n."""
-    return lambda p, y: change(*accuracy(p, y), len(y))
+
+    def answer(predicted: Tensor, labels: Tensor) -> tuple:
+        share, error = accuracy(predicted, labels)
+        return change(share, error, len(labels))
+
+    return answer
 
 
 def _by_class(predicted: Tensor, labels: Tensor) -> Tensor:
