@@ -22,7 +22,11 @@ def lesson(lab):
     """Notebook 11, run from top to bottom."""
     with lab.open(ROOT / "notebooks" / "11_scorecard.ipynb") as notebook:
         notebook.run_all()
+        notebook.page.wait_for_selector(".ex-cd", state="attached")
+        assert not notebook.page.locator(".ex-cd").is_visible()  # a prediction comes first
+        notebook.page.locator(".clae-fold summary").first.click()
         notebook.page.wait_for_selector(".ex-cd")
+        notebook.page.evaluate("() => document.querySelectorAll('.clae-fold').forEach((fold) => (fold.open = true))")
         yield notebook
 
 

@@ -1,9 +1,10 @@
 """The graded copies under nbgrader and otter-grader themselves: solved notebooks get all points, spoiled and blank ones
 none.
 
-Both tools need an environment of their own; `make .venv-graders/.ready` makes it. Without GRADERS_ALL one notebook with
-every exercise of the course is graded, once solved, once spoiled and once blank; with it (`make graders`) ten are solved
-and ten spoiled, each in another way, and then every lesson's copy is graded.
+Both tools need an environment of their own; `make .venv-graders/.ready` makes it. Without GRADERS_ALL one notebook is
+handed in that has every exercise of the course, a third of them solved, a third spoiled and a third blank. With it
+(`make graders`, a quarter of an hour) ten such notebooks are solved and ten spoiled, each in another way, and every
+lesson's copy is solved, spoiled and blank.
 """
 
 import csv
@@ -23,7 +24,7 @@ from explore.course import EXERCISES, copies
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv-graders" / "bin"
 ALL = bool(os.environ.get("GRADERS_ALL"))
-TRIES = 10 if ALL else 1
+KINDS = ("solved", "spoiled", "blank")
 GRADED = {"every": lesson_of_all()}
 if ALL:
     GRADED |= {path.stem: book for path in LESSONS if list(copies.exercise_cells(book := read(path)))}
@@ -34,24 +35,30 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def answer(name: str, function: str, kind: str, i: int) -> str:
+    """The cell of a student: the model answer, another right one, or a wrong one."""
+    exercise = EXERCISES[name]
+    if kind == "solved" and i == 0:
+        return copies.renamed(exercise.code, exercise.solution.__name__, function)
+    known, source = (RIGHT, f'RIGHT["{name}"]') if kind == "solved" else (WRONG, f'WRONG["{name}"]')
+    at = f"[{i % len(known[name])}]" + ("[1]" if kind == "spoiled" else "")
+    return f"from course_answers import {source.split('[')[0]}\n\n{function} = {source}{at}"
+
+
 def submissions(book: dict, given: dict, tries: int) -> dict[str, dict]:
-    """What students hand in, by name: `given`, the copy that they get, answered rightly, wrongly or not at all."""
+    """What students hand in, by name, made of the copy that they are given; `tries` 0: one of all kinds."""
     functions = {function: exercise.name for *_, exercise, function in copies.exercise_cells(book)}
-    made = {"blank": given}
-    for kind, known in (("solved", RIGHT), ("spoiled", {n: [a for _, a in WRONG[n]] for n in WRONG})):
-        for i in range(tries):
-            handed = made[f"{kind}{i}"] = json.loads(json.dumps(given))
-            for cell in handed["cells"]:
-                head = re.search(r"^(?:def|class) (\w+)", copies.text_of(cell), re.M)
-                if cell["cell_type"] == "code" and head and head[1] in functions:
-                    name = functions[head[1]]
-                    at = f"[{i % len(known[name])}]" + ("" if kind == "solved" else "[1]")
-                    source = "RIGHT" if kind == "solved" else "WRONG"
-                    text = f'from course_answers import {source}\n\n{head[1]} = {source}["{name}"]{at}'
-                    if kind == "solved" and i == 0:  # the model answer, as the instructor has it
-                        exercise = EXERCISES[name]
-                        text = copies.renamed(exercise.code, exercise.solution.__name__, head[1])
-                    cell["source"] = text.splitlines(keepends=True)
+    students = {f"{kind}{i}": (kind, i) for kind in KINDS[:2] for i in range(tries)}
+    made = {}
+    for student, (kind, i) in (students | {"blank": ("blank", 0)} if tries else {"mixed": ("mixed", 0)}).items():
+        handed = made[student] = json.loads(json.dumps(given))
+        for cell in handed["cells"]:
+            head = re.search(r"^(?:def|class) (\w+)", copies.text_of(cell), re.M)
+            if cell["cell_type"] == "code" and head and head[1] in functions:
+                name = functions[head[1]]
+                this = KINDS[list(functions.values()).index(name) % 3] if kind == "mixed" else kind
+                if this != "blank":
+                    cell["source"] = answer(name, head[1], this, i).splitlines(keepends=True)
     return made
 
 
@@ -101,13 +108,11 @@ def by_otter(book: dict, name: str, folder: Path, tries: int) -> dict[str, tuple
 @pytest.mark.parametrize("grade", [by_nbgrader, by_otter], ids=["nbgrader", "otter"])
 def test_a_grader_gives_all_points_or_none(grade, name, tmp_path):
     book, start = GRADED[name], time.perf_counter()
-    tries = TRIES if name == "every" else 1
+    tries = 10 if ALL and name == "every" else int(ALL)
     points = grade(book, name, tmp_path, tries)
-    most = sum(exercise.points for *_, exercise, _ in copies.exercise_cells(book))
-    told = {
-        kind: sorted({p for s, (p, _) in points.items() if s.startswith(kind)})
-        for kind in ("solved", "spoiled", "blank")
-    }
-    print(f"\n{name}, {grade.__name__}: {told} of {most} points, {time.perf_counter() - start:.0f} s")
-    assert {of for _, of in points.values()} == {most} and len(points) == 2 * tries + 1
-    assert told == {"solved": [most], "spoiled": [0], "blank": [0]}, points
+    each = [exercise.points for *_, exercise, _ in copies.exercise_cells(book)]
+    told = {kind: sorted({p for s, (p, _) in points.items() if s.startswith(kind)}) for kind in (*KINDS, "mixed")}
+    print(f"\n{name}, {grade.__name__}: {told} of {sum(each)} points, {time.perf_counter() - start:.0f} s")
+    assert {of for _, of in points.values()} == {sum(each)} and len(points) == (2 * tries + 1)
+    right = {"solved": sum(each), "spoiled": 0, "blank": 0} if tries else {"mixed": sum(each[::3])}
+    assert {kind: p for kind, p in told.items() if p} == {kind: [p] for kind, p in right.items()}, points
