@@ -13,7 +13,7 @@ WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test quick coverage style core setup extra lint format demo studies reproduce screenshots site docs clean
+.PHONY: lab test quick coverage style core setup extra graders lint format demo studies reproduce screenshots site docs clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -45,6 +45,17 @@ $(READY): pyproject.toml constraints.txt
 extra: $(READY)        ## an extra besides, EXTRA=cluster or lars
 	$(INSTALL) -c constraints.txt -e '.[$(EXTRA)]'
 
+GRADERS := .venv-graders
+graders: $(GRADERS)/.ready ## nbgrader and otter-grader on every lesson's copies, solved, spoiled and blank (a quarter of an hour)
+	GRADERS_ALL=1 $(PY) -m pytest -q -s tests/test_graders.py
+
+$(GRADERS)/.ready: constraints.txt $(READY) # sees the packages of $(VENV), and has the graders' own pins beside them
+	$(PY) -m venv $(GRADERS)
+	$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" > graders.pth
+	mv graders.pth "$$($(GRADERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
+	$(GRADERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt nbgrader otter-grader
+	@touch $@
+
 lint format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
@@ -71,4 +82,4 @@ docs: $(READY)         ## the page of all names, from the docstrings: build/api/
 	$(PY) -m pdoc --output-directory build/api explore '!explore.panels.widgets'
 
 clean:
-	rm -rf $(VENV) .venv-newest .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest $(GRADERS) .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats as scipy_stats
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 
 from explore import Probe, nt_xent
@@ -415,6 +416,128 @@ def imagenet_normalised(x):
     return (x.float() / 255 - mean) / std
 
 
+# --- attribution
+
+
+def path_as_a_batch(number, x, baseline, steps):
+    t = torch.linspace(0, 1, steps).view(-1, 1, 1, 1, 1)
+    points = (baseline + t * (x - baseline)).flatten(0, 1).requires_grad_()
+    number(points).sum().backward()
+    return (x - baseline) * torch.trapezoid(points.grad.view(steps, *x.shape), t.flatten(), dim=0)
+
+
+def path(number, x, baseline, steps, start=0.0, end=1.0):
+    total = 0
+    for t in np.linspace(start, end, steps + 1)[1:]:
+        total = total + slope((baseline + t * (x - baseline)).float(), number)
+    return total / steps
+
+
+def captum_gradients(number, x, baseline, steps):
+    from captum.attr import IntegratedGradients
+
+    return IntegratedGradients(number).attribute(x, baseline, n_steps=steps).numpy()
+
+
+def masked(number, x, side, change=None):
+    """The number of each picture that a mask of one square changes, with `repeat_interleave` for squares."""
+    rows, columns = x.shape[2] // side, x.shape[3] // side
+    cells = torch.eye(rows * columns).view(-1, rows, columns)
+    masks = cells.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
+    change = change or (lambda x, mask: x * (1 - mask))
+    return torch.stack([number(change(x, mask)) for mask in masks], 1).view(-1, rows, columns)
+
+
+def drop(number, x, side, change=None):
+    return number(x).view(-1, 1, 1) - masked(number, x, side, change)
+
+
+def one_batch_of_squares(number, x, side):
+    n, c, h, w = x.shape
+    cut = x.unfold(2, side, side).unfold(3, side, side)
+    pictures = cut[:, :, None, None].repeat(1, 1, h // side, w // side, 1, 1, 1, 1)
+    for i in range(h // side):
+        for j in range(w // side):
+            pictures[:, :, i, j, i, j] = 0
+    whole = pictures.permute(0, 2, 3, 1, 4, 6, 5, 7).reshape(-1, c, h, w)
+    return (number(x)[:, None] - number(whole).view(n, -1)).view(n, h // side, w // side).tolist()
+
+
+def captum_squares(number, x, side):
+    from captum.attr import Occlusion
+
+    square = (x.shape[1], side, side)
+    found = Occlusion(number).attribute(x, sliding_window_shapes=square, strides=square)
+    return found[:, 0, ::side, ::side]
+
+
+def never_restored(number, x, side):
+    hidden, found = x.clone(), []
+    for i in range(0, x.shape[2], side):
+        for j in range(0, x.shape[3], side):
+            hidden[:, :, i : i + side, j : j + side] = 0
+            found.append(number(x) - number(hidden))
+    return torch.stack(found, 1).view(len(x), x.shape[2] // side, -1)
+
+
+# --- numbers that judge
+
+
+def share_and_error(p, y):
+    a = float((p == y).sum()) / len(y)
+    return a, math.sqrt(a * (1 - a) / len(y))
+
+
+def accuracy_by(change):
+    return lambda p, y: change(*share_and_error(p, y), len(y))
+
+
+def t_interval(a, b):
+    found = scipy_stats.ttest_rel(b, a).confidence_interval()
+    return found.low, found.high
+
+
+def around(d, half):
+    return d.mean() - half, d.mean() + half
+
+
+def half_of(d, quantile=0.975, freedom=None, ddof=1, times=1.0):
+    freedom = len(d) - 1 if freedom is None else freedom
+    return times * scipy_stats.t.ppf(quantile, freedom) * np.std(d.numpy(), ddof=ddof) / len(d) ** 0.5
+
+
+def holm_by_loop(p):
+    found, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: float(p[i]))):
+        least = max(least, min(1.0, (len(p) - rank) * float(p[i])))
+        found[i] = least
+    return found
+
+
+def holm_by_pairs(p):
+    """For each p-value the largest that a smaller or equal one was raised to."""
+    raised = torch.stack([q * (p >= q).sum() for q in p])
+    return torch.stack([raised[p <= q].max() for q in p]).clamp(max=1)
+
+
+def holm_in_numpy(p):
+    values = p.numpy()
+    order = np.argsort(values)
+    raised = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return raised[np.argsort(order)]
+
+
+def ranked(change):
+    """Changed p-values, from the smallest to the largest, back in the order given."""
+
+    def answer(p):
+        order, found = np.argsort(p.numpy()), np.empty(len(p))
+        found[order] = change(p.numpy()[order], np.arange(len(p), 0, -1))
+        return found
+
+    return answer
+
+
 RIGHT = {
     "nt_xent": [loop_over_anchors, loss_in_numpy, mean_by_cross_entropy, nt_xent],
     "split_gradient": [split_by_backward, split_by_candidates, split_in_float64],
@@ -453,6 +576,24 @@ RIGHT = {
         lambda x: x.double().mul(1 / 255),
         lambda x: torch.from_numpy(x.numpy().astype(np.float32) / 255),
     ],
+    "integrated_gradients": [path_as_a_batch, lambda *a: (a[1] - a[2]) * path(*a), captum_gradients],
+    "occlusion": [drop, one_batch_of_squares, captum_squares],
+    "standardise": [
+        lambda h, t: [torch.stack([(row - h.mean(0)) / h.var(0).sqrt() for row in rows]) for rows in (h, t)],
+        lambda h, t: tuple(StandardScaler().fit(h.numpy()).transform(rows.numpy()) for rows in (h, t)),
+        lambda h, t: (h.sub(h.mean(0)).div(h.std(0)), t / h.std(0) - h.mean(0) / h.std(0)),
+    ],
+    "accuracy": [
+        share_and_error,
+        lambda p, y: ((p == y).float().mean(), scipy_stats.sem((p == y).numpy())),
+        lambda p, y: (np.mean(p.numpy() == y.numpy()), np.std(p.numpy() == y.numpy()) / np.sqrt(len(y))),
+    ],
+    "paired_interval": [
+        t_interval,
+        lambda a, b: around(b - a, half_of(b - a)),
+        lambda a, b: scipy_stats.t.interval(0.95, 5, (b - a).mean(), scipy_stats.sem(b - a)),
+    ],
+    "holm": [holm_by_loop, holm_by_pairs, holm_in_numpy],
 }
 
 WRONG = {  # name -> (kind of mistake, answer)
@@ -682,6 +823,128 @@ WRONG = {  # name -> (kind of mistake, answer)
         ("inverted", lambda x: (255 - x.float()) / 255),
         ("wrong dtype", lambda x: x),
         ("wrong shape", lambda x: (x / 255).permute(0, 2, 3, 1)),
+    ],
+    "integrated_gradients": [
+        ("gradient only", path),
+        ("multiplied by the image", lambda f, x, b, n: x * path(f, x, b, n)),
+        ("wrong sign", lambda f, x, b, n: (b - x) * path(f, x, b, n)),
+        ("sum instead of mean", lambda f, x, b, n: n * captum_gradients(f, x, b, n)),
+        ("divided twice", lambda f, x, b, n: path_as_a_batch(f, x, b, n) / n),
+        ("gradient at the image", lambda f, x, b, n: (x - b) * slope(x, f)),
+        ("gradient at the baseline", lambda f, x, b, n: (x - b) * slope(b, f)),
+        ("image times gradient", lambda f, x, b, n: x * slope(x, f)),
+        ("path from black", lambda f, x, b, n: (x - b) * path(f, x, torch.zeros_like(x), n)),
+        ("baseline ignored", lambda f, x, b, n: captum_gradients(f, x, torch.zeros_like(x), n)),
+        ("half of the path", lambda f, x, b, n: (x - b) * path(f, x, b, n, 0, 0.5)),
+        ("ends only", lambda f, x, b, n: (x - b) * (slope(x, f) + slope(b, f)) / 2),
+        ("path beyond the image", lambda f, x, b, n: (x - b) * path(f, x, b, n, 1, 2)),
+        ("gradient of the mean", lambda f, x, b, n: (x - b) * path(lambda z: f(z) / len(z), x, b, n)),
+        ("absolute values", lambda *a: abs(path_as_a_batch(*a))),
+        ("summed over channels", lambda *a: path_as_a_batch(*a).sum(1)),
+        ("random", lambda f, x, b, n: (x - b) * slope(torch.rand_like(x), f)),
+    ],
+    "occlusion": [
+        ("wrong sign", lambda f, x, s: masked(f, x, s) - f(x).view(-1, 1, 1)),
+        ("number of the hidden picture", masked),
+        ("squares stay black", never_restored),
+        ("all but the square is black", lambda f, x, s: drop(f, x, s, lambda x, m: x * m)),
+        ("white squares", lambda f, x, s: drop(f, x, s, lambda x, m: torch.maximum(x, m))),
+        ("grey squares", lambda f, x, s: drop(f, x, s, lambda x, m: x * (1 - m) + m * x.mean((2, 3), keepdim=True))),
+        ("grey squares of 0.5", lambda f, x, s: drop(f, x, s, lambda x, m: x * (1 - m) + m / 2)),
+        ("rows and columns exchanged", lambda *a: drop(*a).mT),
+        ("one pixel at a time", lambda f, x, s: drop(f, x, 1)),
+        ("a pixel of each square", lambda f, x, s: drop(f, x, 1)[:, ::s, ::s]),
+        ("relative drop", lambda f, x, s: 1 - masked(f, x, s) / f(x).view(-1, 1, 1)),
+        ("drop per pixel", lambda f, x, s: drop(f, x, s) / (s * s)),
+        ("mean over the images", lambda *a: drop(*a).mean(0)),
+        ("absolute values", lambda *a: drop(*a).abs()),
+        ("not finite", lambda *a: drop(*a) / 0),
+    ],
+    "standardise": [
+        (
+            "test rows scaled by their own statistics",
+            lambda h, t: [StandardScaler().fit_transform(rows.numpy()) for rows in (h, t)],
+        ),
+        (
+            "statistics of both sets",
+            lambda h, t: np.split(StandardScaler().fit_transform(torch.cat([h, t]).numpy()), [len(h)]),
+        ),
+        ("statistics of the test rows", lambda h, t: [StandardScaler().fit(t).transform(rows) for rows in (h, t)]),
+        ("test rows not scaled", lambda h, t: (StandardScaler().fit_transform(h.numpy()), t.clone())),
+        ("mean not taken out", lambda h, t: (h / h.std(0), t / h.std(0))),
+        ("not divided", lambda h, t: (h - h.mean(0), t - h.mean(0))),
+        ("divided by the variance", lambda h, t: ((h - h.mean(0)) / h.std(0) ** 2, (t - h.mean(0)) / h.std(0) ** 2)),
+        ("divided first", lambda h, t: (h / h.std(0) - h.mean(0), t / h.std(0) - h.mean(0))),
+        ("over the wrong axis", lambda h, t: [F.layer_norm(rows, (6,)) * (5 / 6) ** 0.5 for rows in (h, t)]),
+        ("one scale for all features", lambda h, t: ((h - h.mean()) / h.std(), (t - h.mean()) / h.std())),
+        ("scaled to [0, 1]", lambda h, t: [MinMaxScaler().fit(h.numpy()).transform(rows.numpy()) for rows in (h, t)]),
+        ("rows of unit length", lambda h, t: (h / h.norm(dim=1)[:, None], t / t.norm(dim=1)[:, None])),
+        ("sets exchanged", lambda h, t: ((t - h.mean(0)) / h.std(0), (h - h.mean(0)) / h.std(0))),
+        ("unchanged", lambda h, t: (h + 0, t + 0)),
+        ("wrong number of results", lambda h, t: (h - h.mean(0)) / h.std(0)),
+    ],
+    "accuracy": [
+        ("standard deviation", lambda p, y: ((p == y).float().mean(), (p == y).float().std())),
+        ("divided by n", lambda p, y: ((p == y).float().mean(), (p == y).float().std() / len(y))),
+        ("no square root", accuracy_by(lambda a, e, n: (a, a * (1 - a) / n))),
+        ("variance of one image", accuracy_by(lambda a, e, n: (a, a * (1 - a)))),
+        ("half of the interval", accuracy_by(lambda a, e, n: (a, 1.96 * e))),
+        ("whole interval", accuracy_by(lambda a, e, n: (a, 2 * 1.96 * e))),
+        ("largest standard error", accuracy_by(lambda a, e, n: (a, math.sqrt(0.25 / n)))),
+        ("1 - a forgotten", accuracy_by(lambda a, e, n: (a, math.sqrt(a / n)))),
+        ("as for counts", accuracy_by(lambda a, e, n: (a, 1 / math.sqrt(n)))),
+        ("error rate", lambda p, y: ((p != y).float().mean(), (p != y).float().std() / len(y) ** 0.5)),
+        ("in percent", accuracy_by(lambda a, e, n: (100 * a, 100 * e))),
+        ("accuracy in percent", accuracy_by(lambda a, e, n: (100 * a, e))),
+        ("count instead of share", accuracy_by(lambda a, e, n: (a * n, e))),
+        ("numbers exchanged", lambda p, y: share_and_error(p, y)[::-1]),
+        (
+            "mean over classes",
+            lambda p, y: (
+                np.mean([float((p[y == c] == c).double().mean()) for c in range(4)]),
+                share_and_error(p, y)[1],
+            ),
+        ),
+        ("wrong number of results", lambda p, y: (p == y).float().mean()),
+    ],
+    "paired_interval": [
+        ("not paired", lambda a, b: around(b - a, scipy_stats.t.ppf(0.975, 5) * ((a.var() + b.var()) / 6).sqrt())),
+        ("not paired", lambda a, b: tuple(scipy_stats.ttest_ind(b, a).confidence_interval())),
+        ("wrong direction", lambda a, b: t_interval(b, a)),
+        ("normal instead of t", lambda a, b: around(b - a, 1.96 * scipy_stats.sem(b - a))),
+        ("two standard errors", lambda a, b: around(b - a, 2 * scipy_stats.sem(b - a))),
+        ("one-sided", lambda a, b: around(b - a, half_of(b - a, 0.95))),
+        ("99 % interval", lambda a, b: around(b - a, half_of(b - a, 0.995))),
+        ("n degrees of freedom", lambda a, b: around(b - a, half_of(b - a, freedom=6))),
+        ("degrees of freedom of two groups", lambda a, b: around(b - a, half_of(b - a, freedom=10))),
+        ("divided by n in the variance", lambda a, b: around(b - a, half_of(b - a, ddof=0))),
+        ("standard deviation", lambda a, b: around(b - a, half_of(b - a, times=6**0.5))),
+        ("divided by n", lambda a, b: around(b - a, half_of(b - a, times=6**-0.5))),
+        ("standard error", lambda a, b: around(b - a, scipy_stats.sem(b - a))),
+        ("ends exchanged", lambda a, b: around(b - a, -half_of(b - a))),
+        ("half-width instead of ends", lambda a, b: ((b - a).mean(), half_of(b - a))),
+        ("interval of b alone", lambda a, b: around(b, half_of(b))),
+        ("sorted apart", lambda a, b: t_interval(np.sort(a), np.sort(b))),
+        ("wrong number of results", lambda a, b: ((b - a).mean(), *t_interval(a, b))),
+    ],
+    "holm": [
+        ("Bonferroni", lambda p: torch.clip(10 * p, max=1)),
+        ("Bonferroni without a limit", lambda p: p * 10),
+        ("no running maximum", ranked(lambda p, k: np.minimum(p * k, 1))),
+        ("no limit at 1", ranked(lambda p, k: np.maximum.accumulate(p * k))),
+        ("neither maximum nor limit", ranked(lambda p, k: p * k)),
+        ("sorted", lambda p: sorted(holm_by_loop(p))),
+        ("ranked in the order given", lambda p: np.minimum(1, np.maximum.accumulate(p.numpy() * np.arange(10, 0, -1)))),
+        ("ranked from the largest", ranked(lambda p, k: np.minimum(p * k[::-1], 1))),
+        ("Benjamini and Hochberg", lambda p: scipy_stats.false_discovery_control(p.numpy())),
+        ("Hochberg", ranked(lambda p, k: np.minimum.accumulate(np.minimum(p * k, 1)[::-1])[::-1])),
+        ("factors from m - 1", ranked(lambda p, k: np.minimum(1, np.maximum.accumulate(p * (k - 1))))),
+        ("factors from m + 1", ranked(lambda p, k: np.minimum(1, np.maximum.accumulate(p * (k + 1))))),
+        ("divided", ranked(lambda p, k: np.maximum.accumulate(p / k))),
+        ("Šidák", ranked(lambda p, k: np.maximum.accumulate(1 - (1 - p) ** k))),
+        ("verdicts instead of p-values", lambda p: [float(q < 0.05) for q in holm_by_loop(p)]),
+        ("unchanged", lambda p: p.clone()),
+        ("wrong dtype", lambda p: torch.tensor(holm_by_loop(p)) < 0.05),
     ],
 }
 

@@ -101,7 +101,8 @@ def lesson_of_all() -> dict:
     for exercise in EXERCISES.values():
         cells.append({"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["Write it."]})
         cells.append({"cell_type": "code", "id": "b", "metadata": {}, "source": exercise.cell.splitlines(True)})
-    return {"cells": [{"cell_type": "markdown", "id": "t", "metadata": {}, "source": ["# All"]}, *cells]}
+    title = {"cell_type": "markdown", "id": "t", "metadata": {}, "source": ["# All"]}
+    return {**read(LESSONS[0]), "cells": [title, *cells]}
 
 
 def graded():
@@ -123,7 +124,7 @@ def graded():
 
 
 def test_graded_copies_give_points_to_solved_and_none_to_spoiled_notebooks():
-    """Ten solved and forty spoiled ones for each grader; both tools were run on the copies (LOG.md)."""
+    """Each exercise solved, and spoiled in four ways, for each grader; test_graders.py runs the tools themselves."""
     seen = []
     for name, solved, test in graded():
         exec(solved, place := {"torch": torch, "ex": ex})

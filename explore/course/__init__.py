@@ -3,7 +3,7 @@
     ex.course.exercises()               # all of them, with minutes and difficulty
     ex.course.check("fgsm", my_fgsm)    # in a lesson: prints "Right", or the kind of mistake
 
-`Question` judges numbers and names.
+`Question` judges numbers and names; `fold` keeps what a cell shows shut until a prediction is made.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UserError, nearest
-from . import attacking, contrastive, features, iterating, measuring, normalising, points, splitting
+from . import (
+    attacking,
+    comparing,
+    contrastive,
+    explaining,
+    features,
+    iterating,
+    measuring,
+    normalising,
+    points,
+    splitting,
+)
 from .exercise import Exercise, Mistake, Verdict
+from .folding import fold
 from .question import Question
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Exercise", "Mistake", "Question", "Verdict", "check", "exercise", "exercises", "grade", "whole"]
+__all__ = ["Exercise", "Mistake", "Question", "Verdict", "check", "exercise", "exercises", "fold", "grade", "whole"]
 
-_ROOMS = (contrastive, attacking, splitting, iterating, points, features, normalising, measuring)
+_ROOMS = (contrastive, attacking, splitting, iterating, points, features, explaining, comparing, normalising, measuring)
 _ALL = {e.name: e for room in _ROOMS for e in room.EXERCISES}
 EXERCISES: dict[str, Exercise] = dict(sorted(_ALL.items(), key=lambda item: item[1].lesson))
 

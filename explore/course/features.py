@@ -1,5 +1,6 @@
-"""A linear probe."""
+"""A linear probe, and the scale of its features."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from ..evaluate import Probe
 from .exercise import Exercise, Mistake
 
 
-# The model answer is shown in the instructor's copy as it stands here.
+# The model answers are shown in the instructor's copy as they stand here.
+def standardise(h, h_test):
+    """Both sets of features, (n, d) and (m, d), with the mean and the scale of h taken out."""
+    mean, std = h.mean(0), h.std(0)
+    return (h - mean) / std, (h_test - mean) / std
+
+
 def linear_probe(h, y, h_test):
     """Predicted labels (m,) of h_test (m, d): logistic regression on h (n, d), labels y (n,)."""
     mean, std = h.mean(0), h.std(0)
@@ -136,7 +143,52 @@ PROBE_MISTAKES = (
 )
 
 
+def _draw_features(generator: torch.Generator) -> tuple:
+    """Features of unlike sizes away from 0; the test rows lie elsewhere, and spread otherwise."""
+    size = torch.exp(torch.linspace(-1, 1, 6))
+    h, h_test = (torch.randn(n, 6, generator=generator) for n in (400, 300))
+    return (h + 2) * size, (1.5 * h_test + 1.5) * size
+
+
+def _scaled(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`change(rows, h)` of both sets of rows."""
+    return lambda h, t: (change(h, h), change(t, h))
+
+
+STANDARDISE_MISTAKES = (
+    Mistake("test rows scaled by their own statistics", "use the training rows' mean and standard deviation in both.", lambda h, t: ((h - h.mean(0)) / h.std(0), (t - t.mean(0)) / t.std(0))),
+    Mistake("statistics of both sets", "the test rows must not take part: use the training rows' mean and standard deviation.", lambda h, t: _scaled(lambda x, _: (x - torch.cat([h, t]).mean(0)) / torch.cat([h, t]).std(0))(h, t)),
+    Mistake("statistics of the test rows", "use the mean and the standard deviation of h, not of h_test.", lambda h, t: _scaled(lambda x, _: (x - t.mean(0)) / t.std(0))(h, t)),
+    Mistake("test rows not scaled", "do the same to both sets.", lambda h, t: ((h - h.mean(0)) / h.std(0), t)),
+    Mistake("mean not taken out", "subtract the mean first.", _scaled(lambda x, h: x / h.std(0))),
+    Mistake("not divided", "divide by the standard deviation as well.", _scaled(lambda x, h: x - h.mean(0))),
+    Mistake("divided by the variance", "divide by the standard deviation, its square root.", _scaled(lambda x, h: (x - h.mean(0)) / h.var(0))),
+    Mistake("multiplied", "divide by the standard deviation.", _scaled(lambda x, h: (x - h.mean(0)) * h.std(0))),
+    Mistake("divided first", "subtract the mean, then divide; as it is, the mean of another scale is subtracted.", _scaled(lambda x, h: x / h.std(0) - h.mean(0))),
+    Mistake("over the wrong axis", "every feature (column) has its mean: mean(0), std(0).", _scaled(lambda x, h: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True))),
+    Mistake("one scale for all features", "every feature has its own mean and standard deviation: mean(0), std(0).", _scaled(lambda x, h: (x - h.mean()) / h.std())),
+    Mistake("scaled to [0, 1]", "take the mean and the standard deviation, not the least and the largest.", _scaled(lambda x, h: (x - h.amin(0)) / (h.amax(0) - h.amin(0)))),
+    Mistake("rows of unit length", "every feature is to have mean 0 and standard deviation 1; the rows' lengths do not matter.", _scaled(lambda x, h: F.normalize(x, dim=1))),
+    Mistake("sets exchanged", "return the training rows first.", lambda h, t: _scaled(lambda x, _: (x - h.mean(0)) / h.std(0))(t, h)),
+    Mistake("unchanged", "the features come back as they were.", lambda h, t: (h, t)),
+)  # fmt: skip
+
+
 EXERCISES = (
+    Exercise(
+        name="standardise",
+        title="Standardise features by the training rows",
+        lesson="06",
+        minutes=5,
+        difficulty="easy",
+        returns="two sets of features, of h's and of h_test's shape",
+        expect="mean(0) and std(0) of h, used for both; a standard deviation that divides by n passes as well.",
+        solution=standardise,
+        reference=standardise,
+        draw=_draw_features,
+        mistakes=STANDARDISE_MISTAKES,
+        margin=4e-3,  # n in place of n - 1 moves the scale by 1.3e-3
+    ),
     Exercise(
         name="linear_probe",
         title="Fit a linear probe to frozen features",
