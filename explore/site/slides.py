@@ -79,7 +79,7 @@ def build_slides(
     lesson.
     """
     out, deck = Path(out).expanduser(), Path(deck or paths.notebooks() / "slides.md").expanduser()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "index.html").is_file())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "plotly.js").is_file())):
         raise UserError(f"Slides are written into a new folder or earlier slides', and {out} holds other files; name another.")
     slides = read_slides(deck)
     library = _reveal(reveal)
