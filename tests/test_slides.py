@@ -80,7 +80,7 @@ def test_a_deck_that_cannot_be_built_says_why(small):
     with pytest.raises(ex.UserError, match="holds other files"):
         build_slides(small, deck, **build)
     deck.write_text(DECK.replace("#sum", "#sums"))
-    with pytest.raises(ex.UserError, match="no cell sums, .* its cells are sum, figure"):
+    with pytest.raises(ex.UserError, match=r"no cell sums, .* its cells are sum, figure"):
         build_slides(small / "out", deck, **build)
     deck.write_text(DECK.replace("small.ipynb", "large.ipynb"))
     with pytest.raises(ex.UserError, match="no such file"):

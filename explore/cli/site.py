@@ -39,7 +39,9 @@ def _site(args: argparse.Namespace) -> int:
 def _slides(args: argparse.Namespace) -> int:
     from ..site.slides import build_slides
 
-    page = build_slides(args.out, args.deck, reveal=args.reveal, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    page = build_slides(
+        args.out, args.deck, reveal=args.reveal, tell=lambda line: print(line, file=sys.stderr, flush=True)
+    )
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     print(f"{page}: {size / 1e6:.1f} MB with its folder; any browser opens it, S opens the speaker's window.")
     return 0

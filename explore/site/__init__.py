@@ -101,7 +101,9 @@ def _lesson(path: Path, out: Path, place: Path) -> Page:
     first = next((c.source for c in book.cells if c.cell_type == "markdown"), path.stem)
     title, about = _heading(first, path.stem)
     file = out / f"{path.stem}.html"
-    write_text(file, _document(title, f'<p><a href="index.html">All lessons</a></p>{_linked(body)}<script>{FRAMES}</script>'))
+    write_text(
+        file, _document(title, f'<p><a href="index.html">All lessons</a></p>{_linked(body)}<script>{FRAMES}</script>')
+    )
     size = file.stat().st_size + sum(each.stat().st_size for each in panels.iterdir())
     return Page(file, title, about, size)
 

@@ -49,7 +49,9 @@ class Slide:
 
     def shown(self) -> list[tuple[str, str, str]]:
         """Lesson, cell and text for those who cannot see it, of each output and source on it."""
-        return [(found[3], found[4], found[2] if found[2] is not None else "code") for found in SHOWN.finditer(self.text)]
+        return [
+            (found[3], found[4], found[2] if found[2] is not None else "code") for found in SHOWN.finditer(self.text)
+        ]
 
 
 def read_slides(deck: str | Path) -> list[Slide]:
@@ -80,7 +82,9 @@ def build_slides(
     """
     out, deck = Path(out).expanduser(), Path(deck or paths.notebooks() / "slides.md").expanduser()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "plotly.js").is_file())):
-        raise UserError(f"Slides are written into a new folder or earlier slides', and {out} holds other files; name another.")
+        raise UserError(
+            f"Slides are written into a new folder or earlier slides', and {out} holds other files; name another."
+        )
     slides = read_slides(deck)
     library = _reveal(reveal)
     out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,9 @@ def _cells(path: Path, wanted: dict[str, bool], out: Path, place: Path) -> list[
     book = nbformat.read(path, as_version=4)
     names = [cell.id for cell in book.cells]
     if missing := sorted(wanted.keys() - set(names)):
-        raise UserError(f"{path.name} has no cell {missing[0]}, which the slides show; its cells are {', '.join(names)}.")
+        raise UserError(
+            f"{path.name} has no cell {missing[0]}, which the slides show; its cells are {', '.join(names)}."
+        )
     chosen = [cell for cell in book.cells if cell.id in wanted]
     last = max((names.index(name) for name, source in wanted.items() if not source), default=-1)
     if last >= 0:
@@ -139,7 +145,9 @@ def _reveal(archive: str | Path | None) -> dict[str, str]:
         try:
             fetch([url], file, md5, lambda *_: None)
         except Unreachable as error:
-            raise UserError(f"reveal.js cannot be downloaded ({error}); name its archive: --reveal FILE, from {url}.") from None
+            raise UserError(
+                f"reveal.js cannot be downloaded ({error}); name its archive: --reveal FILE, from {url}."
+            ) from None
     found = {}
     with tarfile.open(file) as files:
         for name in ("reveal.css", "reveal.js", "plugin/notes.js"):
@@ -206,4 +214,6 @@ def _section(slide: Slide, views: _Views) -> str:
     made = markdown2html_mistune(SHOWN.sub(shown, set_formulas(slide.text)))
     made = re.sub(r'<a class="anchor-link".*?</a>', "", made)
     note = f"{slide.minutes} min. {slide.note}"
-    return f'<section><div class="slide">{made}</div><aside class="notes">{markdown2html_mistune(note)}</aside></section>'
+    return (
+        f'<section><div class="slide">{made}</div><aside class="notes">{markdown2html_mistune(note)}</aside></section>'
+    )
