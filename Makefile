@@ -13,7 +13,7 @@ WORKERS ?= 2
 TESTS := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 CORE := $(addprefix tests/test_,attacks.py judging.py losses.py nets.py steps.py views.py)
 
-.PHONY: lab test quick coverage style core setup extra graders lint format demo studies reproduce screenshots site docs clean
+.PHONY: lab test quick coverage style core setup extra graders lint format demo studies reproduce screenshots site slides docs clean
 lab: $(READY)          ## set up what is missing and open the first notebook
 	$(PY) -m explore lab
 
@@ -75,7 +75,13 @@ screenshots: $(READY)  ## the README's pictures, from the browser ring
 
 SITE ?= build/site
 site: $(READY)         ## the lessons as a static site, SITE=folder: run, with panels that work in the browser (minutes)
+	$(INSTALL) -c constraints.txt -e '.[site]'
 	$(PY) -m explore site $(SITE)
+
+SLIDES ?= build/slides
+slides: $(READY)       ## a lecture of 45 minutes as slides that work offline, SLIDES=folder: the lessons are run (minutes)
+	$(INSTALL) -c constraints.txt -e '.[site]'
+	$(PY) -m explore slides $(SLIDES)
 
 docs: $(READY)         ## the page of all names, from the docstrings: build/api/index.html
 	$(INSTALL) -c constraints.txt -e '.[docs]'

@@ -58,6 +58,7 @@ def build(
         write_text(out / "plotly.js", script())
         for picture in Path(place).glob("*.svg"):
             shutil.copy(picture, out)
+        write_text(out / "glossary.html", _glossary((Path(place) / "glossary.md").read_text(encoding="utf-8")))
         found = []
         for book in books:
             began = time.perf_counter()
@@ -97,11 +98,12 @@ def _lesson(path: Path, out: Path, place: Path) -> Page:
             if PLOTLY in output.get("data", {}):
                 output["data"] = {"text/html": _chart(output["data"][PLOTLY])}
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(book)
-    body = re.sub(r'href="([\w./-]+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
     first = next((c.source for c in book.cells if c.cell_type == "markdown"), path.stem)
     title, about = _heading(first, path.stem)
     file = out / f"{path.stem}.html"
-    write_text(file, _document(title, f'<p><a href="index.html">All lessons</a></p>{body}<script>{FRAMES}</script>'))
+    write_text(
+        file, _document(title, f'<p><a href="index.html">All lessons</a></p>{_linked(body)}<script>{FRAMES}</script>')
+    )
     size = file.stat().st_size + sum(each.stat().st_size for each in panels.iterdir())
     return Page(file, title, about, size)
 
@@ -122,6 +124,18 @@ def _run(book: Any, path: Path, panels: Path, place: Path) -> None:
         ) from error
 
 
+def _glossary(markdown: str) -> str:
+    with extra("A site"):
+        from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+    return _document("Glossary", f'<p><a href="index.html">All lessons</a></p>{markdown2html_mistune(markdown)}')
+
+
+def _linked(body: str) -> str:
+    """A page's HTML, its links to notebooks and Markdown files as links to their pages."""
+    return re.sub(r'href="([\w./-]+)\.(?:ipynb|md)(#[^"]*)?"', r'href="\1.html\2"', body)
+
+
 def _chart(figure: Any) -> str:
     """A figure that draws itself with the site's plotly.js."""
     name = f"chart-{abs(hash(json.dumps(figure, sort_keys=True, default=str))):x}"
@@ -139,14 +153,19 @@ def _heading(markdown: str, otherwise: str) -> tuple[str, str]:
 
 
 def _document(title: str, body: str) -> str:
+    style = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
+    top = head(title, style) + '<script src="plotly.js" defer></script>'
+    body = body.replace("<script>Plotly.newPlot", '<script type="module">Plotly.newPlot')  # modules wait for plotly.js
+    return f'<!doctype html>\n<html lang="en"><head>{top}</head><body><main>{body}</main></body></html>\n'
+
+
+def head(title: str, style: str) -> str:
+    """What stands in a page's head: its title, the colours of code, and a style of its own."""
     with extra("A site"):
         from pygments.formatters import HtmlFormatter
 
     code = HtmlFormatter().get_style_defs(".highlight")
-    style = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
-    head = (
+    return (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f"<style>{code}\n{style}</style>"
     )
-    head += f'<style>{code}\n{style}</style><script src="plotly.js" defer></script>'
-    body = body.replace("<script>Plotly.newPlot", '<script type="module">Plotly.newPlot')  # modules wait for plotly.js
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><main>{body}</main></body></html>\n'
