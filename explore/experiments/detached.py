@@ -20,7 +20,13 @@ def launch(module: str, words: Sequence[str], log: Path, extra: Mapping[str, str
     with open(log, "wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", module, *words],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **(extra or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONIOENCODING": "utf-8",
+                **(extra or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
