@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import paths
+from . import paths, system
 from .errors import UserError, install, nearest
 
 FOLDER = "clae-lessons"  # where a wheel's lessons go if no folder is named
@@ -96,7 +96,7 @@ def lab_command(
         f"--LabApp.default_url=/lab/tree/{page}",
     ]
     command += [] if browser else ["--no-browser"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if system.is_root():
         command.append("--allow-root")
     settings = str(Path(__file__).parent / "lab_settings")
     folders = [settings, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]

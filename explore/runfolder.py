@@ -150,7 +150,7 @@ class Run:
         """The sentence with which a training in the background failed, out of what it printed; '' where it said none."""
         try:
             lines = [
-                line for line in (self.path / "train.log").read_text(errors="replace").splitlines() if line.strip()
+                line for line in (self.path / "train.log").read_text("utf-8", "replace").splitlines() if line.strip()
             ]
         except OSError:
             return ""

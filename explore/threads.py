@@ -30,6 +30,7 @@ from functools import wraps
 from pathlib import Path
 from typing import IO, Any
 
+from . import system
 from .errors import UserError
 
 TURN = 0.5  # seconds between two looks at the cores
@@ -60,7 +61,7 @@ def choose(most: int | None = None, wait: bool = True) -> Share:
     most = most or torch.get_num_threads()
     if "OMP_NUM_THREADS" in os.environ:
         return Share(most, "OMP_NUM_THREADS is set")
-    others, used, cores = _folder.others(), _watch.used_by_others(wait), _cores()
+    others, used, cores = _folder.others(), _watch.used_by_others(wait), system.cores()
     if not others and (used is None or used < SHARED):
         return Share(most, f"all of {cores} cores are free")
     fair = cores // (1 + max(1, others))
@@ -110,13 +111,6 @@ def _set(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class _Folder:
     """The programs at work: each holds a lock on a file of its own, and a lock ends with its
     process, however that ends.
@@ -127,7 +121,7 @@ class _Folder:
     def __init__(self, path: Path | None = None):
         self.path = path
         self._own: Path | None = None
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def _place(self) -> Path:
         if self.path is None:
@@ -142,10 +136,10 @@ class _Folder:
         try:
             place = self._place()
             self._own = place / f"{os.getpid()}-{secrets.token_hex(4)}"
-            self._file = open(self._own, "x")  # noqa: SIM115
+            self._file = open(self._own, "xb")  # noqa: SIM115
             self._own.chmod(0o644)  # for others to ask
             for _ in range(50):
-                if _lock(self._file.fileno()):
+                if system.lock(self._file.fileno()):
                     return
                 time.sleep(0.001)  # another asks just now
             self.leave()  # a disk without locks
@@ -172,30 +166,14 @@ class _Folder:
 
 def _is_locked(path: Path) -> bool:
     try:
-        with open(path) as file:  # another user's file can be read, and so asked for its lock
-            if not _lock(file.fileno(), shared=True):
+        with open(path, "rb") as file:  # another user's file can be read, and so asked for its lock
+            if not system.lock(file.fileno(), shared=True):
                 return True
         if time.time() - path.stat().st_mtime > 60:  # not one that is being made
             path.unlink()
     except OSError:
         pass
     return False
-
-
-def _lock(file: int, shared: bool = False) -> bool:
-    """Take the lock of an open file if it is free; it is given back when the file is closed."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class _Watch:
@@ -262,7 +240,7 @@ class _Watch:
         """Sleep while waiting where this program's threads and the cores that others use are more
         than there are.
         """
-        cores = _cores()
+        cores = system.cores()
         if used is None:
             used = cores if _folder.others() else 0.0
         if threads > 1 and used >= SHARED and threads + used > cores:
@@ -282,18 +260,9 @@ def used_by_others(seconds: float = LOOK) -> float | None:
 
 
 def _marked() -> tuple[float, float, float] | None:
-    """(share of time all cores worked, in seconds; seconds of all cores; this process's own
-    seconds), where /proc tells.
-    """
-    try:
-        with open("/proc/stat") as file:
-            ticks = [float(word) for word in file.readline().split()[1:9]]
-    except (OSError, ValueError):
-        return None
-    return sum(ticks) - sum(ticks[3:5]), sum(ticks), time.process_time() * _TICKS
-
-
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") and "SC_CLK_TCK" in os.sysconf_names else 100
+    """(ticks that all cores worked, ticks of all cores, this process's own), where the system tells."""
+    worked = system.worked()
+    return None if worked is None else (*worked, system.ticks(time.process_time()))
 
 
 def _used_since(before: tuple[float, ...] | None, now: tuple[float, ...] | None) -> float | None:

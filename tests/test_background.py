@@ -32,7 +32,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAE_RUNS", str(tmp_path))
     yield tmp_path
     for own in running(tmp_path):
-        background._kill(own._pid())
+        background.system.kill(own._pid())
     for process in background._processes.values():
         process.wait(60)
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = [
     {"errors", "types", "paths", "sources", "attack_table"},
-    {"serialization", "incoming", "environment"},
+    {"serialization", "incoming", "environment", "system"},
     {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"trunk"},
     {"nets", "attacks", "losses", "views", "datasets"},

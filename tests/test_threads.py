@@ -43,7 +43,7 @@ def machine(folder, monkeypatch):
     """A pretended machine of 8 cores; others use none."""
 
     def use(cores: int = 8, used: float | None = 0.0, programs: int = 0) -> None:
-        monkeypatch.setattr(threads, "_cores", lambda: cores)
+        monkeypatch.setattr(threads.system, "cores", lambda: cores)
         monkeypatch.setattr(_Watch, "used_by_others", lambda self, wait: used)
         monkeypatch.setattr(folder, "others", lambda: programs)
 
@@ -178,7 +178,7 @@ def test_waiting_threads_sleep_while_others_want_the_cores(folder, monkeypatch):
     monkeypatch.setattr(threads, "_own_spinning", lambda: True)
     watch = _Watch()
     for want, used, number in [(False, 0.1, 2), (True, 1.5, 2), (True, 2.0, 2), (False, 0.0, 2), (False, 2.0, 1)]:
-        monkeypatch.setattr(threads, "_cores", lambda: 2)
+        monkeypatch.setattr(threads.system, "cores", lambda: 2)
         watch._decide(number, used)
         assert watch.sleepers.on == want
     watch._decide(2, None)  # unknown, and no other program of ours

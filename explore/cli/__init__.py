@@ -10,11 +10,13 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import UserError
+from ..system import plain_consoles
 from . import course, embed, jobs, judge, reproduce, site, sweep, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when done, 2 with one sentence on bad input, 130 when stopped by Ctrl-C."""
+    plain_consoles()
     try:
         args = _parser().parse_args(argv)
         return args.command(args)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import paths
+from .. import paths, system
 from ..config import TrainConfig, show_eps
 from ..errors import UserError
 from .shared import add_settings, counting_line, given_settings, spent, step_bar
@@ -156,11 +156,7 @@ def _stoppable(alone: bool = True) -> Iterator[Callable[[], bool]]:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nstopping after this step" + ("; Ctrl-C again to stop at once" if alone else ""), file=sys.stderr)
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal; not on Windows
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup
-        signals.append(hangup)
-    before = {one: signal.signal(one, ask) for one in signals}
+    before = {one: signal.signal(one, ask) for one in system.stop_signals()}
     try:
         yield lambda: asked
     finally:

@@ -8,15 +8,13 @@ train.log     what it printed
 """
 
 import json
-import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import paths
+from .. import paths, system
 from ..config import TrainConfig
 from ..errors import UserError
 from ..runfolder import Run, open_run
@@ -100,8 +98,8 @@ class RunProcess:
             raise UserError(
                 f"The run '{self.name}' is trained by process {pid}, not in the background; stop it where it was started, by Ctrl-C."
             )
-        if not (_ask(pid) and self._ends(patience)):
-            _kill(pid)
+        if not (system.request_end(pid) and self._ends(patience)):
+            system.kill(pid)
             self._ends(10)
         if not self.state.alive and self._status().get("state") not in ("stopped", "done"):
             self.run.set_status("stopped", pid=pid)
@@ -233,33 +231,6 @@ def free_name(label: str, root: Path) -> str:
     return next(name for name in names if not (root / name).exists())
 
 
-# what differs between systems
-def _ask(pid: int) -> bool:
-    """Request its end; a process that is paused is woken for it. False on Windows, which has no
-    such request.
-    """
-    if os.name == "nt":
-        return False
-    _send(pid, signal.SIGTERM)
-    _send(pid, signal.SIGCONT)
-    return True
-
-
-def _kill(pid: int) -> None:
-    _send(pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)  # on Windows it ends the process at once
-
-
-def _send(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-    except OSError as error:
-        raise UserError(
-            f"Process {pid} cannot be stopped from here ({error.strerror}); stop it where it runs."
-        ) from None
-
-
 def _runs(started: dict[str, Any]) -> bool:
     """Whether a started process is there."""
     process = _processes.get(started["pid"])
@@ -267,10 +238,4 @@ def _runs(started: dict[str, Any]) -> bool:
         return process.poll() is None
     if time.time() - started["began"] > STARTING:
         return False
-    if os.name == "nt":
-        return True
-    try:
-        os.kill(started["pid"], 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
+    return system.is_there(started["pid"])

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from .. import system
 
 
 def launch(module: str, words: Sequence[str], log: Path, extra: Mapping[str, str] | None = None) -> subprocess.Popen:
@@ -19,16 +20,15 @@ def launch(module: str, words: Sequence[str], log: Path, extra: Mapping[str, str
     with open(log, "wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", module, *words],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONIOENCODING": "utf-8",
+                **(extra or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            **_detached(),
+            **system.detached(),
         )
-
-
-def _detached() -> dict[str, Any]:
-    """Arguments of `Popen` with which neither Ctrl-C nor the end of kernel or terminal reaches it."""
-    if os.name == "nt":
-        return {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | 0x08000000}  # without a window
-    return {"start_new_session": True}

@@ -4,7 +4,6 @@ It waits while another process runs cells in the folder, and writes its state ev
 does: after the step it is in, which is kept.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from .. import system
 from ..errors import UserError
 from ..results import Sweep
 from .grid import gather
@@ -54,8 +54,7 @@ def main(spec: Path) -> None:
     job, signals = BackgroundTraining(spec), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: signals.set())
-    if hasattr(os, "nice"):
-        os.nice(5)  # browser and kernel first
+    system.yield_to_others()  # browser and kernel first
     beat, failed = _Heartbeat(job), {}
 
     def should_stop() -> bool:

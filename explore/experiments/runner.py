@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from .. import system
 from ..errors import UserError
 from ..threads import choose
 from .cell import Cell, read_cell, write_cell
@@ -81,7 +82,10 @@ def _processes(tasks: list[Task], out: Path, engine: Engine, should_stop: Stop) 
         stop = context.Event()
         pool = ProcessPoolExecutor(min(engine.workers, len(left)), context, _begin_worker, (stop,))
         try:
-            with _environment(OMP_NUM_THREADS=str(share)), _deaf():  # read when the processes load torch
+            with (
+                _environment(OMP_NUM_THREADS=str(share)),
+                system.without_interrupts(),
+            ):  # read when the processes load torch
                 futures = {pool.submit(work, task, out, engine.device, share) for task in left.values()}
             while futures:
                 ready, futures = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -115,19 +119,6 @@ def _begin_worker(stop: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started within never see a Ctrl-C, not even while they load; this one sees it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
