@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "attack": ATTACK_NAMES,
     "adv_reference": ("other_view", "self"),
     "attack_branch": ("clean", "adv"),
+    "attack_mode": ("train", "eval"),
     "loss": ("nt_xent", "softmax", "uel", "ifm", "hcl"),
     "optimizer": ("adam", "sgd", "lars"),
     "precision": ("auto", "fp32", "bf16"),
@@ -129,7 +130,8 @@ class TrainConfig:
 
     `attack="none"` is SimCLR; a noise name trains with that noise in the adversary's place. eps is in pixel units.
     `adv_reference` says what the adversary is pushed away from: the other view's embedding (Algorithm 1) or its own
-    (`"self"`, the authors' code); `attack_branch` whose batch-norm statistics it is computed with.
+    (`"self"`, the authors' code); `attack_branch` whose batch-norm statistics it is computed with, `attack_mode` whether those of the batch or the
+    running ones.
 
     `eps`, `crop_min` and `flip` may be left at None: read, they are the attack's default and the dataset's recipe. They
     stay None inside, so that `with_(dataset=...)` brings that dataset's recipe and `with_(attack=...)` an eps above 0.
@@ -162,6 +164,7 @@ class TrainConfig:
     )
     adv_reference: Literal["other_view", "self"] = "other_view"
     attack_branch: Literal["clean", "adv"] = "clean"
+    attack_mode: Literal["train", "eval"] = "train"  # of batch norms in the attack: the batch's or running statistics
     clamp: bool = True
     gray: bool | None = None  # perturbations stay gray; None: as the dataset is
     gaussian_by: Literal["std", "variance"] = "std"

@@ -2,7 +2,7 @@
 
 F is one forward pass of a view; a backward pass through weights and pixels costs 2F, through pixels
 alone 1F. SimCLR takes 6F, CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors'
-step 15F. With `Stepper.chunk` every forward pass that is back-propagated runs twice: SimCLR 8F,
+step 15F; an attack in eval mode 1F more, FGSM there 12F. With `Stepper.chunk` every forward pass that is back-propagated runs twice: SimCLR 8F,
 CLAE with FGSM 12F.
 """
 
@@ -54,6 +54,7 @@ class Stepper:
     averaged: bool = False
     reference: str = "other_view"
     attack_branch: Branch = "clean"
+    attack_mode: str = "train"
     authors: bool = False
     autocast: torch.dtype | None = None
     chunk: int | None = None
@@ -70,7 +71,7 @@ class Stepper:
     @property
     def free(self) -> bool:
         """True if the clean pass already yields the attack's gradient."""
-        algorithm1 = self.reference == "other_view" and self.attack_branch == "clean"
+        algorithm1 = (self.reference, self.attack_branch, self.attack_mode) == ("other_view", "clean", "train")
         return algorithm1 and isinstance(self.attack, Attack) and self.attack.single_step
 
     @property
@@ -143,20 +144,25 @@ class Stepper:
         return Step(clean.detach(), adv.detach(), x_adv)
 
     def _attack(self, v1: Images, v2: Images, leaf: Tensor, generator: torch.Generator | None) -> Images:
-        """The adversary, by separate passes; reference 'self' attacks the anchor's view itself."""
+        """The adversary, by separate passes; reference 'self' attacks the anchor's view itself.
+
+        In eval mode the anchor is embedded again, so that both embeddings are by running statistics.
+        """
         if isinstance(self.attack, Noise):
             return self.attack.perturbed(v1 if self.reference == "self" else v2, generator)
-        z = leaf.detach()
-        if self.reference == "self" and self.attack_branch == "adv":
-            with torch.no_grad(), untouched(self.encoder):
-                z = self.embed(v1, "adv")
-
+        assert self.attack is not None
+        own = self.reference == "self"
+        z, branch = leaf.detach(), self.attack_branch if own else "clean"
         def away(x: Images) -> Tensor:
             return self.each(z, self.embed(x, self.attack_branch))
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
-        assert self.attack is not None
-        return self.attack.perturbed(v1 if self.reference == "self" else v2, away, generator)
+        with untouched(self.encoder):
+            self.encoder.train(self.attack_mode == "train")
+            if branch == "adv" or self.attack_mode == "eval":
+                with torch.no_grad():
+                    z = self.embed(v1, branch)
+            return self.attack.perturbed(v1 if own else v2, away, generator)
 
     def _authors(self, v1: Images, v2: Images) -> Step:
         """chihhuiho/CLAE, SimCLR/main.py, lines 48 to 90, without the attack's weight gradients.

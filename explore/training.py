@@ -247,6 +247,7 @@ def make_stepper(config: TrainConfig, encoder: Encoder, gray: bool = False, rank
         averaged=config.averaged,
         reference=config.adv_reference,
         attack_branch=config.attack_branch,
+        attack_mode=config.attack_mode,
         authors=config.authors_step,
         autocast=resolve_precision(config.precision, next(encoder.parameters()).device),
         chunk=None if config.chunk is None else ranks.share(config.chunk, "chunk"),

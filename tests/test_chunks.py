@@ -14,6 +14,7 @@ STEPS = {
     "simclr": {"attack": None},
     "fgsm": {"attack": Attack.fgsm(EPS)},
     "fgsm self": {"attack": Attack.fgsm(EPS), "reference": "self", "attack_branch": "adv"},
+    "fgsm, eval mode": {"attack": Attack.fgsm(EPS), "attack_mode": "eval"},
     "ffgsm": {"attack": Attack.ffgsm(EPS)},
     "pgd": {"attack": Attack.pgd(EPS, steps=2)},
     "gaussian": {"attack": Noise.gaussian(EPS)},

@@ -101,6 +101,31 @@ def test_reuse_equals_the_obvious_step(net, pair, attack, reference, branch):
     assert all(torch.equal(a, b) for a, b in zip(net.buffers(), other.buffers(), strict=True))
 
 
+@pytest.mark.parametrize("attack", [Attack.fgsm(EPS), Attack.pgd(EPS, steps=2)], ids=lambda a: a.name)
+@pytest.mark.parametrize(("reference", "branch"), [("other_view", "clean"), ("self", "adv")])
+def test_an_attack_in_eval_mode_is_by_running_statistics_and_the_training_by_the_batchs(
+    net, pair, attack, reference, branch
+):
+    v1, v2 = pair
+    net(v1), net(v2, branch="adv")  # running statistics that are not those of the start
+    frozen, other = copy.deepcopy(net), copy.deepcopy(net)
+    frozen(v1), frozen(v2)  # the clean passes come before the attack
+    frozen.eval()
+    step = Stepper(net, attack, reference=reference, attack_branch=branch, attack_mode="eval")(v1, v2, seeded(4))
+    z = frozen(v1, branch=branch).detach()
+    attacked = v1 if reference == "self" else v2
+    x_adv = attack(attacked, lambda x: nt_xent(z, frozen(x, branch=branch)), generator=seeded(4))
+    assert torch.equal(step.x_adv, x_adv)
+    in_train_mode = Stepper(copy.deepcopy(net), attack, reference=reference, attack_branch=branch)(v1, v2, seeded(4))
+    assert not torch.equal(step.x_adv, in_train_mode.x_adv)
+    anchor = other(v1)
+    (nt_xent(anchor, other(v2)).mean() + nt_xent(anchor, other(x_adv, branch="adv")).mean()).backward()
+    theirs = grads(other)
+    assert all(torch.equal(grad, theirs[name]) for name, grad in grads(net).items())
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), other.buffers(), strict=True))
+    assert all(part.training for part in net.modules())
+
+
 def test_the_authors_step(net, pair):
     """From x_i against its own embedding, adversarial branch, no clipping; that branch's statistics move three times."""
     v1, v2 = pair

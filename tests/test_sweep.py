@@ -347,6 +347,7 @@ def test_a_question_asked_again_is_answered_from_disk(data, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("changes", [{"attack": a} for a in ex.config.ATTACK_NAMES] + [
     {"adv_reference": "self"}, {"adv_reference": "self", "attack_branch": "adv"}, {"attack_branch": "adv"},
+    {"attack_mode": "eval"}, {"attack": "pgd", "steps": 2, "attack_mode": "eval", "adv_reference": "self"},
     {"attack": "pgd", "steps": 2}, {"authors_step": True, "adv_reference": "self", "attack_branch": "adv"},
 ], ids=str)  # fmt: skip
 def test_passes_a_step_are_those_that_the_step_computes(changes):

@@ -34,7 +34,7 @@ NO_EFFECT = ("dataset", "data_dir", "image_size", "knn_every", "knn_images")  # 
 MEASURING = 5.0  # cost of measuring, in forward passes of each image (on `fashion`, with the probe)
 # settings newer than SCHEMA, with the value that cells had before: left out while they have it
 ADDED: dict[str, Any] = {"chunk": None, "compile": False, "validation": 0, **BEFORE}
-ADDED |= {"proj_hidden": None, "averaged": False, "decay": "matrices"}
+ADDED |= {"proj_hidden": None, "averaged": False, "decay": "matrices", "attack_mode": "train"}
 ADVERSARY = (
     "eps",
     "steps",
@@ -42,6 +42,7 @@ ADVERSARY = (
     "averaged",
     "adv_reference",
     "attack_branch",
+    "attack_mode",
     "clamp",
     "gray",
     "gaussian_by",
@@ -64,7 +65,7 @@ class Cell:
         if c.attack == "none":
             dropped |= {*ADVERSARY, "authors_step"}
         elif c.attack in NOISES:
-            dropped |= {"steps", "attack_branch"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
+            dropped |= {"steps", "attack_branch", "attack_mode"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
         else:
             dropped |= {"gaussian_by", "noise_norm"} | (set() if TABLE[c.attack].steps else {"steps"})
         dropped |= {name for loss, own in LOSS_SETTINGS.items() if loss != c.loss for name in own.values()}
@@ -94,14 +95,12 @@ def step_passes(config: TrainConfig) -> int:
         return 6
     if config.authors_step:
         return 15
-    own = (config.adv_reference, config.attack_branch) != ("other_view", "clean")
+    how = (config.adv_reference, config.attack_branch, config.attack_mode)
+    own = how != ("other_view", "clean", "train")
     if config.attack in NOISES or (attack_named(config.attack, 0.0).single_step and not own):
         return 9
-    return (
-        9
-        + 2 * TABLE[config.attack].gradients(config.steps)
-        + (config.adv_reference == "self" and config.attack_branch == "adv")
-    )
+    again = config.attack_mode == "eval" or how[:2] == ("self", "adv")  # the anchor is embedded for the attack
+    return 9 + 2 * TABLE[config.attack].gradients(config.steps) + again
 
 
 def cost_of(config: TrainConfig) -> int:
