@@ -153,6 +153,7 @@ class Stepper:
         assert self.attack is not None
         own = self.reference == "self"
         z, branch = leaf.detach(), self.attack_branch if own else "clean"
+
         def away(x: Images) -> Tensor:
             return self.each(z, self.embed(x, self.attack_branch))
 

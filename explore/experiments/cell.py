@@ -65,7 +65,9 @@ class Cell:
         if c.attack == "none":
             dropped |= {*ADVERSARY, "authors_step"}
         elif c.attack in NOISES:
-            dropped |= {"steps", "attack_branch", "attack_mode"} | (set() if c.attack == "gaussian" else {"gaussian_by"})
+            dropped |= {"steps", "attack_branch", "attack_mode"} | (
+                set() if c.attack == "gaussian" else {"gaussian_by"}
+            )
         else:
             dropped |= {"gaussian_by", "noise_norm"} | (set() if TABLE[c.attack].steps else {"steps"})
         dropped |= {name for loss, own in LOSS_SETTINGS.items() if loss != c.loss for name in own.values()}

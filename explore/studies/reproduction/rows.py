@@ -219,7 +219,9 @@ def _parts(plain: TrainConfig, tier: Tier) -> list[Row]:
     return [
         *(Row(f"alpha-{a:g}", f"CLAE, weight {a:g}", under.with_(alpha=a), tier.few, "fgsm-4") for a in (0.25, 0.5)),
         Row("fgsm-1", "CLAE, FGSM 1/255", under.with_(eps=1 / 255), tier.few),
-        Row("eval-mode", f"CLAE, FGSM {show_eps(AT)} in eval mode", under.with_(attack_mode="eval"), tier.few, "fgsm-4"),
+        Row(
+            "eval-mode", f"CLAE, FGSM {show_eps(AT)} in eval mode", under.with_(attack_mode="eval"), tier.few, "fgsm-4"
+        ),
     ]
 
 
