@@ -260,8 +260,11 @@ def moves(slider) -> None:
 
 
 def runs_all(page) -> None:
-    """Choose Run All Cells; before the page has its kernel that does nothing, and is chosen again."""
+    """Choose Run All Cells; before the page has its kernel that does nothing, or asks which kernel, and is chosen again."""
     begun = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]"))
+    asked = page.locator(".jp-Dialog .jp-mod-accept")
+    if asked.count():
+        asked.first.click(timeout=5000)
     if not begun.count():
         page.get_by_text("Run", exact=True).first.click(timeout=5000)
         page.get_by_text("Run All Cells", exact=True).click(timeout=5000)
