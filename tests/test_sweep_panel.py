@@ -816,7 +816,7 @@ def test_an_encoder_chosen_in_the_menu_tells_its_price_first(panel, tiny, monkey
     panel.list_options("encoder", [("mine", "mine"), (panel.encoder, panel.encoder)])
     panel._fields["encoder"][0].value = "mine"  # as a choice of the menu
     assert panel.wait(60) and panel.state == "empty" and "not measured yet" in panel._state.value
-    assert "mine has not been measured" in panel._price.value and "about 1 s on this machine" in panel._price.value
+    assert re.search(r"mine has not been measured.* about [\w ]+ on this machine", panel._price.value)
     panel._empty.children[1].click()
     assert panel.wait(120) and panel.state == "ready" and set(panel.result.table.run) == {"mine"}
     panel.show = "loss"
