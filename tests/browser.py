@@ -282,7 +282,7 @@ class Notebook:
         """Assert that no cell failed, no panel shows a banner and nothing was written to stderr, a moment after the last cell."""
         self.execute("pass")  # what the page has sent is done
         self.page.wait_for_timeout(300)
-        assert self.errors() == []
+        assert not (found := self.errors()), found
         outputs = [output for cell in self.cells() for output in cell["outputs"]]
         assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
 

@@ -5,7 +5,7 @@ import re
 from importlib.util import find_spec
 
 import pytest
-from browser import ROOT, eventually, says
+from browser import eventually, says
 
 from explore import figures
 
@@ -133,9 +133,9 @@ def test_a_page_that_loads_a_widgets_script_late_misses_nothing(lab):
     notebook = lab.show("1", "1")
     notebook.page.evaluate(HURRY)
     try:
-        notebook.fresh((CHARTS, LATE))
+        lab.show(CHARTS, LATE)
         notebook.page.wait_for_function(f"() => ({BARS})().join() === '8,8,5'")
-        notebook.fresh((PICKED, "panel.html = \"<p class='ex-said'>second</p>\""))
+        lab.show(PICKED, "panel.html = \"<p class='ex-said'>second</p>\"")
         says(notebook.page.locator(".ex-said"), "second")
         notebook.execute("panel.html = \"<p class='ex-said'>third</p>\"")
         says(notebook.page.locator(".ex-said"), "third")
@@ -223,7 +223,7 @@ def test_a_chart_is_drawn_in_a_frame_of_another_origin_without_jupyterlab(lab):
     figure = figures.blank(640, 200).add_bar(x=[1, 2, 3], y=[3, 4, 5])
     chart = figures.live(figure)
     state = {name: value for name, value in chart.get_state().items() if isinstance(value, str)}
-    given = {"esm": (ROOT / "explore/figures/chart.js").read_text(), "state": state}
+    given = {"esm": chart._esm, "state": state}
     given["zipped"] = base64.b64encode(chart.script.zipped).decode()
     with lab.browser.new_page() as page:
         page.set_default_timeout(120_000)

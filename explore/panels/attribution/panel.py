@@ -157,7 +157,8 @@ class WhatItSees(EncoderPanel):
         name = self.shelf.class_name(result.provenance["images"], int(result.labels[0]))
         values = [finding(view.reading(result, "FGSM")), view.pictures(result, name), view.scale(result)]
         values += [view.table(result), foot(result, result.provenance.get("layer"))]
-        return [(widget, "value", value) for widget, value in zip(self._parts[1:], values, strict=True)]
+        parts = (self._reading, self._pictures, self._scale, self._table, self._foot)
+        return [(part, "value", value) for part, value in zip(parts, values, strict=True)]
 
     def content(self) -> Content:
         """Every image of the page by every method, at the eps that is shown."""
