@@ -2,8 +2,8 @@
 
 F is one forward pass of a view; a backward pass through weights and pixels costs 2F, through pixels
 alone 1F. SimCLR takes 6F, CLAE with FGSM 9F, with R-/F-FGSM 11F, with PGD-k (9 + 2k)F, the authors'
-step 15F; an attack in eval mode 1F more, FGSM there 12F. With `Stepper.chunk` every forward pass that is back-propagated runs twice: SimCLR 8F,
-CLAE with FGSM 12F.
+step 15F; an attack in eval mode 1F more, FGSM there 12F. With `Stepper.chunk` every forward pass
+that is back-propagated runs twice: SimCLR 8F, CLAE with FGSM 12F.
 """
 
 import contextlib
@@ -159,7 +159,8 @@ class Stepper:
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
         with untouched(self.encoder):
-            self.encoder.train(self.attack_mode == "train")
+            if self.attack_mode == "eval":
+                self.encoder.eval()
             if branch == "adv" or self.attack_mode == "eval":
                 with torch.no_grad():
                     z = self.embed(v1, branch)
