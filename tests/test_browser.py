@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from browser import EXECUTE, ROOT, Notebook, eventually, says
+from lesson_numbers import CHARTS, disagreements
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 LAB = """import explore as ex
@@ -168,3 +169,4 @@ def test_the_panel_in_both_themes_and_widths(panel, tmp_path):
 def test_notebooks_run_without_an_error(lab, path):
     notebook = lab.lesson(path)
     notebook.ran_well()
+    assert disagreements(path.stem, notebook.cells(), notebook.page.evaluate(CHARTS)) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import ROOT, Notebook, eventually
+from lesson_numbers import CHARTS, disagreements
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 CLAIM = """
@@ -59,6 +60,7 @@ def test_the_lesson_runs_and_draws_every_difference(lesson):
 
     eventually(shows)
     lesson.ran_well()
+    assert disagreements("11_scorecard", lesson.cells(), lesson.page.evaluate(CHARTS)) == []
 
 
 def test_claims_are_picked_by_click_and_by_key(lesson):

@@ -285,6 +285,12 @@ def test_attacks_of_several_steps_send_one_frame_an_eps(panel, monkeypatch):
     assert {k for k, _ in sent} == set(GRID)  # the other eps came while nothing was asked
 
 
+def test_the_result_is_that_of_the_present_traits_however_long_it_takes(panel, monkeypatch):
+    monkeypatch.setattr(panel, "wait", lambda: type(panel).wait(panel, 0.001))
+    panel.images = "fashion · train"
+    assert panel.result.provenance["images"] == "fashion · train"
+
+
 def test_the_newest_wish_wins(panel):
     for k in range(17):
         panel.k = k

@@ -100,8 +100,8 @@ class Panel(Worker):
 
     def _latest(self, part: str = "result") -> Any:
         """A part of the outcome for the present traits; waits while it is computed."""
-        if threading.current_thread() is not self._thread:
-            self.wait()
+        while threading.current_thread() is not self._thread and not self.wait():
+            pass  # however long it takes: what was shown before is not the result for these traits
         return self._result if part == "result" else getattr(self._outcome, part, None)
 
     @property
