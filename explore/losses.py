@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[..., PerImage]] = {}
 
 
 def _public(name: str) -> Callable[[Callable[..., PerImage]], Callable[..., PerImage]]:
-    """Enter a loss into `LOSSES`, for trainings; for users it is checked first, and NaN is refused."""
+    """Enter a loss into `LOSSES`, for trainings; for users it is checked, and NaN is refused."""
 
     def door(loss: Callable[..., PerImage]) -> Callable[..., PerImage]:
         @wraps(loss)
