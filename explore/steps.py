@@ -146,7 +146,7 @@ class Stepper:
     def _attack(self, v1: Images, v2: Images, leaf: Tensor, generator: torch.Generator | None) -> Images:
         """The adversary, by separate passes; reference 'self' attacks the anchor's view itself.
 
-        In eval mode the anchor is embedded again, so that both embeddings are by running statistics.
+        In eval mode the anchor is embedded again, so that both embeddings use running statistics.
         """
         if isinstance(self.attack, Noise):
             return self.attack.perturbed(v1 if self.reference == "self" else v2, generator)
