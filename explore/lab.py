@@ -114,9 +114,17 @@ def _own_folders() -> dict[str, str]:
 
 
 def open_lab(notebook: str, *, folder: str | Path | None = None, port: int = 8888, browser: bool = True) -> int:
-    """Run JupyterLab until it is closed; returns its exit status."""
+    """Run JupyterLab until it is closed; returns its exit status, 0 after Ctrl-C.
+
+    The terminal sends Ctrl-C to JupyterLab too, which asks whether to end and then ends its
+    kernels; killed before that, it would leave them behind.
+    """
     command, environment = lab_command(notebook, folder=folder, port=port, browser=browser)
-    try:
-        return subprocess.call(command, env=environment)
-    except KeyboardInterrupt:
-        return 0
+    interrupted = False
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                status = process.wait()
+                return 0 if interrupted else status
+            except KeyboardInterrupt:
+                interrupted = True

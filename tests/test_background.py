@@ -65,6 +65,7 @@ def test_stopped_killed_and_resumed_it_is_what_it_had_been_without(root, capsys,
         other.resume()
     eventually(lambda: steps(own) > 2)
     if os.name == "posix":
+        assert os.getsid(own._pid()) != os.getsid(0)  # so it goes on when kernel, JupyterLab or terminal end
         os.kill(own._pid(), signal.SIGSTOP)
         before = steps(own)
         assert other.state.name == "running" and other.state.alive

@@ -1,5 +1,6 @@
 """The command line as its users type it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -214,6 +215,26 @@ def test_lab_command():
     settings = Path(env["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0]) / "labconfig"
     assert json.loads((settings / "page_config.json").read_text())["disabledExtensions"]
     assert main(["lab", "99_nothing.ipynb"]) == 2
+
+
+@pytest.mark.parametrize("interrupts, status", [(0, 5), (2, 0)])
+def test_ctrl_c_leaves_jupyterlab_the_time_to_end_its_kernels(monkeypatch, interrupts, status):
+    """Ctrl-C reaches JupyterLab as well: it asks, and takes a second one for yes; it is waited for and never killed."""
+    waits = iter([KeyboardInterrupt] * interrupts)
+
+    class Server(contextlib.nullcontext):
+        def wait(self, timeout=None):
+            for interrupt in waits:
+                raise interrupt
+            return 5
+
+        def kill(self):
+            raise AssertionError("its kernels are left behind")
+
+    server = Server()
+    server.enter_result = server
+    monkeypatch.setattr("subprocess.Popen", lambda command, env: server)
+    assert main(["lab", "--no-browser"]) == status
 
 
 def test_help_does_not_wait_for_torch(tmp_path):

@@ -1,17 +1,27 @@
 """Saved panels, still pictures and the site, without a browser."""
 
+import base64
 import dataclasses
+import io
 import re
 import threading
+import warnings
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 import explore as ex
 from explore import figures, panels
 from explore.panels.page.content import Packed
 from explore.site.formulas import set_formulas
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import nbformat
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +119,43 @@ def test_axes_of_a_figure(tmp_path):
     hostile = go.Figure(go.Scatter(x=[1], y=[2], text=["<script>x</script>&"], mode="text"))
     assert "<script" not in figures.svg(hostile)
     assert not figures.drawable(go.Figure(go.Heatmap(z=[[1]])))
+
+
+def test_pictures_in_a_figure_are_drawn_without_a_browser():
+    """An image and a heatmap: their pixels and colours, at their places, the first row on top where the axis says so."""
+    rgb = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    figure = figures.blank(400, 100, margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    figure.add_trace(go.Image(z=rgb)).add_trace(go.Image(z=rgb, yaxis="y3"))
+    own = {"colorscale": [[0, "#000000"], [1, "rgba(200,100,0,0.2)"]], "zmin": -1, "zmax": 1, "showscale": False}
+    figure.add_trace(go.Heatmap(z=np.array([[-1.0, 0.0, 5.0]]), xaxis="x2", yaxis="y2", **own))
+    figure.update_layout(
+        xaxis={"domain": [0, 0.5], "range": [-0.5, 2.5]}, yaxis={"range": [1.5, -0.5]}, yaxis3={"range": [-0.5, 1.5]}
+    )
+    figure.update_layout(
+        xaxis2={"domain": [0.5, 1], "range": [-0.5, 2.5], "anchor": "y2"}, yaxis2={"range": [-0.5, 0.5]}
+    )
+    assert figures.drawable(figure)
+    text = figures.svg(figure)
+    places = [tuple(map(float, each)) for each in re.findall(r'<image x="(\S+)" y="(\S+)" width="(\S+)" height', text)]
+    assert places == [(0, 0, 200), (0, 0, 200), (200, 0, 200)]
+    drawn = [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in re.findall(r'base64,([^"]+)', text)]
+    assert (drawn[0] == rgb).all() and (drawn[1] == rgb[::-1]).all()
+    assert drawn[2].tolist() == [[[0, 0, 0, 255], [100, 50, 0, 153], [200, 100, 0, 51]]]
+
+
+def test_a_figure_of_ours_keeps_its_picture_where_nbconvert_drops_plotlys(monkeypatch):
+    """Shown as it is, not by `figures.live`: the picture is in the page that nbconvert writes."""
+    from nbconvert import HTMLExporter
+
+    shown = []
+    monkeypatch.setattr(figures.chart, "display", lambda bundle, **_: shown.append(bundle))
+    monkeypatch.setattr(figures.base, "get_ipython", lambda: SimpleNamespace(kernel=1))
+    figures.gradients_spent([("FGSM", 1, 4.2, 4.1, 4.3)], clean=3.9)._ipython_display_()
+    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in shown]
+    cell = nbformat.v4.new_code_cell("figure", outputs=outputs)
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert re.search(r'<div class="ex-still-\w+">.*<svg .*>FGSM</text>', page, re.DOTALL)
+    assert "run this cell" in page
 
 
 def test_formulas_are_set_and_code_is_left_alone():

@@ -7,10 +7,8 @@ once, and `follow(widget, figure)` updates it with another figure's content.
 from ..errors import extra
 
 with extra("A figure"):
-    from plotly.graph_objects import Figure
-
     from .attribution import seen
-    from .base import COLOURS, blank, end_labels, follow, line, live, roles, script, template
+    from .base import COLOURS, Figure, blank, end_labels, follow, line, live, roles, script, template
     from .chart import Chart
     from .probe import curves, label_curve, robust_curve, selection
     from .scorecard import forest, training_eps

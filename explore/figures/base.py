@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
+from IPython import get_ipython
 
 from ..attack_table import TABLE
 from .chart import Chart
@@ -59,9 +60,21 @@ def template() -> go.layout.Template:
     )
 
 
-def blank(width: int, height: int, **layout: Any) -> go.Figure:
+class Figure(go.Figure):
+    """A plotly figure that a notebook's cell shows as a `Chart`: live, with a picture for whoever
+    has no kernel; plotly's own output is dropped by nbconvert and GitHub.
+    """
+
+    def _ipython_display_(self) -> None:
+        if getattr(get_ipython(), "kernel", None) is None:  # a terminal
+            super()._ipython_display_()
+        else:
+            live(self)._ipython_display_()
+
+
+def blank(width: int, height: int, **layout: Any) -> Figure:
     """An empty figure of fixed size in the panels' style; `layout` as plotly names it."""
-    figure = go.Figure(layout={"template": template(), "width": width, "height": height, **layout})
+    figure = Figure(layout={"template": template(), "width": width, "height": height, **layout})
     return figure.update_layout(margin={**MARGIN, **layout.get("margin", {})})
 
 

@@ -1,7 +1,7 @@
 // chart.js - a plotly figure. All that is drawn is in data_json and layout_json, which arrive in one message, so whenever
 // and however often the page opens the chart, it is complete. plotly.js itself is another model's, one for all charts.
 const POINTS = { min: 320, max: 960 }; // px: a chart is as wide as its place, within these
-const TRY = 30; // seconds until a chart without plotly.js says so, and tries again
+const SAY = 5, TRY = 30; // seconds until a chart without plotly.js says so, and until it tries again
 const WAITS = "This chart is not drawn yet, because its script has not come. It is tried again until it comes; where this stays, " +
   "run this cell again.";
 
@@ -35,15 +35,22 @@ async function load(model) { // the shared model, and where it has not come with
   return own;
 }
 
-async function plotly(model) { // one for the page; where another chart's try does not end, this one's own is next
-  const name = `explore.plotly-${model.get("version")}`, mine = (globalThis[name] ??= load(model));
-  const found = await Promise.race([mine, after(TRY)]).catch((error) => (console.error(error), after(1)));
-  if (!found && globalThis[name] === mine) delete globalThis[name];
-  return found;
+async function plotly(model, signal, waits) { // one for the page: the first that comes, of whichever chart and try, however late
+  const page = (globalThis[`explore.plotly/${model.get("version")}`] ??= { began: -Infinity });
+  page.found ??= new Promise((found) => { page.take = found; });
+  for (let seconds = 1; !signal?.aborted; seconds++) {
+    if (performance.now() - page.began > 1000 * TRY) {
+      page.began = performance.now();
+      load(model).then(page.take, (error) => { console.error(error); page.failed = true; page.began = -Infinity; });
+    }
+    const found = await Promise.race([page.found, after(1)]);
+    if (found) return found;
+    if (seconds >= SAY || page.failed) waits();
+  }
 }
 
 export default {
-  async render({ model, el }) {
+  async render({ model, el, signal }) {
     hear(model);
     const place = document.createElement("div"), style = document.createElement("style");
     const still = `.ex-still-${model.get("key")}`; // the picture in the output, for whoever has no live chart
@@ -53,9 +60,9 @@ export default {
     el.classList.add("ex-chart");
     el.style.cssText += ";display:block;width:100%;min-width:0;overflow:visible";
     el.append(style, place);
-    let Plotly, text, data, drawn, wide = 0, ended = false, wanted = false, drawing = false;
-    while (!(Plotly = await plotly(model)) && !ended) place.textContent = WAITS;
-    if (ended) return;
+    let text, data, drawn, wide = 0, ended = false, wanted = false, drawing = false;
+    const Plotly = await plotly(model, signal, () => { place.textContent = WAITS; });
+    if (!Plotly) return; // the view was closed meanwhile
     place.textContent = "";
     async function put(layout) {
       const parts = Object.fromEntries(Object.entries(layout).map(([key, value]) => [key, JSON.stringify(value)]));
@@ -88,7 +95,7 @@ export default {
     model.on("change:layout_json", on_data);
     await draw();
     if (drawn) style.textContent = hide(`${still},.jp-OutputArea-child:has(${still})`);
-    place.on("plotly_click", (e) => model.send({ points: e.points.map((p) => [p.curveNumber, p.pointNumber]) }));
+    place.on?.("plotly_click", (e) => model.send({ points: e.points.map((p) => [p.curveNumber, p.pointNumber]) }));
     size.observe(el);
     return () => {
       ended = true;

@@ -1,5 +1,5 @@
-"""Figures as SVG without a browser: points, lines, whiskers, filled shapes, labels, on linear,
-logarithmic or named axes.
+"""Figures as SVG without a browser: points, lines, whiskers, filled shapes, pictures, labels, on
+linear, logarithmic or named axes.
 
 It draws what the library's figures are made of, in plotly's geometry; `write_image` falls back on
 kaleido for all else.
@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from ..errors import UserError
 from ..serialization import write_text
 from .chart import Chart
+from .pictures import PICTURES, is_picture, picture, placed
 
 SANS = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 INK, TICK = "#808080", 11
@@ -69,7 +70,7 @@ def write_image(figure: go.Figure | Chart, path: str | Path, *, scale: float = 2
 
 def drawable(figure: Any) -> bool:
     """True where `svg` draws every trace of the figure."""
-    return all(trace.type == "scatter" for trace in figure.data) and not figure.layout.images
+    return all(trace.type == "scatter" or is_picture(trace) for trace in figure.data) and not figure.layout.images
 
 
 def svg(figure: Any, *, font: str = SANS) -> str:
@@ -129,7 +130,8 @@ class _Drawing:
     def __init__(self, data: Sequence[Mapping[str, Any]], layout: Mapping[str, Any], font: str):
         self.layout, self.font = layout, font
         base = layout.get("template", {}).get("layout", {})
-        self.data = [trace for trace in data if trace.get("visible", True) is True and trace.get("x") is not None]
+        shown = (placed(trace) for trace in data if trace.get("visible", True) is True)
+        self.data = [trace for trace in shown if trace.get("x") is not None]
         self.wide, self.high = float(layout.get("width") or 640), float(layout.get("height") or 320)
         margin = {"l": 56, "r": 16, "t": 8, "b": 44, **(layout.get("margin") or {})}
         left, top = margin["l"], margin["t"]
@@ -178,6 +180,9 @@ class _Drawing:
 
     def _trace(self, trace: Mapping[str, Any]) -> Iterable[str]:
         across, up = (self.axes[trace.get(f"{way}axis", way)] for way in "xy")
+        if trace.get("type") in PICTURES:
+            yield picture(trace, [across.at(x) for x in trace["x"]], [up.at(y) for y in trace["y"]])
+            return
         points = [(across.at(x), up.at(y)) for x, y in zip(trace["x"], trace["y"], strict=True)]
         line, marker, mode = trace.get("line") or {}, trace.get("marker") or {}, trace.get("mode", "lines")
         colour = line.get("color") or _first(marker.get("color")) or INK
