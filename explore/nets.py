@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import incoming
 from .errors import UserError
+from .random import alone
 from .types import Branch, Embeddings, Images
 
 ARCHS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
@@ -158,11 +159,12 @@ class Encoder(nn.Module):
     def _using(self, branch: Branch, views: int) -> Iterator[None]:
         if branch not in ("clean", "adv"):
             raise UserError(f"branch must be 'clean' or 'adv', got '{branch}'.")
-        self._use.branch, self._use.views = branch, views
-        try:
-            yield
-        finally:
-            self._use.branch, self._use.views = "clean", 1
+        with alone(self):  # the batch norms read both from one place
+            self._use.branch, self._use.views = branch, views
+            try:
+                yield
+            finally:
+                self._use.branch, self._use.views = "clean", 1
 
 
 def _three(values: Iterable[float], what: str) -> tuple[float, ...]:

@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,11 +54,28 @@ def keep_memory() -> bool:
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
+_locks: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+@contextlib.contextmanager
+def alone(*modules: nn.Module) -> Iterator[None]:
+    """Only one thread at a time is inside with any of these modules: its modes, statistics and
+    branch are its own. A thread that is inside may enter again.
+    """
+    with _making:
+        locks = {id(module): _locks.setdefault(module, threading.RLock()) for module in modules}
+    with contextlib.ExitStack() as held:
+        for key in sorted(locks):  # one order for all threads
+            held.enter_context(locks[key])
+        yield
+
+
 @contextlib.contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
     """Restore the modules' buffers (BN statistics) and train/eval modes on exit, bit for bit.
 
-    Also if the body raises. Weights are not copied: forward passes and `torch.autograd.grad` do not
+    Also if the body raises; another thread that wants the same modules so waits. Weights are not copied: forward passes and `torch.autograd.grad` do not
     change them.
 
     >>> encoder = ex.Encoder("resnet10", width=8, stem="small")
@@ -69,14 +88,17 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
         incoming.network(module, "What is left untouched")
     parts = [m for module in modules for m in module.modules()]
     buffers = [b for module in modules for b in module.buffers()]
-    modes, saved = [m.training for m in parts], [b.detach().clone() for b in buffers]
-    try:
-        yield
-    finally:
-        for buffer, was in zip(buffers, saved, strict=True):
-            buffer.data.copy_(was)  # .data: a graph recorded before, whose batch norm saved this buffer, stays valid
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
+    with alone(*modules):
+        modes, saved = [m.training for m in parts], [b.detach().clone() for b in buffers]
+        try:
+            yield
+        finally:
+            for buffer, was in zip(buffers, saved, strict=True):
+                buffer.data.copy_(
+                    was
+                )  # .data: a graph recorded before, whose batch norm saved this buffer, stays valid
+            for part, mode in zip(parts, modes, strict=True):
+                part.training = mode
 
 
 @contextlib.contextmanager

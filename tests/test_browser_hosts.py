@@ -149,7 +149,7 @@ p = ex.panels
 few = {"points": 60, "method": "pca"}
 every = [p.Perturbation("demo/clae"), p.NoiseOrAdversary(), p.Probe("demo/simclr", "demo/clae")]  # FourAttacks: as Noise
 every += [p.Atlas("demo/clae", **few), p.Atlas("demo/simclr", "demo/clae", **few), p.WhatItSees("demo/clae", method="saliency")]
-every += [p.Scorecard(), p.TwoViews("demo/simclr", n=8), p.BatchMates("demo/clae", n=8), p.Training()]
+every += [p.Scorecard(), p.TwoViews("demo/simclr", n=8), p.BatchMates("demo/clae", n=8), p.Training(), p.Upload("emoji")]
 panel = w.VBox([each.view for each in every])
 panel"""
 CUT = """() => [...document.querySelectorAll('.ex')].flatMap((panel) => {
@@ -175,7 +175,7 @@ def test_no_part_of_any_panel_is_cut_off_without_a_way_to_reach_it(lab):
     } == set(notebook.execute("print(*ex.panels.__all__)").split())
     for part in (".ex-t", ".ex-sweep .scatterlayer .point", ".ex-cm", ".ex-fm-side .ex-truths", ".ex-see-t", ".ex-fp"):
         page.wait_for_selector(part, state="attached")
-    for part in (".ex-mx-map canvas", ".ex-bm-t", ".ex-acts"):
+    for part in (".ex-mx-map canvas", ".ex-bm-t", ".ex-acts", ".ex-up"):
         page.wait_for_selector(part, state="attached")
     for width in (1000, 480):
         notebook.fit(".ex >> nth=0", width)

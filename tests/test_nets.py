@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 
 import pytest
 import safetensors.torch
@@ -139,3 +140,26 @@ def test_bad_input_in_one_sentence(encoder):
         encoder(torch.rand(2, 1, 32, 32))
     with pytest.raises(UserError, match="width"):
         Encoder(width=0)
+
+
+def test_a_second_thread_waits_for_the_encoder_and_finds_it_as_it_was():
+    encoder, x, found = Encoder("resnet10", width=4, stem="small", proj_dim=8), torch.rand(4, 3, 16, 16), []
+    encoder.trunk.bn1.adv.running_mean += 1
+    clean, before = encoder.eval().features(x), [b.clone() for b in encoder.buffers()]
+    encoder.train()
+
+    def look():
+        with untouched(encoder):
+            found.append(encoder.eval().features(x))
+
+    for inside in (untouched(encoder), encoder._using("adv", 1)):
+        with inside:
+            if not found:
+                encoder(torch.rand(8, 3, 16, 16))  # moves the statistics
+            other = threading.Thread(target=look)
+            other.start()
+            other.join(0.1)
+            assert other.is_alive()
+        other.join(60)
+    assert len(found) == 2 and all(torch.equal(h, clean) for h in found) and encoder.training
+    assert all(torch.equal(now, then) for now, then in zip(encoder.buffers(), before, strict=True))

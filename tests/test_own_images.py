@@ -1,5 +1,8 @@
 """Folders as people have them, labels in a file beside the images, arrays, and a torchvision Dataset."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 import explore as ex
-from explore.datasets import from_arrays
+from explore.datasets import from_arrays, uploads
+from explore.datasets.uploads import uploaded
 
 QUIET = lambda *_: None  # noqa: E731
 
@@ -192,3 +196,87 @@ def test_a_hugging_face_dataset_is_taken():
     data, expected = from_arrays(hub.Dataset.from_dict(columns, features)), from_arrays(x, [0, 1] * 5)
     assert data.classes == ["cat", "dog"]
     assert data.train.stored.equal(expected.train.stored) and data.test.labels.equal(expected.test.labels)
+
+
+def zipped(files):
+    with zipfile.ZipFile(made := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+@pytest.fixture
+def sent(tmp_path, monkeypatch):
+    """Pictures of two classes as files (name, content), and a cache of the test's own."""
+    monkeypatch.setenv("CLAE_CACHE", str(tmp_path / "cache"))
+    classes_in(tmp_path / "set", 5)
+    return {p.relative_to(tmp_path / "set").as_posix(): p.read_bytes() for p in (tmp_path / "set").rglob("*.png")}
+
+
+def test_files_from_a_page_become_a_folder_that_stays_below_the_cache(sent, tmp_path):
+    odd = {
+        "../../up.png": sent["a/" + min(n for n in sent if n[0] == "a")[2:]],
+        "__MACOSX/a/._x.png": b"",
+        "run.py": b"",
+    }
+    place = uploaded([("set.zip", zipped({f"set/{name}": content for name, content in sent.items()} | odd))])
+    assert place.parent == tmp_path / "cache" / "uploads" and [p.name for p in place.parent.iterdir()] == [place.name]
+    assert {p.relative_to(place).as_posix() for p in place.rglob("*.*")} == {
+        *(f"set/{name}" for name in sent),
+        "up.png",
+    }
+    loose = [(name.replace("/", " "), content) for name, content in sent.items()]
+    table = ("labels.csv", "".join(f"{name},{name[0]}\n" for name, _ in loose).encode())
+    data = loaded(uploaded([*loose, table]))
+    assert (data.classes, len(data.train), len(data.test), data.warnings) == (["a", "b"], 8, 2, [])
+    assert uploaded([*loose, table]) == uploaded(iter([*loose, table]))  # kept once
+
+
+def test_what_a_page_cannot_send_is_one_sentence(sent, monkeypatch):
+    for files, said in (
+        ([("a.zip", b"PK no archive")], "a.zip cannot be unpacked"),
+        ([("a.zip", zipped(sent)[:400])], "a.zip cannot be unpacked"),
+        ([("notes.txt", b"a b")], "Expected pictures"),
+        ([], "Expected pictures"),
+    ):
+        with pytest.raises(ex.UserError, match=said):
+            uploaded(files)
+    monkeypatch.setattr(uploads, "LARGEST", 10_000)
+    with pytest.raises(ex.UserError, match="unpacks to more than"):
+        uploaded([("bomb.zip", zipped({"a.png": bytes(20_000)}))])
+    assert not any((uploads.paths.cache() / "uploads").iterdir())
+
+
+def test_the_panel_of_own_images_says_what_was_read_resized_and_left_out(sent, tmp_path):
+    (tmp_path / "set" / "b" / "notes.png").write_text("no picture")
+    panel = ex.panels.Upload(size=16)
+    try:
+        assert panel.wait(60) and panel.state == "empty"
+        panel.images = str(tmp_path / "set")  # a path is a folder
+        assert panel.images == f"folder:{tmp_path / 'set'}" and panel.result.classes == ["a", "b"]
+        assert (
+            "8 images to train on and 2 to test on" in panel._reading.value and "scaled to 16" in panel._reading.value
+        )
+        assert "notes.png (" in panel._left_out.value and panel._classes.value.count("<img") == 8
+        panel._take([{"name": "set.zip", "content": memoryview(zipped(sent))}])
+        assert len(panel.result.train) == 8 and "Nothing was left out" in panel._left_out.value
+        panel._take([{"name": "x.zip", "content": memoryview(b"no")}])
+    except ex.UserError as error:
+        assert "x.zip cannot be unpacked" in str(error)
+        panel.images = "fashin"
+        assert panel.wait(60) and "fashion" in str(panel.error)
+        panel.size = 0
+        panel.images = "emoji"
+        assert panel.wait(60) and panel.error is None and len(panel._outcome.rows) == len(panel.result.classes)
+    else:
+        pytest.fail("a file that is no archive was taken")
+    finally:
+        panel.close()
+    data = from_arrays(X, [0, 1] * 2)
+    with_arrays = ex.panels.Upload(data)
+    try:
+        assert with_arrays.result is data and "Short sides" not in with_arrays._reading.value
+        with_arrays.size = 8
+        assert with_arrays.wait(60) and "is in memory, at 16 pixels" in str(with_arrays.error)
+    finally:
+        with_arrays.close()

@@ -14,7 +14,9 @@ from hostile_runs import hostile_runs
 
 import explore as ex
 from explore import panels
+from explore.datasets import from_arrays
 from explore.experiments.jobs import BackgroundTraining, TrainingProgress
+from explore.figures.chart import _shared_script
 from explore.panels import html
 from explore.panels.atlas import cache
 from explore.panels.noise import cards
@@ -22,7 +24,18 @@ from explore.results import Check, Sweep
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLOSING = '"><script>alert(2)</script>'
-ROOMS = ("attribution", "atlas", "batch_mates", "noise", "perturbation", "probe", "scorecard", "training", "two_views")
+ROOMS = (
+    "attribution",
+    "atlas",
+    "batch_mates",
+    "noise",
+    "perturbation",
+    "probe",
+    "scorecard",
+    "training",
+    "two_views",
+    "upload",
+)
 
 
 class Elements(HTMLParser):
@@ -167,6 +180,21 @@ def test_hostile_names_stay_text_in_the_noise_panel(which, runs, monkeypatch):
         panel.close()
 
 
+def test_hostile_names_stay_text_in_the_panel_of_own_images():
+    data = from_arrays(torch.rand(8, 3, 8, 8), [0, 1] * 4, classes=[HOSTILE, CLOSING], name=HOSTILE)
+    data.warnings.append(CLOSING)
+    data.provenance["skipped"] = [HOSTILE]
+    panel = panels.Upload(data)
+    try:
+        assert panel.wait(120) and panel.error is None, panel.error
+        text = "".join(check(source) for source in shown(panel))
+        assert text.count(HOSTILE) > 3 and text.count(CLOSING) > 3
+        panel.images = CLOSING
+        assert panel.wait(120) and CLOSING in check(panel._message.value)
+    finally:
+        panel.close()
+
+
 def test_the_kit_escapes_what_is_not_markup():
     assert html.tag.div(HOSTILE, title=CLOSING).count("<") == 2
     assert html.fill("<b>{}</b>", HOSTILE) == f"<b>{html.escape(HOSTILE)}</b>"
@@ -223,6 +251,7 @@ INTERACTIVE = tuple(
         "Training",
         "TwoViews",
         "BatchMates",
+        "Upload",
     ],
 )
 def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
@@ -243,12 +272,16 @@ def test_every_control_has_a_tooltip(which, tmp_path, monkeypatch):
         panel.close()
 
 
-@pytest.mark.parametrize("which", ["attribution", "atlas", "two atlases", "batch mates"])
+OWN = {"own images": lambda a, b: panels.Upload("emoji")}
+
+
+@pytest.mark.parametrize("which", [*MAKERS, *OWN])
 def test_a_closed_panel_is_collected_and_leaves_no_widget(which, runs):
     from ipywidgets.widgets import widget
 
+    _shared_script()  # of all charts, kept while the kernel lives
     before = set(widget._instances)
-    panel = MAKERS[which](*runs)
+    panel = (MAKERS | OWN)[which](*runs)
     assert panel.wait(120) and panel.error is None, panel.error
     gone = weakref.ref(panel)
     panel.close()

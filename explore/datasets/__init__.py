@@ -67,6 +67,8 @@ def load(
         parts, provenance = _parts(name, data_dir, size, download, progress or bar)
     provenance["counts"] = {"train": len(parts.train), "test": len(parts.test)}
     provenance["skipped"] = parts.skipped
+    if parts.sides:
+        provenance["sides"] = list(parts.sides)
     first = parts.train
     data = Data(
         name=name,

@@ -45,12 +45,15 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     class sub-folders; images without classes, or with a CSV or text file of their classes beside
     them (ImageNet's and Tiny ImageNet's validation folders as they are downloaded). Where there is
     no test part, a fifth of every class is held out, chosen by the files' names. Without `size`,
-    the images' own short side, 64 at most.
+    the images' median short side, 64 at most.
     """
     train, test, warnings = _laid_out(path)
     classes = sorted({*train.classes, *test.classes} - {""})
-    size = size or _usual_size([path / f.root / name for f in (train, test) for name in f.names])
-    return parts_of(train, test, classes, size, warnings, progress)
+    sides = _sides([path / f.root / name for f in (train, test) for name in f.names])
+    usual = max(8, min(_LARGEST_DEFAULT, sides[len(sides) // 2] if sides else _LARGEST_DEFAULT))
+    parts = parts_of(train, test, classes, size or usual, warnings, progress)
+    parts.sides = (sides[0], sides[-1]) if sides else None
+    return parts
 
 
 def parts_of(
@@ -262,10 +265,9 @@ def _held_out(found: Found) -> list[bool]:
     return out
 
 
-def _usual_size(paths: list[Path]) -> int:
-    """The median short side of 64 files of the set, 64 pixels at most."""
-    sides = sorted(s for p in paths[:: max(1, len(paths) // 64)] if (s := short_side(p)))
-    return max(8, min(_LARGEST_DEFAULT, sides[len(sides) // 2] if sides else _LARGEST_DEFAULT))
+def _sides(paths: list[Path]) -> list[int]:
+    """The short sides of 64 files of the set or a few more, from the least."""
+    return sorted(side for path in paths[:: max(1, len(paths) // 64)] if (side := short_side(path)))
 
 
 def _decoded(files: Files, labels: Tensor, skipped: list[str], progress: Progress) -> Split:

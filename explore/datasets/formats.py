@@ -32,6 +32,7 @@ class Parts:
     labelled: Split | None = None  # where that is not `train`
     skipped: list[str] = field(default_factory=list)  # 'file: reason' of what could not be read
     warnings: list[str] = field(default_factory=list)
+    sides: tuple[int, int] | None = None  # the least and the largest short side of the files, in pixels
 
 
 def present(folder: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ with extra("A panel"):
     from .scorecard.panel import Scorecard
     from .training.panel import Training
     from .two_views.panel import TwoViews
+    from .upload.panel import Upload
 
 __all__ = [
     "Atlas",
@@ -25,5 +26,6 @@ __all__ = [
     "Scorecard",
     "Training",
     "TwoViews",
+    "Upload",
     "WhatItSees",
 ]

@@ -47,6 +47,7 @@ class Panel(Worker):
         self._fields: dict[str, tuple[Any, Any]] = {}  # trait -> its control and the link between them
         super().__init__(**traits)
         self._prepare()
+        self._unseen: list[w.Widget] = []  # links within the browser, closed with the panel
         self._bad_draw = False  # the banner is about drawing, so the next good drawing takes it away ...
         self._bad_call = False  # ... or about a callback, so the next good one does
         self._ended = ("ready", "up to date")  # how the last request ended, unless by an error
@@ -118,7 +119,7 @@ class Panel(Worker):
     def close(self) -> None:
         """Drop what is being computed, end the worker, close the widgets."""
         self._end()
-        todo: list[w.Widget] = [self.view, *self._parts]
+        todo: list[w.Widget] = [self.view, *self._parts, *self._unseen]
         while todo:
             widget = todo.pop()
             own = (getattr(widget, name, None) for name in ("layout", "style"))  # ipywidgets keeps them for ever

@@ -48,7 +48,7 @@ class Tree:
             way = "vbox" if isinstance(widget, w.VBox) else "hbox"
             kind = "" if isinstance(widget, w.GridBox) else f" widget-{way} jupyter-widget-{way}"
             return self._outer(widget, f"widget-box jupyter-widget-box{kind}", [map(self._node, widget.children)])
-        if isinstance(widget, w.Button):
+        if isinstance(widget, w.Button | w.FileUpload):
             off = {"disabled": True, "title": NEEDS}
             return element(
                 "button",
@@ -98,7 +98,8 @@ class Tree:
             return self._outer(widget, "widget-toggle-buttons", [label, tag.div(buttons, **bound)])
         if isinstance(widget, (w.IntSlider, w.FloatSlider, w.SelectionSlider)):
             return self._slider(widget, label)
-        field = tag.input(type="number", value=widget.value, **self._bind(widget, []))
+        kind = "text" if isinstance(widget, w.Text) else "number"
+        field = tag.input(type=kind, value=widget.value, **self._bind(widget, []))
         return self._outer(widget, "widget-text jupyter-widget-text", [label, field])
 
     def _slider(self, widget: Any, label: Markup | None) -> Markup:

@@ -84,7 +84,7 @@ class Perturbation(EncoderPanel):
         )
         traitlets.dlink((self, "attack"), (steps, "disabled"), lambda name: not TABLE[ATTACKS[name]].steps)
         slider, hero = self.slider()
-        w.jsdlink((slider, "value"), (self.pixels, "k"))
+        self._unseen.append(w.jsdlink((slider, "value"), (self.pixels, "k")))
         return [row, hero]
 
     def body(self) -> list[w.Widget]:
