@@ -35,6 +35,11 @@ def table():
     return Sweep.load(shipped_folder("cpu") / "rows")
 
 
+@pytest.fixture(scope="module")
+def cards():
+    return {name: ex.studies.scorecard(name) for name in TIERS}
+
+
 def test_the_tables_are_complete_and_say_where_every_number_comes_from(table):
     lines = rows(tier_named("cpu"), recipes_of(shipped_folder("cpu")))
     assert set(table.provenance["rows"]) == {row.name for row in lines}
@@ -47,8 +52,7 @@ def test_the_tables_are_complete_and_say_where_every_number_comes_from(table):
     assert table.where(metric="probe").table.n.eq(10_000).all()
 
 
-def test_results_md_is_what_the_tables_say(making):
-    cards = {name: ex.studies.scorecard(name) for name in TIERS}
+def test_results_md_is_what_the_tables_say(making, cards):
     assert (ROOT / "RESULTS.md").read_text() == making.page(cards)
     for tier, card in cards.items():
         for name, text in making.csv_files(tier, card).items():
@@ -92,14 +96,14 @@ def test_a_mean_that_is_a_half_is_rounded_alike_everywhere():
     assert fixed(1234.5678, 2) == "1234.57" and fixed(float("nan")) == "nan"
 
 
-def test_the_readme_quotes_the_tables(table):
+def test_the_readme_quotes_the_tables(table, cards):
     text = (ROOT / "README.md").read_text()
     pairs = [("fgsm-4", "simclr"), ("fgsm-4-long", "simclr-long"), ("fgsm-4", "longer"), ("self-4", "fgsm-4")]
     for name, base in [*pairs, ("paper-code", "paper-simclr"), ("gaussian-4", "simclr")]:
         d = table.paired({"method": base}, {"method": name}, metric="probe")
         mean, low, high = (f"{100 * v:+.1f}".replace("-", "−") for v in (d.mean, d.low, d.high))
         assert f"{mean} ({low} to {high}), {d.n} seeds" in text, name
-    counts = ex.studies.scorecard("cpu").verdicts.verdict.value_counts()
+    counts = cards["cpu"].verdicts.verdict.value_counts()
     assert counts.tolist() == [6, 2, 2, 1, 1] and "two hold, six do not hold" in text.replace("\n", " ")
 
 
@@ -120,7 +124,7 @@ def test_the_readme_and_notebook_11_quote_the_strong_tables():
     assert f"Gaussian noise {100 * noise.mean:+.1f} ({words[noise.n]})" in text
 
 
-def test_notebook_11_says_what_the_tables_say(table):
+def test_notebook_11_says_what_the_tables_say(table, cards):
     text = (ROOT / "notebooks" / "11_scorecard.ipynb").read_text()
     for metric in ("probe", "knn"):
         mean = 100 * table.where(metric=metric).summary().set_index("method")["mean"]
@@ -130,7 +134,7 @@ def test_notebook_11_says_what_the_tables_say(table):
     p = [table.paired({"method": b}, {"method": a}, metric="probe").p for a, b in against.items()]
     found, chance = sum(x < 0.05 for x in p), 0.05 * len(p)
     assert f"of {len(p)} comparisons {found} have p < 0.05, where chance alone would give {chance:.1f}" in text
-    family = ex.studies.scorecard("cpu").family
+    family = cards["cpu"].family
     names = [row for (row, _), x in family.p_holm.items() if x < 0.05]
     told = ", ".join(f"`{name}`" for name in names)
     assert f"after Holm's correction {family.below_holm} have it ({told})" in text and family.below == found
@@ -143,7 +147,7 @@ def test_notebook_11_says_what_the_tables_say(table):
     assert f"in {power[0]} of repetitions with three seeds, in {power[1]} with five" in text
     assert "Of the twelve, 2 hold (1, 10), 6 do not hold (2, 3, 6, 9, 11, 12), 2 are not settled (5, 8)" in text
     for claim, verdicts in {"holds": (1, 10), "not settled at this scale": (5, 8)}.items():
-        assert {ex.studies.scorecard("cpu").claim(n).verdict for n in verdicts} == {claim}
+        assert {cards["cpu"].claim(n).verdict for n in verdicts} == {claim}
 
 
 def test_encoders_are_offered_where_their_images_are_at_hand(tmp_path, monkeypatch):
