@@ -46,6 +46,7 @@ extra: $(READY)        ## an extra besides, EXTRA=cluster or lars
 	$(INSTALL) -c constraints.txt -e '.[$(EXTRA)]'
 
 GRADERS := .venv-graders
+GRADING ?= nbgrader otter-grader
 graders: $(GRADERS)/.ready ## nbgrader and otter-grader on every lesson's copies, solved, spoiled and blank (a quarter of an hour)
 	GRADERS_ALL=1 $(PY) -m pytest -q -s tests/test_graders.py
 
@@ -53,7 +54,7 @@ $(GRADERS)/.ready: constraints.txt $(READY) # sees the packages of $(VENV), and 
 	$(PY) -m venv $(GRADERS)
 	$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" > graders.pth
 	mv graders.pth "$$($(GRADERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")"
-	$(GRADERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt nbgrader otter-grader
+	$(GRADERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(GRADING)
 	@touch $@
 
 lint format: $(READY)
