@@ -37,12 +37,13 @@ def opened(lab, path, ready="body[data-ready]", **context):
     page.set_default_timeout(120_000)
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda asked: said.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:
         page.goto(path.as_uri())
         page.wait_for_selector(ready)
         yield page
-        assert said == [] and page.evaluate("window.ran") is None
+        assert said == [] and [frame.evaluate("window.ran ?? 0") for frame in page.frames] == [0] * len(page.frames)
     finally:
         own.close()
 
@@ -156,15 +157,19 @@ def test_a_site_works_from_disk_with_no_network(lab, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     first = "# A *small* lesson\nOne question. Its formula is $x_i$: [next](other.ipynb)."
     code = ["import explore as ex\npanel = ex.panels.Scorecard()\npanel"]
-    code += ["ex.figures.gradients_spent([('FGSM', 1, 4.0, 3.5, 4.5)], clean=2.0)"]
+    code += [f"name = {HOSTILE!r}\nprint(name)\nex.figures.gradients_spent([(name, 1, 4.0, 3.5, 4.5)], clean=2.0)"]
+    code += ["import pandas\npandas.DataFrame({name: [name]})"]
     cells = [nbformat.v4.new_markdown_cell(first), *map(nbformat.v4.new_code_cell, code)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), book := tmp_path / "small.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells), book := tmp_path / f"{HOSTILE.replace('/', '')} 100% #1.ipynb"
+    )
     (page,) = build(tmp_path / "site", [book])
     assert (page.title, page.about) == ("A small lesson", "One question.") and page.size < 10e6
     assert 'href="other.html"' in page.file.read_text() and "$x_i$" not in page.file.read_text()
     with opened(lab, tmp_path / "site" / "index.html", ready="ol a") as site:
         site.locator("ol a").click()
         site.wait_for_selector(".chart .main-svg")
+        assert site.locator(".chart").text_content().count(HOSTILE) == 1
         inner = site.frame_locator("iframe")
         inner.locator("[data-pick='5']").click()
         says(inner.locator(".ex-cards"), "Transfer")
