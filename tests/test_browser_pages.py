@@ -1,6 +1,7 @@
 """Saved panels in a browser without a network: they work, load nothing, complain of nothing, and run no script of a name."""
 
 import base64
+import json
 import warnings
 from contextlib import contextmanager
 
@@ -37,14 +38,70 @@ def opened(lab, path, ready="body[data-ready]", **context):
     page.set_default_timeout(120_000)
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda asked: said.append(asked.url) if asked.url.startswith(("http", "ws")) else None)
     try:
         page.goto(path.as_uri())
         page.wait_for_selector(ready)
         yield page
-        assert said == [] and page.evaluate("window.ran") is None
+        assert said == [] and [frame.evaluate("window.ran ?? 0") for frame in page.frames] == [0] * len(page.frames)
     finally:
         own.close()
+
+
+TRAINING = """import os
+import explore as ex
+os.environ.update(CLAE_RUNS={root!r}, CLAE_CACHE={root!r})
+name, other = {names!r}
+panel = ex.panels.Training(name, overlay=other)
+panel"""
+FIGURES = """from IPython.display import HTML, display
+spent = ex.figures.gradients_spent([(name, 1, 4.0, 3.5, 4.5)], clean=2.0)
+display(HTML(ex.figures.svg(spent)), ex.figures.live(spent))
+print(panel.save(os.path.join(os.environ["CLAE_RUNS"], "page.html")))"""
+
+
+def failed(run):
+    """Make a run's folder that of a training in the background which ended with a hostile sentence."""
+    for step in (1, 2, 3):
+        row = {"step": step, "epoch": step / 3, "loss": 4.0 - step, "chance": 5.5, "knn": 0.1 * step, "seconds": step}
+        run.append(row)
+    run.set_status("new")
+    (run.path / "train.log").write_text(f"error: There is no {HOSTILE}; make it, {HOSTILE}.")
+    status = json.loads((run.path / "status.json").read_text())
+    (run.path / "process.json").write_text(json.dumps({"pid": 0, "began": 0, "before": status}))
+
+
+def test_hostile_names_run_nothing_in_the_training_panel_its_page_and_figures(lab, runs, tmp_path):
+    for run in runs:
+        failed(run)
+    notebook = lab.show(TRAINING.format(root=str(tmp_path / "runs"), names=[run.name for run in runs]), FIGURES)
+    page, name, asked = notebook.page, runs[0].name, []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    told = page.locator(".ex-error[role=alert]")
+    eventually(lambda: held(f"There is no {HOSTILE}. Make it, {HOSTILE}.", told.text_content()), 30)
+    held(name, page.locator(".ex-foot .prov").first.text_content())
+    held(name, "".join(page.locator(".ex-shown option").all_text_contents()).replace("\xa0", " "))
+    page.wait_for_selector(".ex-train .js-plotly-plot .point")
+    eventually(
+        lambda: same([name in text for text in page.locator("svg .annotation").all_text_contents()].count(True), 1)
+    )
+    held(name, "".join(page.locator(".jp-RenderedHTML svg").all_text_contents()))
+    assert page.evaluate("window.ran ?? 0") == 0 and asked == []
+    assert [error for error in notebook.errors() if not error.startswith("banner: There is no <img")] == []
+    with opened(lab, tmp_path / "runs" / "page.html") as saved:
+        says(saved.locator(".ex-error[role=alert]"), f"There is no {HOSTILE}")
+        saved.wait_for_selector(".js-plotly-plot .point")
+    panel = panels.BatchMates(runs[0], n=4)
+    try:
+        with opened(lab, panel.save(tmp_path / "mates.html")) as saved:
+            held(HOSTILE, saved.locator("body").text_content())
+    finally:
+        panel.close()
+
+
+def held(text, place):
+    assert text in place
 
 
 def test_the_saved_lab_draws_the_librarys_bytes_at_every_eps(lab, runs, tmp_path):
@@ -156,15 +213,19 @@ def test_a_site_works_from_disk_with_no_network(lab, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     first = "# A *small* lesson\nOne question. Its formula is $x_i$: [next](other.ipynb)."
     code = ["import explore as ex\npanel = ex.panels.Scorecard()\npanel"]
-    code += ["ex.figures.gradients_spent([('FGSM', 1, 4.0, 3.5, 4.5)], clean=2.0)"]
+    code += [f"name = {HOSTILE!r}\nprint(name)\nex.figures.gradients_spent([(name, 1, 4.0, 3.5, 4.5)], clean=2.0)"]
+    code += ["import pandas\npandas.DataFrame({name: [name]})"]
     cells = [nbformat.v4.new_markdown_cell(first), *map(nbformat.v4.new_code_cell, code)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), book := tmp_path / "small.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells), book := tmp_path / f"{HOSTILE.replace('/', '')} 100% #1.ipynb"
+    )
     (page,) = build(tmp_path / "site", [book])
     assert (page.title, page.about) == ("A small lesson", "One question.") and page.size < 10e6
     assert 'href="other.html"' in page.file.read_text() and "$x_i$" not in page.file.read_text()
     with opened(lab, tmp_path / "site" / "index.html", ready="ol a") as site:
         site.locator("ol a").click()
         site.wait_for_selector(".chart .main-svg")
+        assert site.locator(".chart").text_content().count(HOSTILE) == 1
         inner = site.frame_locator("iframe")
         inner.locator("[data-pick='5']").click()
         says(inner.locator(".ex-cards"), "Transfer")

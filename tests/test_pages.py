@@ -118,6 +118,8 @@ def test_axes_of_a_figure(tmp_path):
     assert {"one", "hundred", "a", "b"} <= set(re.findall(r">([^<>]+)</text>", text))
     hostile = go.Figure(go.Scatter(x=[1], y=[2], text=["<script>x</script>&"], mode="text"))
     assert "<script" not in figures.svg(hostile)
+    named = figures.svg(figures.gradients_spent([("<img src=x>", 1, 4.0, 3.5, 4.5)], clean=2.0))
+    assert "<img" not in named and "&lt;img src=x&gt;" in named  # a name is text
     assert not figures.drawable(go.Figure(go.Heatmap(z=[[1]])))
 
 

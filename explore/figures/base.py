@@ -1,5 +1,6 @@
 """One template, the methods' colours, lines with direct labels; figures as widgets."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -107,6 +108,13 @@ def end_labels(figure: go.Figure, labels: Mapping[str, tuple[float, float, str]]
         own = {"x": x, "y": low, "text": text, "showarrow": False, "xanchor": "left", "xshift": 10}
         figure.add_annotation(**own, font={"color": COLOURS[role], "size": 12})
     return figure
+
+
+def as_text(name: Any) -> str:
+    """A name for a figure's words, in which plotly reads tags, entities and, in a hovertemplate,
+    %{x}.
+    """
+    return html.escape(str(name), quote=False).replace("%{", "%&#123;")
 
 
 def live(figure: go.Figure, picked: Callable[[Any], None] | None = None) -> Chart:

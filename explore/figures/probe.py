@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ..attack_table import NOISE_NAMES, TABLE
 from ..results import Robustness
 from ..results.probes import ProbeComparison, Selection
-from .base import ADDED, COLOURS, FOCUS, GREY, MARKS, blank, end_labels, line, roles
+from .base import ADDED, COLOURS, FOCUS, GREY, MARKS, as_text, blank, end_labels, line, roles
 
 
 def curves(encoders: int, *, width: int = 336, height: int = 150) -> go.Figure:
@@ -34,7 +34,7 @@ def label_curve(result: ProbeComparison, *, width: int = 336, height: int = 150,
         own = curve[curve.encoder == name]
         shift = 1.08 ** (2 * i - len(kinds) + 1)  # whiskers of two encoders side by side
         figure.add_traces(_over_shares(own, role, name, shift, "<br>click: look at this share" * (now is not None)))
-        ends[role] = (math.log10(103 * most), 100 * own[own.share == own.share.max()].accuracy.mean(), name)
+        ends[role] = (math.log10(103 * most), 100 * own[own.share == own.share.max()].accuracy.mean(), as_text(name))
     shares = [s for s in (0.001, 0.01, 0.1, 1.0) if least * 0.99 <= s <= most * 1.01] or [least]
     low, high = 100 * curve.low.min(), 100 * curve.high.max()
     end_labels(figure, ends, gap=(high - low + 4) * 16 / (height - 50))
@@ -55,7 +55,7 @@ def _over_shares(own: pd.DataFrame, role: str, name: str, shift: float, click: s
         {"labels": "first", "accuracy": "mean", "low": "mean", "high": "mean", "n": "first", "seed": "count"}
     )
     text = [
-        f"{name}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
+        f"{as_text(name)}<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
         f"<br>{r.labels:,} labels, {_draws(r.seed)}{click}"
         for r in mean.itertuples()
     ]
@@ -81,7 +81,7 @@ def robust_curve(found: Robustness | Mapping[str, Robustness], *, width: int = 6
             word, noise = str(attack), attack in NOISE_NAMES
             role = kinds[name] if name else ADDED.get(word, word)
             called = TABLE[word].title if word in TABLE else word.upper()
-            label = " ".join(part for part in (name, f"{word} noise" if noise else called) if part)
+            label = as_text(" ".join(part for part in (name, f"{word} noise" if noise else called) if part))
             text = [
                 f"{label}, ε = {r.k:g}/255<br>{100 * r.accuracy:.1f} % right [{100 * r.low:.1f}, {100 * r.high:.1f}] of {r.n:,}"
                 for r in rows.itertuples()

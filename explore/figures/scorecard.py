@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ..errors import UserError
 from ..results import Claim, Finding, Scorecard, Sweep
 from ..results.scorecard import FAILS, HOLDS, OPEN
-from .base import GREY, blank
+from .base import GREY, as_text, blank
 from .sweep import Curve, Level, sweep_curves
 
 MARKS = {  # verdict of a finding -> colour, symbol, size: never by colour alone
@@ -113,11 +113,11 @@ def _lines(found: Scorecard | Claim | Sequence[Finding], unit: str) -> list[Line
     if isinstance(found, Scorecard):
         parts = [_lines(claim, unit) for claim in found.claims]
         heads: list[Line] = [
-            (f"<b>{c.number}  {c.title}</b>   {_sign(c.verdict)} {c.verdict}", None) for c in found.claims
+            (f"<b>{c.number}  {as_text(c.title)}</b>   {_sign(c.verdict)} {c.verdict}", None) for c in found.claims
         ]
         return [line for head, part in zip(heads, parts, strict=True) if part for line in (head, *part)]
     findings = found.findings if isinstance(found, Claim) else found
-    return [(f.what, f) for f in findings if f.unit == unit or not unit]
+    return [(as_text(f.what), f) for f in findings if f.unit == unit or not unit]
 
 
 def _sign(verdict: str) -> str:
@@ -140,7 +140,10 @@ def _kind(shown: list[tuple[int, Finding]], verdict: str) -> go.Scatter:
         mode="markers",
         marker=marker,
         name=verdict or "decides nothing",
-        hovertext=[f"{f.what}<br>{str(f)[len(f.what) + 2 :]}<br>{f.verdict or 'decides nothing'}" for _, f in own],
+        hovertext=[
+            f"{as_text(f.what)}<br>{as_text(str(f)[len(f.what) + 2 :])}<br>{f.verdict or 'decides nothing'}"
+            for _, f in own
+        ],
         hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,
     )
@@ -163,8 +166,8 @@ def _curve(part: pd.DataFrame, role: str, name: str) -> Curve:
 def _said(row: pd.Series) -> str:
     name = f"{row.attack.upper()} {row.k:g}/255" if row.k else f"SimCLR, {row.epochs} epochs"
     return (
-        f"<b>{name}</b><br>{100 * row['mean']:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}"
-        f"<br>row {row.name}"
+        f"<b>{as_text(name)}</b><br>{100 * row['mean']:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}], n = {row.n}"
+        f"<br>row {as_text(row.name)}"
     )
 
 

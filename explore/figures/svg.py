@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -289,7 +290,7 @@ def _line(x0: float, y0: float, x1: float, y1: float, colour: str, width: float,
 
 
 def _words(x: float, y: float, text: Any, size: float, colour: str, anchor: str, turn: str = "") -> str:
-    plain = escape(re.sub(r"<[^>]*>", "", str(text)))
+    plain = escape(unescape(re.sub(r"<[^>]*>", "", str(text))))  # tags and entities are plotly's
     turned = f' transform="{turn}"' if turn else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" text-anchor="{anchor}" {_fill(colour)}{turned}>{plain}</text>'
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from ..attack_table import TABLE
 from ..errors import UserError
 from ..results import Sweep
-from .base import COLOURS, GREY, MARKS, blank, line
+from .base import COLOURS, GREY, MARKS, as_text, blank, line
 
 WIDE, HIGH = 760, 316  # left margin and 36 px an eps step below hold the film's frames of 64 px under every second tick
 MARGIN = {"l": 56, "r": 128, "t": 8, "b": 44}
@@ -94,7 +94,7 @@ def sweep_curves(
     for point in waiting:
         own = {"x": point.k, "y": point.y, "text": point.text, "showarrow": False, "yshift": 15}
         figure.add_annotation(**own, font={"color": COLOURS[point.role], "size": 11})
-    ends = [(c.role, c.mean[-1], _named(c, drawn)) for c in drawn] + [(v.role, v.value, v.name) for v in lines]
+    ends = [(c.role, c.mean[-1], _named(c, drawn)) for c in drawn] + [(v.role, v.value, as_text(v.name)) for v in lines]
     _label_ends(figure, ends, right, gap=(high - low) * 17 / (height - 52), top=high)
     if now is not None:
         figure.update_layout(shapes=[upright(now)])
@@ -139,7 +139,7 @@ def attack_costs(sweep: Sweep, *, metric: str = "probe", width: int = WIDE, heig
         if row.attack == "none":
             name, symbol = f"{name}, {row.epochs} epochs", f"{symbol}-dot" if row.cost > base.cost else symbol
         x, y, low, high = row.cost / base.cost, 100 * row.mean, 100 * row.low, 100 * row.high
-        text = f"<b>{name}</b><br>{y:.1f} % [{low:.1f}, {high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
+        text = f"<b>{as_text(name)}</b><br>{y:.1f} % [{low:.1f}, {high:.1f}], n = {row.n}<br>{x:.2f} × SimCLR"
         style = {"mode": "markers", "marker": {"symbol": symbol}}
         drawn.append(Curve(role, name, [x], [y], [low], [high], [[100 * v for v in row.values]], [text], style=style))
     for curve in drawn:
@@ -161,7 +161,9 @@ def gradients_spent(
     for name in dict.fromkeys(row[0] for row in rows):
         own = sorted([row for row in rows if row[0] == name], key=lambda row: row[1])
         _, x, y, low, high = zip(*own, strict=True)
-        text = [f"{name}, {n} gradient{'s' * (n != 1)}<br>loss {v:.2f} nats" for n, v in zip(x, y, strict=True)]
+        text = [
+            f"{as_text(name)}, {n} gradient{'s' * (n != 1)}<br>loss {v:.2f} nats" for n, v in zip(x, y, strict=True)
+        ]
         sign = {"marker": {"symbol": rival[name].marker}, "line": {"dash": rival[name].dash}} if name in rival else {}
         drawn.append(Curve("adv", name, x, y, low, high, hover=text, style=sign))
     figure.add_traces([trace for curve in drawn for trace in _curve(curve, list(curve.k))[:1]])
@@ -238,7 +240,7 @@ def _named(curve: Curve, others: Sequence[Curve] | None = None) -> str:
     """A curve's name after its marker; without, where none of `others` has its colour."""
     symbol = curve.style.get("marker", {}).get("symbol", MARKS[curve.role])
     alone = others is not None and sum(own.role == curve.role for own in others) == 1
-    return curve.name if alone else f"{GLYPHS.get(symbol, '•')} {curve.name}"
+    return as_text(curve.name if alone else f"{GLYPHS.get(symbol, '•')} {curve.name}")
 
 
 def _range(curves: Sequence[Curve], levels: Sequence[Level], bounds: tuple[float, float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..attack_table import TABLE
 from ..results.training import TrainingCurves
-from .base import COLOURS, GREY, GRID, blank
+from .base import COLOURS, GREY, GRID, as_text, blank
 
 ROOM = {"width": 600, "height": 340}
 LOSSES, KNN = "y", "y2"
@@ -75,7 +75,7 @@ def _of_run(result: TrainingCurves, name: str, thin: bool) -> list[tuple[go.Scat
         epochs, values = result.points(name, column)
         values = [factor * value for value in values]
         line = {"color": COLOURS[kind], "width": 1.25 if thin else 2.25 if kind == "adv" else 1.5}
-        text = f"{name}<br>epoch %{{x:.2f}}: {words} %{{y:.{digits}f}}<extra></extra>"
+        text = f"{as_text(name)}<br>epoch %{{x:.2f}}: {words} %{{y:.{digits}f}}<extra></extra>"
         trace = go.Scatter(
             x=epochs,
             y=values,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .. import paths
 from ..errors import UserError, extra
@@ -65,7 +66,8 @@ def build(
             found.append(_lesson(book, out, Path(place)))
             tell(f"{book.stem}: {found[-1].size / 1e6:.1f} MB, {time.perf_counter() - began:.0f} s")
     entries = [
-        f'<li><a href="{p.file.name}">{html.escape(p.title)}</a><p>{html.escape(p.about)}</p></li>' for p in found
+        f'<li><a href="{quote(p.file.name)}">{html.escape(p.title)}</a><p>{html.escape(p.about)}</p></li>'
+        for p in found
     ]
     write_text(out / "index.html", _document("Lessons", f"<h1>Lessons</h1><ol>{''.join(entries)}</ol>"))
     return found

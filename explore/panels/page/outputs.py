@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from IPython import get_ipython
 from IPython.display import display
@@ -98,7 +99,7 @@ def _show_page(panel: Any, folder: Path) -> None:
     from . import save
 
     name = f"panel-{len(list(folder.glob('panel-*.html'))) + 1}.html"
-    src = f"{folder.parent.name}/{folder.name}/{name}"
+    src = quote(f"{folder.parent.name}/{folder.name}/{name}")
     save(panel, folder / name, plotly="../../plotly.js")
     frame = fill('<iframe class="ex-page-frame" src="{}" title="{}" loading="lazy"></iframe>', src, panel.title)
     display({"text/html": frame}, raw=True)
