@@ -40,8 +40,9 @@ settings.load_profile("busy")  # a slow machine is no fault
 
 # The files that take longest, first (processor time, or by the clock where there is a browser), those with one in between.
 LONG = ["test_browser", "test_sweep", "test_browser_hosts", "test_reproduction", "test_browser_probe"]
-LONG += ["test_sweep_panel", "test_browser_atlas", "test_attacks", "test_browser_two_views", "test_gpu"]
-LONG += ["test_browser_seen", "test_course", "test_browser_sweep", "test_results", "test_browser_pages", "test_ranks"]
+LONG += ["test_sweep_panel", "test_browser_atlas", "test_attacks", "test_browser_two_views", "test_patches"]
+LONG += ["test_gpu", "test_browser_seen", "test_course", "test_panels", "test_probe_panel"]
+LONG += ["test_browser_sweep", "test_results", "test_browser_pages", "test_ranks"]
 LONG += ["test_browser_training", "test_attribute", "test_maps", "test_jobs", "test_doors", "test_graders"]
 LONG += ["test_training_panel", "test_background", "test_browser_scorecard", "test_browser_batch_mates"]
 
