@@ -75,8 +75,8 @@ def alone(*modules: nn.Module) -> Iterator[None]:
 def untouched(*modules: nn.Module) -> Iterator[None]:
     """Restore the modules' buffers (BN statistics) and train/eval modes on exit, bit for bit.
 
-    Also if the body raises; another thread that wants the same modules so waits. Weights are not copied: forward passes and `torch.autograd.grad` do not
-    change them.
+    Also if the body raises. Another thread that enters with one of the modules waits. Weights are
+    not copied: forward passes and `torch.autograd.grad` do not change them.
 
     >>> encoder = ex.Encoder("resnet10", width=8, stem="small")
     >>> with ex.untouched(encoder):
@@ -94,9 +94,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
             yield
         finally:
             for buffer, was in zip(buffers, saved, strict=True):
-                buffer.data.copy_(
-                    was
-                )  # .data: a graph recorded before, whose batch norm saved this buffer, stays valid
+                buffer.data.copy_(was)  # .data: a graph recorded before, whose batch norm saved it, stays valid
             for part, mode in zip(parts, modes, strict=True):
                 part.training = mode
 

@@ -36,8 +36,8 @@ def uploaded(files: Iterable[tuple[str, bytes]]) -> Path:
         return place
     with tempfile.TemporaryDirectory(dir=root) as made:
         inner, pictures = Path(made) / "files", 0
-        for name, content in _members(files):
-            path = inner / name
+        for member, content in _members(files):
+            path = inner / member
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             pictures += path.suffix.lower() in SUFFIXES

@@ -183,8 +183,8 @@ class Panel(Worker):
         self._message, self._trace = w.HTML().add_class("ex-say"), w.HTML().add_class("ex-trace")
         self._details = self._button("Show details", self._toggle_details)
         self._banner = w.HBox([self._message, self._details]).add_class("ex-error")
-        self._about = w.HTML()
-        self._parts = [*self.body(), self._about]  # they appear with the first result
+        self._elsewhere = w.HTML()
+        self._parts = [*self.body(), self._elsewhere]  # they appear with the first result
         self._body, self._empty = w.VBox().add_class("ex-body"), w.VBox(self.empty()).add_class("ex-empty")
         sheet = w.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         self._status = KernelStatus()
@@ -320,7 +320,7 @@ class Panel(Worker):
     def _put(self, outcome: Any) -> None:
         self._outcome = outcome
         self.draw(outcome)
-        self._about.value = from_elsewhere(
+        self._elsewhere.value = from_elsewhere(
             self.trait_values().values(), getattr(self, "shelf", getattr(self, "session", None))
         )
 

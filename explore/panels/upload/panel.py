@@ -72,7 +72,8 @@ class Upload(Panel):
         if files:
             self.images = f"folder:{uploaded((file['name'], bytes(file['content'])) for file in files)}"
 
-    def compute(self, job: Job, images: str, size: int) -> view.Preview:
+    def compute(self, job: Job, **inputs: Any) -> view.Preview:
+        images, size = inputs["images"], inputs["size"]
         if not images:
             raise NothingToCompute("no images chosen")
         data = self._given.get(images)

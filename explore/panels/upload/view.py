@@ -36,7 +36,7 @@ def preview(data: Data) -> Preview:
     """The classes of a data set, with their first pictures."""
     names = [*enumerate(data.classes)] or [(-1, "no class")]
     parts = [split.labels.cpu() for split in (data.train, data.test)]
-    rows = []
+    rows: list[Row] = []
     for label, name in names:
         train, test = (int((labels == label).sum()) for labels in parts)
         shown = _pictures(data.train, (parts[0] == label).nonzero()[:EACH, 0]) if len(rows) < CLASSES else ()
