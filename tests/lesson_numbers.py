@@ -32,6 +32,12 @@ _NO_CLAIM = re.compile(  # a setting, a place in a book, a formula
 )
 
 
+def words(book: dict[str, Any]) -> str:
+    """A lesson's words and code in one line, links without their targets."""
+    text = " ".join("\n\n".join("".join(cell["source"]) for cell in book["cells"]).split())
+    return re.sub(r"\[([^]]*)\]\(glossary\.md#[^)]*\)", r"\1", text)
+
+
 def _text(output: dict[str, Any]) -> str:
     """What an output shows, without its tags."""
     data = output.get("data", {})

@@ -1,11 +1,11 @@
 """Lesson 10: what couples the pictures of a batch, batch norm in tiny trainings, and the panel 'batch mates' without a browser."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from lesson_numbers import words
 from torch.nn.functional import normalize
 
 import explore as ex
@@ -155,8 +155,7 @@ def test_a_cell_of_the_table_chooses_what_is_shown(panel):
 # the lesson's text, rounded as it is written, with the room that two kinds of CPU need
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = json.loads((ROOT / "notebooks" / "10_batch_and_batchnorm.ipynb").read_text())
-TEXT = " ".join("\n\n".join("".join(cell["source"]) for cell in BOOK["cells"]).split())
-TEXT = re.sub(r"\[([^]]*)\]\(glossary\.md#[^)]*\)", r"\1", TEXT)
+TEXT = words(BOOK)
 
 
 @pytest.fixture(scope="module")

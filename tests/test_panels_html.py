@@ -299,13 +299,13 @@ def test_the_foot_says_what_was_found_about_an_encoder_from_elsewhere(runs):
     panel = panels.TwoViews(own, n=8)
     try:
         assert panel.wait(120) and panel.error is None, panel.error
-        text = check(panel._about.value)
+        text = check(panel._elsewhere.value)
         assert f"{CLOSING}: images of 32 x 32 pixels (found by trying)" in text
         assert "std (0.25, 0.25, 0.25) (given)" in text and "maps of 30 x 30 places, averaged" in text
     finally:
         panel.close()
     panel = panels.TwoViews(runs[0], n=8)
     try:
-        assert panel.wait(120) and panel._about.value == ""
+        assert panel.wait(120) and panel._elsewhere.value == ""
     finally:
         panel.close()

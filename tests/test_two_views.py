@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lesson_numbers import words
 from PIL import Image
 
 import explore as ex
@@ -209,9 +210,7 @@ def test_without_a_run_it_offers_one(run):
 
 # the lesson's text
 def lesson() -> str:
-    """The words and the code of lesson 01, each cell a paragraph."""
-    book = json.loads((ROOT / "notebooks" / "01_two_views.ipynb").read_text())
-    return " ".join("\n\n".join("".join(cell["source"]) for cell in book["cells"]).split())
+    return words(json.loads((ROOT / "notebooks" / "01_two_views.ipynb").read_text()))
 
 
 def test_the_lesson_says_what_its_cells_give():
