@@ -121,6 +121,7 @@ def test_axes_of_a_figure(tmp_path):
     named = figures.svg(figures.gradients_spent([("<img src=x>", 1, 4.0, 3.5, 4.5)], clean=2.0))
     assert "<img" not in named and "&lt;img src=x&gt;" in named  # a name is text
     assert not figures.drawable(go.Figure(go.Heatmap(z=[[1]])))
+    assert not figures.drawable(go.Figure(go.Bar(x=[1], y=[2])))
 
 
 def test_pictures_in_a_figure_are_drawn_without_a_browser():

@@ -18,8 +18,9 @@ def is_picture(trace: Any) -> bool:
     """
     if trace.type == "image":
         return trace.z is not None and trace.colormodel in (None, "rgb")
-    given = (trace.z, trace.colorscale, trace.zmin, trace.zmax)
-    return trace.type == "heatmap" and all(v is not None for v in given) and trace.x is None and trace.y is None
+    if trace.type != "heatmap" or trace.x is not None or trace.y is not None:
+        return False
+    return all(v is not None for v in (trace.z, trace.colorscale, trace.zmin, trace.zmax))
 
 
 def placed(trace: Mapping[str, Any]) -> Mapping[str, Any]:
