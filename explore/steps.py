@@ -151,18 +151,18 @@ class Stepper:
         if isinstance(self.attack, Noise):
             return self.attack.perturbed(v1 if self.reference == "self" else v2, generator)
         assert self.attack is not None
-        own = self.reference == "self"
+        own, running = self.reference == "self", self.attack_mode == "eval"
         z, branch = leaf.detach(), self.attack_branch if own else "clean"
 
         def away(x: Images) -> Tensor:
             return self.each(z, self.embed(x, self.attack_branch))
 
         away.modules = (self.encoder,)  # type: ignore[attr-defined]
-        with untouched(self.encoder):
-            if self.attack_mode == "eval":
+        with untouched(self.encoder) if running else contextlib.nullcontext():
+            if running:
                 self.encoder.eval()
-            if branch == "adv" or self.attack_mode == "eval":
-                with torch.no_grad():
+            if running or branch == "adv":
+                with torch.no_grad(), untouched(self.encoder):
                     z = self.embed(v1, branch)
             return self.attack.perturbed(v1 if own else v2, away, generator)
 

@@ -98,6 +98,20 @@ def test_images_that_a_table_does_not_name_are_left_out_and_told(tmp_path):
     assert data.warnings == [f"1 images are not in labels.csv and were left out: {names[10]} ..."]
 
 
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write_images(tmp_path / "cats", 3)
+    closed, asked = tmp_path / "cats", type(tmp_path).is_dir
+
+    def is_dir(path):
+        if path == closed:  # as stat does for a user without rights; root has them all
+            raise PermissionError(13, "Permission denied", str(closed))
+        return asked(path)
+
+    monkeypatch.setattr(type(tmp_path), "is_dir", is_dir)
+    with pytest.raises(ex.UserError, match=r"holds '.*cats', which this user may not read"):
+        ex.load(f"folder:{tmp_path}")
+
+
 def test_nothing_left_to_test_on_is_told_before_anything_is_computed(tmp_path):
     classes_in(tmp_path, 1, ("a", "b", "c"))
     with pytest.raises(ex.UserError, match=r"no image of .* is left to test on: each of its 3 classes has one image"):
@@ -260,16 +274,14 @@ def test_the_panel_of_own_images_says_what_was_read_resized_and_left_out(sent, t
         assert "notes.png (" in panel._left_out.value and panel._classes.value.count("<img") == 8
         panel._take([{"name": "set.zip", "content": memoryview(zipped(sent))}])
         assert len(panel.result.train) == 8 and "Nothing was left out" in panel._left_out.value
-        panel._take([{"name": "x.zip", "content": memoryview(b"no")}])
-    except ex.UserError as error:
-        assert "x.zip cannot be unpacked" in str(error)
-        panel.images = "fashin"
-        assert panel.wait(60) and "fashion" in str(panel.error)
+        with pytest.raises(ex.UserError, match=r"x\.zip cannot be unpacked"):
+            panel._take([{"name": "x.zip", "content": memoryview(b"no")}])
+        for name, said in (("fashin", "fashion"), (str(tmp_path / "none"), "does not exist; expected 'folder:'")):
+            panel.images = name
+            assert panel.wait(60) and said in str(panel.error)
         panel.size = 0
         panel.images = "emoji"
         assert panel.wait(60) and panel.error is None and len(panel._outcome.rows) == len(panel.result.classes)
-    else:
-        pytest.fail("a file that is no archive was taken")
     finally:
         panel.close()
     data = from_arrays(X, [0, 1] * 2)

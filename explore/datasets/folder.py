@@ -47,7 +47,12 @@ def folder(path: Path, size: int | None, progress: Progress) -> Parts:
     no test part, a fifth of every class is held out, chosen by the files' names. Without `size`,
     the images' median short side, 64 at most.
     """
-    train, test, warnings = _laid_out(path)
+    try:
+        train, test, warnings = _laid_out(path)
+    except PermissionError as error:
+        raise UserError(
+            f"the folder {path} holds '{error.filename}', which this user may not read; allow it, or name another."
+        ) from None
     classes = sorted({*train.classes, *test.classes} - {""})
     sides = _sides([path / f.root / name for f in (train, test) for name in f.names])
     usual = max(8, min(_LARGEST_DEFAULT, sides[len(sides) // 2] if sides else _LARGEST_DEFAULT))

@@ -48,7 +48,7 @@ def from_elsewhere(names: Iterable[Any], session: "Session | None") -> Markup:
 def _described(about: dict[str, Any]) -> str:
     size = f"images of {about['size']} x {about['size']} pixels"
     size += f" ({about['size_from']})" if "size_from" in about else ""
-    more = {"normalised by": about.get("normalisation"), "features h:": about.get("features")}
+    more = {"normalisation:": about.get("normalisation"), "features h:": about.get("features")}
     return " · ".join([size, *(f"{what} {words}" for what, words in more.items() if words)])
 
 

@@ -42,7 +42,8 @@ class Upload(Panel):
     def _named(self, proposal: Any) -> str:
         name = proposal["value"].strip()
         known = name in self._given or name in datasets.names()
-        return f"folder:{name}" if name and not known and Path(name).expanduser().is_dir() else name
+        path = Path(name).expanduser().is_dir() or ("/" in name and ":" not in name)
+        return f"folder:{name}" if name and not known and path else name
 
     def controls(self) -> list[w.Widget]:
         row = self.row(
@@ -63,7 +64,7 @@ class Upload(Panel):
 
     def body(self) -> list[w.Widget]:
         self._reading, self._left_out, self._classes = (w.HTML() for _ in range(3))
-        return [self._reading, self._left_out, self._classes]
+        return [self._reading.add_class("ex-up-says"), self._left_out, self._classes]
 
     def empty(self) -> list[w.Widget]:
         return [w.HTML(finding("No images are chosen: choose files, or type the path of a folder."))]
