@@ -1,4 +1,4 @@
-"""What every process of tests/test_ranks.py runs: `python ranks_worker.py steps|train FOLDER`, alone or under torchrun."""
+"""What every process of tests/test_ranks.py runs under torchrun: `ranks_worker.py FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -72,4 +72,5 @@ def stopped(here: Ranks, out: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with together("cpu") as here:
-        {"steps": steps, "stopped": stopped}[sys.argv[1]](here, Path(sys.argv[2]))
+        for part in (steps, stopped):
+            part(here, Path(sys.argv[1]))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ranks_worker
 import torch
 from ranks_worker import CONFIG, STEPS
 
@@ -21,20 +22,27 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKER = str(ROOT / "tests" / "ranks_worker.py")
 
 
-def launched(*words: str, processes: int = 2) -> subprocess.CompletedProcess:
-    """Run a script or module under torchrun, or alone."""
+def launched(*words: str) -> subprocess.CompletedProcess:
+    """Run a script or module under torchrun, in two processes."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run([sys.executable, *start, *words], capture_output=True, text=True, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory):
-    out = tmp_path_factory.mktemp("steps")
-    for processes in (1, 2):
-        launched(WORKER, "steps", str(out), processes=processes)
+def out(tmp_path_factory):
+    """What two processes wrote: the steps, and a training that was stopped."""
+    folder = tmp_path_factory.mktemp("ranks")
+    launched(WORKER, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steps(out):
+    with torch.random.fork_rng(devices=[]):
+        ranks_worker.steps(ALONE, out)
     return {name: [load_tensors(out / f"{name}-{n}.safetensors")[0] for n in (1, 2)] for name in STEPS}
 
 
@@ -62,11 +70,10 @@ def timeless(run):
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in run.rows()]
 
 
-def test_a_training_of_two_ranks_goes_on_with_one(tmp_path):
+def test_a_training_of_two_ranks_goes_on_with_one(out, tmp_path):
     whole = Run.create(CONFIG, name="whole", root=tmp_path)
     list(train(CONFIG, ex.load("fashion"), run=whole, log_every=1))
-    launched(WORKER, "stopped", str(tmp_path))
-    parts = Run(tmp_path / "parts")
+    parts = Run(out / "parts")
     assert parts.status["state"] == "stopped" and parts.rows()[-1]["step"] == 5 and parts.env["ranks"] == 2
     list(train(CONFIG, ex.load("fashion"), run=parts, log_every=1, resume=True))
     assert parts.status["state"] == "done"
