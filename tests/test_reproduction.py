@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 
 import explore as ex
 from explore.cli import main
+from explore.evaluate import robust_accuracy
+from explore.experiments import metrics
 from explore.experiments.cell import Cell
 from explore.results import Finding, Sweep
 from explore.results.scorecard import FAILS, HOLDS, NOT_RUN, OPEN, OUT_OF_REACH, VERDICTS, together
@@ -34,10 +37,10 @@ def write_set(folder, classes, train, test, labels):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A tier of trainings that take a third of a second: 360 images of three classes, 75 to test."""
+    """A tier of trainings of two steps an epoch: 360 images of three classes, 75 to test."""
     images = write_set(tmp_path_factory.mktemp("images") / "own", CLASSES, 120, 25, (9, 6, 8))
     other = write_set(tmp_path_factory.mktemp("images") / "other", ["trousers", "sandals"], 20, 10, (1, 5))
-    size = {"arch": "resnet10", "width": 4, "batch_size": 64, "image_size": 16, "knn_images": 100, "knn_every": 0}
+    size = {"arch": "resnet10", "width": 4, "batch_size": 128, "image_size": 16, "knn_images": 100, "knn_every": 0}
     base = ex.TrainConfig(dataset=images, epochs=1, train_images=256, **size)
     measure = Measure(neighbours=200, l2=100.0, robust=8 / 255, attacked=20, z=True, transfer=(other,))
     return Tier("cpu", base, seeds=2, few=2, trials=2, tuning_epochs=1, validation=100, measure=measure)
@@ -50,6 +53,9 @@ def made(tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAE_RUNS", str(out))
         patch.setattr(plan, "TUNING", Measure(neighbours=200, l2=100.0))
+        patch.setattr(
+            metrics, "robust_accuracy", partial(robust_accuracy, steps=1)
+        )  # of 20 steps it is in tests/test_gpu.py
         folder = out / "cpu"
         recipes = run.tune(tiny, out)
         run.keep_recipes(folder, tiny, recipes, out)
@@ -132,10 +138,10 @@ def test_every_row_is_measured_and_nothing_is_run_twice(made, tiny, monkeypatch)
     monkeypatch.setenv("CLAE_RUNS", str(out))
     lines = rows(tiny, run.recipes_of(folder))
     table = Sweep.load(folder / "rows")
-    metrics = {"knn", "knn z", "probe", "robust", f"transfer {tiny.measure.transfer[0]}", "seconds of training"}
+    measured = {"knn", "knn z", "probe", "robust", f"transfer {tiny.measure.transfer[0]}", "seconds of training"}
     for row in lines:
         own = table.where(method=row.name).table
-        assert set(own.metric) == metrics and own.groupby("metric").seed.nunique().eq(row.seeds).all()
+        assert set(own.metric) == measured and own.groupby("metric").seed.nunique().eq(row.seeds).all()
         assert (own[own.metric == "probe"].n == 75).all() and (own[own.metric == "robust"].n == 20).all()
     seen = []
     run.train_rows(plan.by_worth(lines, tiny), out, progress=lambda stage, done, progress: seen.append(done.kept))
