@@ -619,17 +619,19 @@ run_grid("s", grid, out={out!r}, workers={workers}, threads=1, engine={engine!r}
 """
 
 
-def start(root, workers=1, engine="local"):
-    """A sweep of four cells in a process of its own, in a process group of its own."""
-    code = SCRIPT.format(
-        tiny={**TINY, "epochs": 6, "dataset": "emoji", "knn_images": 200},
-        out=str(root / "s"),
-        workers=workers,
-        engine=engine,
-    )
+def script(root, workers=1, engine="local"):
+    """A sweep of four cells."""
+    tiny = {**TINY, "epochs": 6, "dataset": "emoji", "knn_images": 200}
+    return SCRIPT.format(tiny=tiny, out=str(root / "s"), workers=workers, engine=engine)
+
+
+def start(root, *how):
+    """That sweep in a process of its own, in a process group of its own."""
     env = {**os.environ, "CLAE_RUNS": str(root), "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", script(root, *how)], cwd=ROOT, env=env, start_new_session=True, **pipes
+    )
 
 
 def wait_for(process, condition, seconds=120):
@@ -660,23 +662,26 @@ def killed(process, root):
         os.killpg(process.pid, signal.SIGCONT)  # one that is not waited for yet still names its group
 
 
-def finish(root, **how):
-    with start(root, **how) as process:
-        out = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, out
+def finish(root, patch):
+    """The same sweep in this process, which goes on where another was killed."""
+    patch.setenv("CLAE_RUNS", str(root))
+    place: dict = {}
+    exec(script(root), place)
     return Sweep.load(root / "s" / "s")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The table of an uninterrupted sweep."""
-    return finish(tmp_path_factory.mktemp("whole"))
+    root = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        return finish(root, patch)
 
 
 @pytest.mark.slow
 @UNIX
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, whole, workers):
+def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, whole, workers, monkeypatch):
     cells = tmp_path / "s" / "cells"
     with start(tmp_path, workers) as process:
         wait_for(process, lambda: killed(process, tmp_path))
@@ -689,7 +694,7 @@ def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, 
     begun = [p.with_name("metrics.jsonl") for p in (tmp_path / "s" / "runs").glob("*/resume.safetensors")]
     saved = {p: json.loads(p.read_text().splitlines()[0])["seconds"] for p in begun}
     assert saved
-    found = finish(tmp_path, workers=workers)
+    found = finish(tmp_path, monkeypatch)
     assert timeless(found).equals(timeless(whole))
     assert all((p.read_bytes(), p.stat().st_mtime_ns) == was for p, was in before.items())
     for path, first in saved.items():  # the training under way went on: its first row is still the first process's
@@ -700,7 +705,7 @@ def test_killed_in_the_middle_it_loses_nothing_and_runs_nothing_twice(tmp_path, 
 @pytest.mark.slow
 @UNIX
 def test_a_lost_process_costs_nothing_but_time(tmp_path, whole):
-    with start(tmp_path, workers=2) as process:
+    with start(tmp_path, 2) as process:
         (run, *_) = wait_for(process, lambda: training(tmp_path))
         os.kill(run.status["pid"], signal.SIGKILL)
         out = process.communicate(timeout=300)[0]
@@ -712,7 +717,7 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path, whole):
 @UNIX
 def test_ray_gives_the_same_table_and_replaces_a_lost_worker(tmp_path, whole):
     pytest.importorskip("ray", reason="Ray is not installed; pip install '.[cluster]'")
-    with start(tmp_path, workers=2, engine="ray") as process:
+    with start(tmp_path, 2, "ray") as process:
         (run, *_) = wait_for(process, lambda: training(tmp_path))
         os.kill(run.status["pid"], signal.SIGKILL)
         out = process.communicate(timeout=300)[0]
@@ -764,7 +769,7 @@ def test_the_shipped_studies_are_whole(data):
 WORDS = ["sweep", "--width=8", "--epochs=1", "--batch-size=64", "--train-images=256", "--seeds=1", "--eps=8/255"]
 
 
-def test_smoke_writes_its_table(root, capsys):
+def test_smoke_writes_its_table(small, root, capsys):
     assert main(["sweep", "--smoke", "--json"]) == 0
     out, err = capsys.readouterr()
     said = json.loads(out)
