@@ -27,7 +27,7 @@ CONFIG = ex.TrainConfig(
     image_size=28,
     batch_size=16,
     precision="fp32",
-    train_images=64,
+    train_images=32,
     epochs=1,
     knn_images=100,
     attack="none",
@@ -63,9 +63,9 @@ def images(device: str, n: int = 32):
 
 @cache
 def small():
-    """Fashion-MNIST with 1,000 training images and 300 to test."""
+    """Fashion-MNIST with 600 training images and 300 to test."""
     whole = ex.load("fashion")
-    train = whole.train.take(1000, ex.seeded(0))
+    train = whole.train.take(600, ex.seeded(0))
     return replace(whole, train=train, test=whole.test.take(300, ex.seeded(0)), labelled=train)
 
 
@@ -134,7 +134,7 @@ def test_training(changes):
 @pytest.mark.parametrize("attack", ["none", "fgsm", "pgd", "gaussian"])
 def test_a_recorded_step_is_the_step(attack):
     """Compiled and replayed as a CUDA graph: the same losses, step by step; the draws of an attack are others."""
-    config = CONFIG.with_(attack=attack, steps=2, optimizer="sgd", lr=0.05, epochs=3)
+    config = CONFIG.with_(attack=attack, steps=2, optimizer="sgd", lr=0.05, epochs=3, train_images=64)
     found = [
         [
             (row["loss"], row.get("loss_adv", 0.0))
@@ -148,7 +148,10 @@ def test_a_recorded_step_is_the_step(attack):
 
 def test_a_training_goes_on_where_it_was_stopped(tmp_path):
     def stopped(device):
-        run, steps = Run.create(CONFIG.with_(attack="fgsm", eps=E), name=device, root=tmp_path), iter(range(99))
+        run, steps = (
+            Run.create(CONFIG.with_(attack="fgsm", eps=E, train_images=64), name=device, root=tmp_path),
+            iter(range(99)),
+        )
         list(
             ex.train(run.config, small(), device=device, run=run, monitored=True, should_stop=lambda: next(steps) == 2)
         )
@@ -167,7 +170,7 @@ def test_a_training_goes_on_where_it_was_stopped(tmp_path):
 def test_an_epoch_reads_nothing_back(attack):
     """However many steps it has: its one row of metrics is read, and nothing else (the last epoch measures kNN)."""
     found = []
-    for batch in (16, 8):  # 4 steps, 8 steps
+    for batch in (16, 8):  # 2 steps, 4 steps
         config = CONFIG.with_(attack=attack, eps=E, batch_size=batch, knn_every=0, epochs=2)
         with pretended() as mode:
             rows = ex.train(config, small(), device="cuda", log_every=99)
