@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -72,9 +73,8 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def encoder():
-    """A small encoder with BN statistics that are not the defaults, in eval mode."""
+@pytest.fixture(scope="session")
+def made_once():
     from explore import Encoder
 
     with torch.random.fork_rng(devices=[]):
@@ -83,3 +83,9 @@ def encoder():
         for branch in ("clean", "adv"):
             net.train()(torch.rand(16, 3, 32, 32), branch=branch)
     return net.eval()
+
+
+@pytest.fixture
+def encoder(made_once):
+    """A small encoder with BN statistics that are not the defaults, in eval mode."""
+    return copy.deepcopy(made_once)

@@ -38,7 +38,7 @@ def make(request):
 
 @pytest.fixture
 def x(generator):
-    return torch.rand(12, 3, 32, 32, generator=generator)
+    return torch.rand(12, 3, 16, 16, generator=generator)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_eps_zero_is_identity(make, x, apart):
 
 
 def test_gray_stays_gray_unless_told_otherwise(make, generator, encoder):
-    gray = torch.rand(6, 1, 32, 32, generator=generator).expand(6, 3, 32, 32).contiguous()
+    gray = torch.rand(6, 1, 16, 16, generator=generator).expand(6, 3, 16, 16).contiguous()
     apart = contrast(encoder, gray.flip(3))
     attack = make(EPS)
     x_adv = attack(gray, apart, generator=seeded(0))
