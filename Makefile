@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) -c constraints.txt -e '.[all,test]'
 	@touch $(READY)
 
-extra: $(READY)        ## an extra besides, EXTRA=cluster or lars
+extra: $(READY)        ## an extra besides, EXTRA=cluster, lars or onnx
 	$(INSTALL) -c constraints.txt -e '.[$(EXTRA)]'
 
 GRADERS := .venv-graders

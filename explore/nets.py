@@ -202,7 +202,7 @@ class TorchEncoder(nn.Module):
         """Features (n, D) of images in [0, 1]."""
         if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             incoming.image_shape(x, "An encoder's images")
-        h, self.taken = pick_features(self.network((x - self.mean) / self.std), len(x))
+        h, self.taken = pick_features(self.network((x - self.mean) / self.std), x.shape[0])
         return h
 
     def forward(self, x: Images, branch: Branch = "clean") -> Embeddings:
@@ -231,13 +231,13 @@ NAMED = (
 )
 
 
-def pick_features(out: Any, n: int) -> tuple[Tensor, str]:
+def pick_features(out: Any, n: int | torch.SymInt) -> tuple[Tensor, str]:
     """Features (n, D) in what a network returned for n images, and in words where they were.
 
     Maps (n, C, h, w) are averaged over their places; of tokens (n, T, D) the first is taken, the
     class token; of a tuple the first; of a dict what is named like features, or all there is.
     """
-    if isinstance(out, Tensor) and len(out.shape) and len(out) == n and out.is_floating_point():
+    if isinstance(out, Tensor) and len(out.shape) and out.shape[0] == n and out.is_floating_point():
         if out.dim() == 2:
             return out, "the output"
         if out.dim() == 4:

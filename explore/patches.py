@@ -80,7 +80,7 @@ class _Pooled(nn.Module):
         side, stride = self.maps.filters.shape[-1], self.maps._stride
         places = ((x.shape[2] - side) // stride + 1) * ((x.shape[3] - side) // stride + 1)
         each = places * len(self.maps.filters)
-        if len(x) * each <= MAPS:
+        if torch.compiler.is_compiling() or len(x) * each <= MAPS:
             return self._chunk(x)
         few = max(1, (CHUNK if x.device.type == "cpu" else MAPS) // each)
         again = torch.is_grad_enabled() and x.requires_grad  # maps are computed again instead of kept

@@ -217,16 +217,22 @@ class Run:
         save_tensors(self.path / "encoder.safetensors", encoder.state_dict(), header)
 
     def export(self, path: str | Path, layout: str = "torchvision") -> Path:
-        """Write the encoder without its projector under the names of torchvision's or timm's ResNet.
+        """Write the encoder without its projector, clean branch: a .safetensors file, or an .onnx file.
 
-        A safetensors file of the clean branch; how images are normalised, the stem and the width stand in its header.
-        torchvision's and timm's own ResNets take it where width is 64 and the stem 'imagenet'; `open_encoder` takes all.
+        safetensors: weights under the names of torchvision's or timm's ResNet; how images are normalised, the stem and
+        the width stand in the header. Their own ResNets take it where width is 64 and the stem 'imagenet';
+        `open_encoder` takes all. ONNX: any encoder, from images (n, 3, size, size) in [0, 1] to features (n, D).
         """
         if layout not in ("torchvision", "timm"):  # the names of the two are the same
             raise UserError(f"layout is 'torchvision' or 'timm', got {layout!r:.60}.")
-        if Path(path).suffix != ".safetensors":
-            raise UserError(f"An encoder is exported to a .safetensors file, got {str(path)!r:.100}.")
+        if Path(path).suffix not in (".safetensors", ".onnx"):
+            raise UserError(f"An encoder is exported to a .safetensors or an .onnx file, got {str(path)!r:.100}.")
         encoder = self.encoder()
+        if Path(path).suffix == ".onnx":
+            from .onnx_export import write_onnx
+
+            write_onnx(encoder, Path(path), self.image_size, {"run": self.name, "image_size": str(self.image_size)})
+            return Path(path)
         if not isinstance(encoder, Encoder):
             raise UserError(f"'{self.name}' is no ResNet, so it has no layout of {layout}'s; share its run folder.")
         weights = {n: t for n, t in encoder.trunk.state_dict().items() if ".adv." not in n}

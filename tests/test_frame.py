@@ -21,7 +21,7 @@ FLOORS = [
     {"config", "results", "random", "convolutions", "cuda_graph", "threads"},
     {"trunk"},
     {"nets", "attacks", "losses", "views", "datasets"},
-    {"distributed", "patches", "checkpoints"},
+    {"distributed", "patches", "checkpoints", "onnx_export"},
     {"runfolder", "objectives", "steps"},
     {"perturbation", "recorder", "monitor"},
     {"training", "evaluate", "maps", "attribution", "doctor", "lab"},
@@ -129,6 +129,9 @@ OPTIONAL = {
     "timm": "lars",
     "jaxtyping": "test",
     "latex2mathml": "site",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
 }  # and the extra that has them; imports are guarded
 NOT_IMPORTED = {
     "jupyterlab",

@@ -4,6 +4,7 @@ import json
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -279,10 +280,39 @@ def test_an_exported_encoder_comes_back_the_same(layout, tmp_path, recwarn):
     assert load_tensors(path)[1]["layout"] == layout
     with pytest.raises(ex.UserError, match="layout is 'torchvision' or 'timm'"):
         run.export(path, layout="keras")
-    with pytest.raises(ex.UserError, match="safetensors file"):
+    with pytest.raises(ex.UserError, match=r"or an \.onnx file"):
         run.export(tmp_path / "x.pth")
     with pytest.raises(ex.UserError, match="is no ResNet"):
         ex.open_run("patches/random").export(path)
+
+
+@pytest.mark.parametrize("kind", ["demo/clae", "patches/kmeans", "maps"])
+def test_an_onnx_file_gives_the_same_features(kind, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX is not installed; pip install '.[onnx]'")
+    run = ex.run_of(Returns(lambda m: m), "emoji", name="maps") if kind == "maps" else ex.open_run(kind)
+    path = run.export(tmp_path / "x.onnx")
+    written = path.read_bytes()
+    session = runtime.InferenceSession(written)
+    for n in (1, 5):
+        x = torch.rand(n, 3, run.image_size, run.image_size)
+        with torch.no_grad():
+            h = run.encoder().features(x)
+        found = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+        torch.testing.assert_close(found, h, rtol=1e-4, atol=1e-5 * float(h.abs().max()))
+    assert session.get_modelmeta().custom_metadata_map["run"] == run.name
+    for private in (str(Path.cwd()), "site-packages", "Traceback", ".py"):
+        assert private.encode() not in written
+
+
+def test_what_onnx_cannot_hold_is_one_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="ONNX is not installed; pip install '.[onnx]'")
+    for odd in (lambda m: m if m.sum() > 0 else -m, lambda m: m * len(m)):
+        with pytest.raises(ex.UserError, match="as ONNX"):
+            ex.run_of(Returns(odd), "emoji", name="odd").export(tmp_path / "x.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ex.UserError, match=r"pip install .clae-explorer\[onnx\]"):
+        ex.open_run("demo/clae").export(tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_torchvisions_own_network_takes_an_export(tmp_path):
