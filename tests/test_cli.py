@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,8 +84,13 @@ def test_no_command_is_one_sentence(capsys):
 
 def test_other_settings_do_not_resume(root, capsys):
     assert main(["train", *TINY, "--name", "a"]) == 0
-    assert main(["train", *TINY, "--lr", "1", "--resume", "a"]) in (0, 2)
-    assert "other settings" in capsys.readouterr().err
+    lr = ex.open_run("a").config.lr
+    assert main(["train", *TINY, "--resume", "a"]) == 0  # the same settings
+    assert main(["train", "--lr", "1", "--resume", "a"]) == 2
+    said = capsys.readouterr().err
+    assert f"other settings (lr {lr})" in said
+    words = shlex.split(said[said.index("python -m explore train") :])[3:]
+    assert main(words) == 0 and ex.open_run("a-2").config == ex.open_run("a").config.with_(lr=1.0)
 
 
 def test_ctrl_c_and_a_closed_terminal_stop_cleanly_and_resume_goes_on(root, capsys):

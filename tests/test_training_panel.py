@@ -10,6 +10,7 @@ from explore import TrainConfig, figures
 from explore.cli import _parser
 from explore.cli.shared import given_settings
 from explore.experiments.background import RunProcess, RunState, trained
+from explore.experiments.command import command
 from explore.experiments.follow import curves_of, progress_of
 from explore.monitor import batch_of
 from explore.panels.training import view
@@ -136,7 +137,7 @@ def test_the_panel_says_what_state_a_run_is_in(runs):
     full = RunState("failed", "The disk that holds /x is full, so <a> was not written; free some space.")
     told = str(view.alert(seen_of("a/clae", full)))
     assert "&lt;a&gt;" in told and 'role="alert"' in told and "Free some space." in told
-    words = _parser().parse_args(shlex.split(view.command(TINY.with_(eps=8 / 255, seed=2)))[3:])
+    words = _parser().parse_args(shlex.split(command(TINY.with_(eps=8 / 255, seed=2)))[3:])
     assert TrainConfig.clae(**given_settings(words)) == TINY.with_(eps=8 / 255, seed=2)
     unmonitored = seen_of("demo/clae", RunState("done"))
     assert (

@@ -50,7 +50,7 @@ def _in_background(args: argparse.Namespace) -> int:
     preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
     where: dict[str, Any] = {"device": args.device, "threads": args.threads}
     if args.resume:
-        own = RunProcess(_resumed(args, preset(**given_settings(args)), bool(given_settings(args))))
+        own = RunProcess(_resumed(args, preset))
         own.resume(**where)
     else:
         own = RunProcess.start(preset(**given_settings(args)), name=args.name, root=args.runs_dir, **where)
@@ -67,7 +67,7 @@ def _train_as(args: argparse.Namespace, ranks: Any) -> int:
         keep_memory()
     preset = TrainConfig.smoke if args.smoke else getattr(TrainConfig, args.preset)
     with ranks.in_turn():  # the first makes the folder and downloads, the others find both
-        run, data = _opened(args, preset(**given_settings(args)), ranks.first)
+        run, data = _opened(args, preset, ranks.first)
     if run.status["state"] == "done":
         print(f"{run.name} is finished; its folder is {run.path}")
         return 0
@@ -91,13 +91,14 @@ def _train_as(args: argparse.Namespace, ranks: Any) -> int:
     return 0
 
 
-def _opened(args: argparse.Namespace, config: TrainConfig, first: bool):
+def _opened(args: argparse.Namespace, preset: Callable[..., TrainConfig], first: bool):
     """The run folder, made by the first process where it is a new one, and the images of a new one."""
     from .. import datasets
     from ..runfolder import Run
 
     if args.resume:
-        return _resumed(args, config, bool(given_settings(args))), None
+        return _resumed(args, preset), None
+    config = preset(**given_settings(args))
     name = args.name or (f"smoke-{config.label}" if args.smoke else None)
     if args.smoke and first:
         _forget_smoke(args.runs_dir, name)
@@ -108,16 +109,25 @@ def _opened(args: argparse.Namespace, config: TrainConfig, first: bool):
     return Run((args.runs_dir or paths.runs_root()) / (name or config.label)), data
 
 
-def _resumed(args: argparse.Namespace, config: TrainConfig, changed: bool):
+def _resumed(args: argparse.Namespace, preset: Callable[..., TrainConfig]):
+    """The run to go on with; settings that are typed beside it must be those it was started with."""
+    from ..experiments.command import command
     from ..runfolder import Run, open_run
 
-    name = args.resume if isinstance(args.resume, str) else (args.name or config.label)
+    given = given_settings(args)
+    name = args.resume if isinstance(args.resume, str) else (args.name or preset(**given).label)
     run = Run(args.runs_dir / name, name) if args.runs_dir else open_run(name)
-    if changed and run.config != config:
-        raise UserError(
-            f"The run '{name}' was started with other settings; resume it with --resume {name} alone, or start a new run with --name."
-        )
-    return run
+    meant = run.config.with_(**given)
+    if meant == run.config:
+        return run
+    was = {**run.config.to_dict(), "eps": show_eps(run.config.eps)}
+    others = [f"{key} {was[key]}" for key in given if getattr(run.config, key) != getattr(meant, key)]
+    now = run.status["state"]
+    raise UserError(
+        f"The run '{name}' was started with other settings ({', '.join(others)})"
+        + (f"; go on with it by --resume {name} alone" if now != "done" else ", and its learning rate has ended")
+        + f". For a new run with those that you named: {command(meant)} --name {name}-2"
+    )
 
 
 def _forget_smoke(root: Path | None, name: str | None) -> None:

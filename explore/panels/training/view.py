@@ -3,15 +3,14 @@ the batch. No widget.
 """
 
 import itertools
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from ...config import TrainConfig, show_eps
 from ...experiments.background import RunState
+from ...experiments.command import command
 from ...experiments.cost import duration
 from ...figures.training import role_of
 from ...results import RunProgress, TrainingCurves, png, to_pixels
@@ -188,16 +187,3 @@ def foot(seen: Seen) -> Markup:
     words = [seen.run.name, f"seed {seen.run.config.seed}", p.get("device"), p.get("commit")]
     table = tag.span("The numbers of the curves are panel.result.table.", class_="ex-sr")
     return tag.div(tag.span(command(seen.run.config), class_="mono"), table, origin(words), class_="ex-foot")
-
-
-def command(config: TrainConfig) -> str:
-    """The command line that starts a run of these settings, those of the preset left out."""
-    preset = TrainConfig(dataset=config.dataset, attack=config.attack)
-    words = ["python -m explore train", f"--dataset {shlex.quote(config.dataset)}", f"--attack {config.attack}"]
-    if config.attack != "none":
-        words.append(f"--eps {show_eps(config.eps)}")
-    for name in (field.name for field in fields(config) if field.name not in ("dataset", "attack", "eps")):
-        value = getattr(config, name)
-        if value != getattr(preset, name) and value is not None:
-            words.append(f"--{name.replace('_', '-')} {value}")
-    return " ".join(words)
