@@ -1,4 +1,4 @@
-"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film|busy|classroom|kills [--quick] [--device auto]: a table, then one line of JSON."""
+"""python -m benchmarks step|train|epoch|views|attack|memory|ranks|import|panel|probe|sweep|engines|map|film|busy|classroom|kills|long_use [--quick] [--device auto]: a table, then one line of JSON."""
 
 import argparse
 import json
@@ -25,6 +25,7 @@ NAMES = {
     "busy": "busy",
     "classroom": "classroom",
     "kills": "kills",
+    "long_use": "long_use",
 }
 
 

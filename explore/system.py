@@ -6,6 +6,8 @@ everywhere.
 
 import codecs
 import contextlib
+import ctypes
+import gc
 import io
 import os
 import signal
@@ -153,3 +155,15 @@ def without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release_memory() -> None:
+    """Collect what is unreachable, and have glibc return what is free to the system.
+
+    Tensors in cycles are few objects with much memory, for which Python waits long; and every
+    thread that computed leaves an arena of its own.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

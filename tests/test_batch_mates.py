@@ -152,7 +152,8 @@ def test_a_cell_of_the_table_chooses_what_is_shown(panel):
         assert f"{100 * share:.1f}\xa0%" in panel._reading.value and f"{100 * share:.1f}\xa0%" in panel.table.html
 
 
-# the lesson's text, rounded as it is written, with the room that two kinds of CPU need
+# the lesson's text, rounded as it is written, with the room that two kinds of CPU need; what its cells
+# show by themselves is compared with it where they run, in test_browser.py
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = json.loads((ROOT / "notebooks" / "10_batch_and_batchnorm.ipynb").read_text())
 TEXT = words(BOOK)
@@ -169,12 +170,8 @@ def lesson():
     return place
 
 
-def test_the_lesson_says_how_far_a_mate_reaches(lesson):
-    changed = lesson["changed"]
-    assert [100 * changed(n, "train") for n in (4, 16, 64)] == pytest.approx([30, 9, 4], abs=1.5)
-    assert [100 * changed(n, "eval") for n in (4, 16, 64)] == pytest.approx([7, 3, 2], abs=1.5)
-    assert "about 30 % with 4 pictures, 9 % with 16 and 4 % with 64; in eval mode about 7, 3 and 2 %" in TEXT
-    assert changed(12, "train") < 0.12 and changed(8, "train") > 0.14  # the exercise asks for 12.5 %
+def test_the_lessons_question_has_its_answer(lesson):
+    assert lesson["changed"](12, "train") < 0.12 and lesson["changed"](8, "train") > 0.14  # it asks for 12.5 %
 
 
 def test_the_lesson_says_what_each_attack_reaches(lesson):
@@ -194,13 +191,8 @@ def test_the_lesson_says_what_each_attack_reaches(lesson):
     assert "has 1.87 on the adversaries" in TEXT and "goes to 4.51" in TEXT and "those images (1.86)" in TEXT
 
 
-def test_the_lesson_says_what_its_tiny_trainings_give():
-    table = compare_batch_norms().set_index("batch_norm")
-    shared, dual, frozen = table.loss
-    assert (shared, dual, frozen) == pytest.approx((4.3, 4.3, 4.8), abs=0.2) and frozen > max(shared, dual) + 0.3
-    assert "losses of about 4.3 both" in TEXT and "stays near chance, about 4.8" in TEXT
-    assert table.gap_clean["frozen"] > 1 and table.gap_clean[["shared", "dual"]].max() < 0.2
-    assert abs(table.knn["shared"] - table.knn["dual"]) < 0.06 and round(ex.chance(64), 2) == 4.84
+def test_the_lesson_says_where_chance_is():
+    assert round(ex.chance(64), 2) == 4.84 and "stays near chance, about 4.8" in TEXT
     assert round(ex.chance(32), 2) == 4.14
 
 

@@ -57,6 +57,12 @@ def test_a_dead_kernel_is_said_and_running_again_helps(lab):
         page = notebook.page
         notebook.run_all()
         opened(notebook)
+        kept = "from ipywidgets.widgets.widget import _instances\nprint(len(_instances))"
+        widgets = notebook.execute(kept)
+        for _ in range(2):
+            notebook.run_all()
+            opened(notebook)
+        assert notebook.execute(kept) == widgets and page.locator(".ex:visible").count() == 1
         page.evaluate(f"async () => await {KERNEL}.restart()")
         dead(notebook)
         notebook.run_all()

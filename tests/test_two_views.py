@@ -238,24 +238,6 @@ def test_the_lesson_says_what_its_cells_give():
     assert "72 % of the single hardest and 71 % of the five hardest" in text and "where chance gives 10 %" in text
 
 
-def test_the_lesson_says_what_h_and_z_keep():
-    text, run, data = lesson(), ex.open_run("demo/simclr"), ex.load("fashion")
-    encoder, train, test = run.encoder(), data.train.take(1000)[:], data.test[:]
-
-    def brighter_or_darker(x, seed):
-        up = torch.rand(len(x), generator=ex.seeded(seed)) > 0.5
-        return (x * torch.where(up, 1.3, 0.7)[:, None, None, None]).clamp(0, 1), up.long()
-
-    right = []
-    for (a, of_a), (b, of_b) in ((train, test), (brighter_or_darker(train[0], 1), brighter_or_darker(test[0], 2))):
-        for what in ("h", "z"):
-            probe = ex.Probe().fit(ex.embed(encoder, a, what)[0], of_a)
-            right.append(100 * probe.score(ex.embed(encoder, b, what)[0], of_b).top1)
-    assert right == pytest.approx([82, 80, 83, 52], abs=1.5)
-    assert "from *h* in about 82 % and from *z* in about 80 % of the pictures" in text
-    assert "the brightness from *h* in about 83 %, and from *z* in about 52 %" in text
-
-
 def test_the_lessons_exercise_is_the_courses():
     book = json.loads((ROOT / "notebooks" / "01_two_views.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from IPython import get_ipython
 
 from ..attack_table import TABLE
+from .cells import made_in_a_cell
 from .chart import Chart
 
 COLOURS = {  # one hex a role in both themes, >= 3:1 on white and on Lab's dark; explore.css repaints text by it
@@ -70,7 +71,9 @@ class Figure(go.Figure):
         if getattr(get_ipython(), "kernel", None) is None:  # a terminal
             super()._ipython_display_()
         else:
-            live(self)._ipython_display_()
+            chart = live(self)
+            made_in_a_cell(chart)
+            chart._ipython_display_()
 
 
 def blank(width: int, height: int, **layout: Any) -> Figure:

@@ -26,3 +26,10 @@ class Widget(anywidget.AnyWidget):
     def __init__(self, **state: Any):
         key = uuid.uuid4().hex
         super().__init__(model_id=key, key=key, **state)
+
+    def close(self) -> None:
+        """Close the widget and its layout, which ipywidgets would keep for ever."""
+        layout = getattr(self, "layout", None)
+        super().close()
+        if layout is not None:
+            layout.close()

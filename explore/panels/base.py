@@ -6,6 +6,7 @@ outcome is the results object, or a frozen dataclass with the results object as 
 The newest request wins; an exception becomes a banner, because ipywidgets would swallow it.
 """
 
+import itertools
 import threading
 import traceback
 import warnings
@@ -16,8 +17,10 @@ from typing import Any
 import ipywidgets as w
 import traitlets
 
+from .. import system
 from ..errors import UserError, nearest
 from ..figures import Figure
+from ..figures.cells import made_in_a_cell
 from ..figures.chart import without_widgets
 from .html import Markup, join, tag
 from .page import Content, chart_of, save, show, still
@@ -27,6 +30,7 @@ from .worker import Job, NothingToCompute, Superseded, Worker
 
 __all__ = ["Job", "NothingToCompute", "Panel", "Superseded"]
 
+_closed = itertools.count()
 STYLE = Path(__file__).with_name("explore.css").read_text(encoding="utf-8")
 
 
@@ -53,6 +57,7 @@ class Panel(Worker):
         self._ended = ("ready", "up to date")  # how the last request ended, unless by an error
         self._outcome: Any = None  # what `compute` returned and `draw` drew
         self._frame()
+        made_in_a_cell(self)
         self.observe(lambda _: self.refresh(), names=list(self.inputs))
         self.refresh()
 
@@ -118,6 +123,8 @@ class Panel(Worker):
 
     def close(self) -> None:
         """Drop what is being computed, end the worker, close the widgets."""
+        if self.view.comm is None:
+            return
         self._end()
         todo: list[w.Widget] = [self.view, *self._parts, *self._unseen]
         while todo:
@@ -125,6 +132,8 @@ class Panel(Worker):
             own = (getattr(widget, name, None) for name in ("layout", "style"))  # ipywidgets keeps them for ever
             todo += [*getattr(widget, "children", ()), *(part for part in own if isinstance(part, w.Widget))]
             widget.close()
+        if next(_closed) % 4 == 3:
+            system.release_memory()
 
     def appear(self) -> None:
         """Put the body on the page; the first result does so by itself, a panel that shows something before it calls this."""
