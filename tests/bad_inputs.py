@@ -260,6 +260,7 @@ SINGLE: dict[tuple[str, str], Callable[[], Any]] = {
     ("attribute(rows)", "out of range"): lambda: ex.attribute(encoder, x, means, rows=[99]),
     ("attribute(rows)", "halves"): lambda: ex.attribute(encoder, x, means, rows=[0.5]),
     ("attribute(layer)", "a number"): lambda: ex.attribute(encoder, x, ex.similarity(encoder, x), "gradcam", layer=3),
+    ("attribute(layer)", "with another method"): lambda: ex.attribute(encoder, x, means, layer="trunk.layer1"),
     ("attribute(layer)", "unknown"): lambda: ex.attribute(
         encoder, x, ex.similarity(encoder, x), "gradcam", layer="layer9"
     ),

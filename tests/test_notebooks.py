@@ -43,3 +43,16 @@ def test_the_readmes_cell_runs():
     clean, noisy, adversarial = (float(place["apart"](place[name]).mean()) for name in ("x", "noisy", "x_adv"))
     assert adversarial > clean and adversarial > noisy
     place["panel"].close()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_what_answers_a_predict_is_folded(path):
+    """A cell before the text with the answer folds its output; the text is folded too."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(path, as_version=4).cells]
+    asked = [i for i, (kind, text) in enumerate(cells) if kind == "markdown" and "**Predict" in text]
+    assert asked or path.stem.startswith("00")
+    for i in asked:
+        answer = next(j for j in range(i + 1, len(cells)) if "What you should see" in cells[j][1])
+        shown = [text for kind, text in cells[i + 1 : answer] if kind == "code"]
+        assert any("ex.course.fold()" in code.splitlines() for code in shown), f"cells {i + 1} to {answer - 1}"
+        assert "<summary><b>What you should see" in cells[answer][1]

@@ -60,6 +60,8 @@ def attribute(
     """
     encoder = incoming.network(encoder)
     incoming.choice(method, "method", METHODS)
+    if layer is not None and method != "gradcam":
+        raise UserError(f"Only method='gradcam' looks at a layer, and '{method}' was asked with layer={layer!r:.60}.")
     incoming.images(x, "Images to explain")
     incoming.function(target, "A target", "images (n, c, h, w) -> one number an image (n,)")
     steps = incoming.whole(steps, "Integrated gradients' steps", 1, STEPS)
