@@ -87,6 +87,16 @@ def test_hostile_names_run_nothing_in_the_training_panel_its_page_and_figures(la
         lambda: same([name in text for text in page.locator("svg .annotation").all_text_contents()].count(True), 1)
     )
     held(name, "".join(page.locator(".jp-RenderedHTML svg").all_text_contents()))
+    point = page.locator(".ex-chart").last.locator(".point").first
+    point.scroll_into_view_if_needed()
+
+    def hovered():
+        box = point.bounding_box()
+        page.mouse.move(0, 0)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=3)
+        held(name, page.locator(".hoverlayer .hovertext").first.text_content(timeout=2000))
+
+    eventually(hovered, 30)
     assert page.evaluate("window.ran ?? 0") == 0 and asked == []
     assert [error for error in notebook.errors() if not error.startswith("banner: There is no <img")] == []
     with opened(lab, tmp_path / "runs" / "page.html") as saved:

@@ -49,7 +49,7 @@ def test_a_cell_that_is_run_again_closes_the_panels_of_its_earlier_run(shell, ce
     assert len(_instances) == widgets and first() is None
     assert [value for value in names["Out"].values() if isinstance(value, Panel)] == [names["panel"]]
     run("1 + 1")
-    assert names["_"] == 2
+    assert 2 in names["Out"].values()
 
 
 def test_what_a_variable_holds_and_what_another_cell_made_stays_open(shell, capsys):
