@@ -502,7 +502,8 @@ def test_bad_studies_are_one_sentence(encoder, fashion):
         "'view', 'self' or a batch": lambda: at(reference="other"),
         "attack must be one of": lambda: at(attack="fgsn"),
         "'pca' or 'umap'": lambda: at(method="tsne"),
-        "12 images or more, got 5": lambda: at(images=5),
+        "21 images or more, got 5": lambda: at(images=5),
+        "got 12; take the training images": lambda: AtlasStudy(encoder, split.take(12), keep=False),
         "Did you mean 8/255": lambda: at(eps=[8]),
         "41 points or more and 2 neighbours or more, got 40": lambda: at(n_neighbors=40).umap(),
         "are one point": lambda: at(dead).pca(),
@@ -561,7 +562,7 @@ def test_embed_writes_a_table_that_others_read(tmp_path, capsys):
     [
         (["demo/nothing"], "There is no run"),
         (["demo/clae", "--map", "tsne"], "'pca' or 'umap'"),
-        (["demo/clae", "--images", "5"], "12 images or more"),
+        (["demo/clae", "--images", "5"], "21 images or more"),
         (["demo/clae", "--images", "30", "--neighbors", "30"], "31 points or more"),
         (["demo/clae", "--eps", "8"], "Did you mean 8/255?"),
         (["demo/clae", "--attack", "fgsn"], "Did you mean fgsm"),

@@ -35,6 +35,7 @@ from ..runfolder import Run, open_run
 from ..training import contrast_settings, resolve_device
 from .trajectory import KINDS, Progress, Trajectory
 
+LEAST = 2 * NEAREST + 1  # images: trustworthiness compares the neighbours with as many others
 UNIFORM = 2000  # images that uniformity is measured on: it takes all pairs
 
 
@@ -61,9 +62,11 @@ class AtlasStudy(Trajectory):
     ):
         if method not in METHODS:
             raise UserError(f"map is 'pca' or 'umap', got '{method}'.")
-        if not isinstance(images, int) or images < NEAREST + 2:
+        there = images if not isinstance(images, int) else min(images, len(split))
+        if not isinstance(there, int) or there < LEAST:
             raise UserError(
-                f"An atlas shows {NEAREST} neighbours of every image, so it takes {NEAREST + 2} images or more, got {images}."
+                f"An atlas shows {NEAREST} neighbours of every image, so it takes {LEAST} images or more, got {there}; "
+                "take the training images of a small set."
             )
         super().__init__(encoder, split, images=images, **film)
         self.method, self.n_neighbors, self.min_dist = method, n_neighbors, min_dist
