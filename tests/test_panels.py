@@ -1,5 +1,6 @@
 """The panels without a browser: traits move, results follow, errors become banners, numbers equal the library's."""
 
+import itertools
 import re
 import time
 from functools import partialmethod
@@ -370,6 +371,32 @@ def test_the_sheet_and_the_script_name_the_same_roles():
 
     for role in re.findall(r'\["(\w+)", "[\w ]+"\]', str(Pixels._esm)[:2000]):
         assert f".ex .{role}{{--c" in STYLE or f" .{role}{{--c" in STYLE
+
+
+XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))  # of linear sRGB
+# colour blindness of full severity: Machado, Oliveira & Fernandes 2009
+BLIND = {
+    "deutan": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+    "protan": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+    "tritan": ((1.256, -0.077, -0.179), (-0.078, 0.931, 0.148), (0.005, 0.691, 0.304)),
+}
+
+
+@pytest.mark.parametrize("kind", BLIND)
+def test_colour_alone_tells_no_two_roles_apart(kind):
+    """Roles that look alike to a colour-blind reader (CIELAB, nearer than 20) have other marks."""
+    from explore.figures.base import COLOURS, MARKS
+
+    def lab(role):
+        rgb = torch.tensor([int(COLOURS[role][i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        rgb = (
+            torch.tensor(BLIND[kind]) @ torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        ).clamp(0, 1)
+        x, y, z = (torch.tensor(XYZ) @ rgb / torch.tensor([0.9505, 1, 1.089])).clamp(min=1e-4) ** (1 / 3)
+        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    for a, b in itertools.combinations(COLOURS, 2):
+        assert (lab(a) - lab(b)).norm() > 20 or MARKS[a] != MARKS[b], f"{a} and {b}"
 
 
 def test_the_former_name_of_k_works_with_a_warning(run):
