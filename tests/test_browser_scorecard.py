@@ -24,7 +24,7 @@ def lesson(lab):
     notebook = lab.lesson(ROOT / "notebooks" / "11_scorecard.ipynb")
     notebook.page.wait_for_selector(".ex-cd", state="attached")
     assert not notebook.page.locator(".ex-cd").is_visible()  # a prediction comes first
-    notebook.page.locator(".clae-fold summary").first.click()
+    notebook.page.locator(".jp-OutputArea:has(.ex-cd) .clae-fold summary").click()
     notebook.page.wait_for_selector(".ex-cd")
     notebook.page.evaluate("() => document.querySelectorAll('.clae-fold').forEach((fold) => (fold.open = true))")
     return notebook

@@ -116,7 +116,7 @@ def test_start_shows_the_new_run_until_it_is_finished(panel):
     other.close()
     assert panel.process.wait(120).name == "done"
     eventually(lambda: "finished" in panel._state.value)
-    assert panel._reading.value.count("At epoch 2.0") == 1 and "RankMe" in panel._facts.value
+    eventually(lambda: panel._reading.value.count("At epoch 2.0") == 1 and "RankMe" in panel._facts.value)
     assert panel.result.of(run.name).rankme.notna().sum() == 3  # the untrained network, and each epoch
     assert not panel._start_button.disabled and panel._stop_button.disabled and panel._resume_button.disabled
 
