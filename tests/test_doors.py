@@ -37,6 +37,13 @@ def test_the_table_of_bad_inputs_is_as_the_library_says_it(tmp_path):
     assert (tmp_path / "now.csv").read_text() == kept, "write it anew: python tests/bad_inputs.py"
 
 
+def test_bad_input_drawn_at_random_is_one_sentence(tmp_path):
+    words = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", str(ROOT / "tests" / "hunted.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CLAE_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout[-3000:]
+
+
 ONE_HOT = nn.functional.one_hot(Y)
 LABELS = {
     "list": Y.tolist(),
