@@ -94,7 +94,7 @@ def _at_once(programs: list[Program], seconds: float, apart: bool) -> list[tuple
 
 def program(what: str, shares: bool, seconds: float) -> None:
     """In a process of its own: compute over and over; print the mean milliseconds and the number of threads."""
-    from explore.random import keep_memory
+    from explore.system import keep_memory
 
     keep_memory()
     call = {"training": _training, "panel": _panel}[what]()

@@ -9,8 +9,9 @@ import torch
 
 from explore.config import TrainConfig
 from explore.nets import Encoder
-from explore.random import keep_memory, seeded
+from explore.random import seeded
 from explore.runfolder import build_encoder
+from explore.system import keep_memory
 from explore.training import make_optimizer, make_stepper, prepare, resolve_device, resolve_precision
 
 from .peers import torchs_own

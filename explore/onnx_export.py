@@ -2,12 +2,10 @@
 
 import copy
 import io
-import json
 import logging
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +30,7 @@ class _Features(nn.Module):
         return pick_features(self.encoder.network(x), x.shape[0])[0]
 
 
-def write_onnx(encoder: Encoder | TorchEncoder, path: Path, size: int, about: dict[str, Any]) -> None:
+def write_onnx(encoder: Encoder | TorchEncoder, path: Path, size: int, about: dict[str, str]) -> None:
     """Write the graph of `encoder.features`: `images` (n, 3, size, size), float32 in [0, 1], to `features` (n, D).
 
     The number of images is free, the size is fixed; images are normalised inside. `about` stands in
@@ -80,7 +78,7 @@ def write_onnx(encoder: Encoder | TorchEncoder, path: Path, size: int, about: di
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
         del part.metadata_props[:]  # lines of source code and paths of this machine
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {key: v if isinstance(v, str) else json.dumps(v) for key, v in about.items()})
+    onnx.helper.set_model_props(model, about)
     written, images = model.SerializeToString(), torch.rand(3, 3, size, size, generator=seeded(0))
     with torch.no_grad():
         expected = network.features(images)

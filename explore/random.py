@@ -1,8 +1,6 @@
 """Random generators, and context managers that restore networks."""
 
 import contextlib
-import ctypes
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -39,19 +37,6 @@ def draw(sample: Callable[..., Tensor], shape: tuple[int, ...], generator: torch
         return sample(shape, generator=generator, **options)
     whole = (shape[0] * generator.world, *shape[1:])
     return sample(whole, generator=generator, **options)[generator.rank :: generator.world]
-
-
-def keep_memory() -> bool:
-    """Make glibc reuse freed memory instead of returning it to the system; True if it does.
-
-    For processes that only train on a CPU: page faults took 6 % of a ResNet-18 step. Up to 2 GiB
-    stay with the process.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    trim_threshold, mmap_max = -1, -4  # names of malloc.h
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
 _locks: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()

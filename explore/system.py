@@ -157,6 +157,19 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def keep_memory() -> bool:
+    """Make glibc reuse freed memory instead of returning it to the system; True if it does.
+
+    For processes that only train on a CPU: page faults took 6 % of a ResNet-18 step. Up to 2 GiB
+    stay with the process.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_max = -1, -4  # names of malloc.h
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+
+
 def release_memory() -> None:
     """Collect what is unreachable, and have glibc return what is free to the system.
 

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import explore as ex
 from explore import cuda_graph
-from explore.random import keep_memory
 from explore.runfolder import build_encoder
+from explore.system import keep_memory
 from explore.training import (
     make_optimizer,
     make_stepper,

@@ -137,8 +137,9 @@ def test_the_panel_says_what_state_a_run_is_in(runs):
     full = RunState("failed", "The disk that holds /x is full, so <a> was not written; free some space.")
     told = str(view.alert(seen_of("a/clae", full)))
     assert "&lt;a&gt;" in told and 'role="alert"' in told and "Free some space." in told
-    words = _parser().parse_args(shlex.split(command(TINY.with_(eps=8 / 255, seed=2)))[3:])
-    assert TrainConfig.clae(**given_settings(words)) == TINY.with_(eps=8 / 255, seed=2)
+    config = TINY.with_(eps=8 / 255, seed=2, data_dir="/own images")
+    words = _parser().parse_args(shlex.split(command(config))[3:])
+    assert TrainConfig.clae(**given_settings(words)) == config
     unmonitored = seen_of("demo/clae", RunState("done"))
     assert (
         unmonitored.batch is None

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ def _in_background(args: argparse.Namespace) -> int:
 
 
 def _train_as(args: argparse.Namespace, ranks: Any) -> int:
-    from ..random import keep_memory
+    from ..system import keep_memory
     from ..training import resolve_device, train
 
     if resolve_device(args.device).type == "cpu":
@@ -123,10 +124,11 @@ def _resumed(args: argparse.Namespace, preset: Callable[..., TrainConfig]):
     was = {**run.config.to_dict(), "eps": show_eps(run.config.eps)}
     others = [f"{key} {was[key]}" for key in given if getattr(run.config, key) != getattr(meant, key)]
     now = run.status["state"]
+    where = f" --runs-dir {shlex.quote(str(args.runs_dir))}" if args.runs_dir else ""
     raise UserError(
         f"The run '{name}' was started with other settings ({', '.join(others)})"
         + (f"; go on with it by --resume {name} alone" if now != "done" else ", and its learning rate has ended")
-        + f". For a new run with those that you named: {command(meant)} --name {name}-2"
+        + f". For a new run with those that you named: {command(meant)} --name {run.path.name}-2{where}"
     )
 
 

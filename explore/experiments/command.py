@@ -15,5 +15,5 @@ def command(config: TrainConfig) -> str:
     for name in (field.name for field in fields(config) if field.name not in ("dataset", "attack", "eps")):
         value = getattr(config, name)
         if value != getattr(preset, name) and value is not None:
-            words.append(f"--{name.replace('_', '-')} {value}")
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
     return " ".join(words)

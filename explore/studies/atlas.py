@@ -62,7 +62,7 @@ class AtlasStudy(Trajectory):
     ):
         if method not in METHODS:
             raise UserError(f"map is 'pca' or 'umap', got '{method}'.")
-        there = images if not isinstance(images, int) else min(images, len(split))
+        there = min(images, len(split)) if isinstance(images, int) else images
         if not isinstance(there, int) or there < LEAST:
             raise UserError(
                 f"An atlas shows {NEAREST} neighbours of every image, so it takes {LEAST} images or more, got {there}; "
